@@ -1,0 +1,39 @@
+"""Files that are whole or not there: temporary names, renamed at the end."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def writing(*targets: Path) -> Iterator[tuple[Path, ...]]:
+    """Yield a temporary path for each target, in the same folder.
+
+    All are renamed to their targets, in the order given, once the block has ended;
+    if it raises, all are removed and the targets stay as they were.
+    """
+    parts = tuple(target.with_name(f".{target.name}.partial") for target in targets)
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield parts
+        for part, target in zip(parts, targets, strict=True):
+            part.replace(target)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """Hex digest of a file's bytes; with "md5" it is the one that DVC records."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def dump_json(value: Any, path: Path) -> None:
+    """Write JSON for people and for digests: sorted keys, LF, no NaN."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
