@@ -32,7 +32,7 @@ def run_stage(
     Args:
         name: the stage's name in dvc.yaml, shown in every log line.
         script: the script's own `__file__`.
-        body: called as `body(params, **paths)`; what it returns is the closing line.
+        body: called as `body(params, **paths)`; returns the closing line, to which the seconds are added.
         paths: flag name to default path; flags choose paths, params.yaml the rest.
         argv: the command line without the program; None takes the real one.
     """
@@ -76,7 +76,8 @@ def run(
             traceback.print_exc()
         log.error(_one_line(error))
         return 1
-    log.info("%s in %.1f s", closing, time.perf_counter() - started)
+    if closing:
+        log.info("%s in %.1f s", closing, time.perf_counter() - started)
     return 0
 
 

@@ -38,7 +38,7 @@ BATCH = 256  # pictures drawn per task
 class Product(NamedTuple):
     """One row of the catalogue; `prdtypecode` is the label given, `true_code` what it is."""
 
-    index: int
+    row: int
     designation: str
     description: str
     productid: int
@@ -92,7 +92,7 @@ def _product(index: int, code: int, seed: int) -> Product:
     described = rng.random() < spec["described"]
     productid = _productid(index, seed)
     return Product(
-        index=index,
+        row=index,
         designation=designation,
         description=_description(rng, spec, code, language, designation) if described else "",
         productid=productid,
@@ -179,15 +179,13 @@ def write_catalogue(rows: int, test_rows: int, seed: int, out: Path) -> None:
         y_train.open("w", encoding="utf-8", newline="") as label_file,
         x_train.open("w", encoding="utf-8", newline="") as train_file,
     ):
-        labels, texts, tests = (
-            csv.writer(file, lineterminator="\n") for file in (label_file, train_file, test_file)
-        )
+        labels, texts, tests = (csv.writer(file, lineterminator="\n") for file in (label_file, train_file, test_file))
         texts.writerow(header)
         tests.writerow(header)
         labels.writerow(["", "prdtypecode"])
         for product in products(train, 0, seed):
             texts.writerow(product[:5])
-            labels.writerow([product.index, product.prdtypecode])
+            labels.writerow([product.row, product.prdtypecode])
         tests.writerows(product[:5] for product in products(test, rows, seed))
 
 
@@ -233,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.if_absent and (out / "X_train.csv").is_file():
             return f"{out / 'X_train.csv'} is there, nothing written"
         write_catalogue(rows, test_rows, arguments.seed, out)
-        return f"no X_train.csv in {out}: wrote the synthetic sample catalogue there ({rows:,} + {test_rows:,} products)"
+        return f"no X_train.csv in {out}: wrote the synthetic sample there ({rows:,} + {test_rows:,} products)"
 
     return run("sample", body, parser, argv)
 

@@ -1,0 +1,55 @@
+# Two commands: `make run` and `make test`. `make help` lists the rest.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format lock sample ui clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(DONE) ## make .venv and install the locked requirements
+
+$(DONE): requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or name it with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+run: $(DONE) ## the whole pipeline; on a sample catalogue where data/raw has no files
+	@mkdir -p data/raw/images
+	@python -m src.data.sample --if-absent
+	@dvc repro
+	@python -m src.summary
+
+test: lint ## ruff, mypy and every test, with coverage
+	coverage erase
+	coverage run -m pytest
+	coverage combine --quiet
+	coverage report
+
+lint: $(DONE) ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(DONE) ## let ruff mend style and order
+	ruff check --fix .
+	ruff format .
+
+lock: ## compile requirements.txt from pyproject.toml (needs uv)
+	{ echo '-e .'; uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-header --quiet; } > .requirements.partial
+	mv .requirements.partial requirements.txt
+
+sample: $(DONE) ## write the sample catalogue to data/raw
+	@python -m src.data.sample
+
+ui: $(DONE) ## the MLflow UI on the embedded store, http://127.0.0.1:5000
+	mlflow ui --backend-store-uri sqlite:///mlflow.db
+
+clean: ## remove .venv and caches; data, models and runs stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,114 @@
+"""Word and character n-gram TF-IDF over title and description.
+
+Counting is the slow part and learns nothing, so it is done once (`count`). What is learnt, the
+vocabulary and the idf, is learnt from chosen rows of the counts (`fit`): a fold's vectorizer is
+exactly the one that fitting on the fold's texts alone would give.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
+Rows = NDArray[np.int64]
+TOKEN = r"(?u)\b\w+\b"  # one-letter words too: sizes, tomes and models are told by them
+
+
+class Block(NamedTuple):
+    """One set of n-grams: the field they come from, how they are cut, how many, how much they weigh."""
+
+    field: str
+    analyzer: str
+    shortest: int
+    longest: int
+    limit: int
+    weight: float
+
+    def counter(self, terms: Sequence[str] | None = None) -> CountVectorizer:
+        return CountVectorizer(
+            analyzer=self.analyzer,
+            ngram_range=(self.shortest, self.longest),
+            token_pattern=TOKEN if self.analyzer == "word" else None,
+            lowercase=False,  # clean_text has seen to case
+            vocabulary=terms,
+            dtype=np.float32,
+        )
+
+
+class Counts(NamedTuple):
+    """Occurrences (rows x terms) of every term of a block in a table, and the terms."""
+
+    matrix: csr_matrix
+    terms: NDArray[Any]
+
+
+def text_of(table: pd.DataFrame, field: str) -> list[str]:
+    """A field's texts; "text" is title and description together."""
+    if field == "text":
+        return (table["designation_clean"] + " " + table["description_clean"]).tolist()
+    texts: list[str] = table[f"{field}_clean"].tolist()
+    return texts
+
+
+def count(table: pd.DataFrame, block: Block) -> Counts:
+    """Count every n-gram of the table's texts (columns designation_clean, description_clean)."""
+    counter = block.counter()
+    try:
+        matrix = counter.fit_transform(text_of(table, block.field))
+    except ValueError:  # sklearn's way to say that there is not one term
+        return Counts(csr_matrix((len(table), 0), dtype=np.float32), np.array([], dtype=object))
+    return Counts(matrix, counter.get_feature_names_out())
+
+
+class NgramVectorizer:
+    """TF-IDF of several blocks side by side, each row of each block of length `weight`."""
+
+    def __init__(self, blocks: Sequence[Block], terms: Sequence[Sequence[str]], idf: Sequence[NDArray[Any]]) -> None:
+        self.blocks = tuple(blocks)
+        self.terms = tuple(list(block_terms) for block_terms in terms)
+        self.idf = tuple(values.astype(np.float32) for values in idf)
+
+    @classmethod
+    def fit(cls, blocks: Sequence[Block], counts: Sequence[Counts], rows: Rows) -> "NgramVectorizer":
+        """Learn vocabulary and idf from these rows of the counts: the terms in most rows, up to each limit."""
+        terms, idf = [], []
+        for block, (matrix, names) in zip(blocks, counts, strict=True):
+            frequency = np.bincount(matrix[rows].indices, minlength=len(names))
+            # Stable, so that ties fall the same way on every machine.
+            kept = np.sort(np.argsort(-frequency, kind="stable")[: block.limit])
+            kept = kept[frequency[kept] > 0]
+            terms.append(names[kept].tolist())
+            idf.append(np.log((1 + len(rows)) / (1 + frequency[kept])) + 1)
+        return cls(blocks, terms, idf)
+
+    def transform(self, table: pd.DataFrame) -> csr_matrix:
+        """Rows x features, float32, of a table with designation_clean and description_clean."""
+        parts = []
+        for block, terms in zip(self.blocks, self.terms, strict=True):
+            if terms:
+                parts.append(block.counter(terms).transform(text_of(table, block.field)))
+            else:
+                parts.append(csr_matrix((len(table), 0), dtype=np.float32))
+        return self._weigh(parts)
+
+    def transform_counts(self, counts: Sequence[Counts], rows: Rows) -> csr_matrix:
+        """The same as `transform` for rows that were counted already."""
+        parts = []
+        for (matrix, names), terms in zip(counts, self.terms, strict=True):
+            columns = np.searchsorted(names, np.array(terms, dtype=object))
+            parts.append(matrix[rows][:, columns])
+        return self._weigh(parts)
+
+    def _weigh(self, parts: Sequence[csr_matrix]) -> csr_matrix:
+        weighed = []
+        for block, idf, part in zip(self.blocks, self.idf, parts, strict=True):
+            if not len(idf):
+                continue
+            tfidf = TfidfTransformer(sublinear_tf=True)
+            tfidf.idf_ = idf
+            weighed.append(tfidf.transform(part, copy=True) * np.float32(block.weight))
+        return csr_matrix(hstack(weighed, format="csr", dtype=np.float32))

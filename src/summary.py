@@ -1,0 +1,60 @@
+"""What the last `dvc repro` gave, as a short table on the terminal: `python -m src.summary`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from src import tracking
+from src.cli import run
+from src.config import MODELS, PROCESSED, REPORTS, ROOT
+from src.errors import UserError
+
+UI = "mlflow ui --backend-store-uri sqlite:///mlflow.db"
+
+
+def table(quality: dict[str, Any], metrics: dict[str, Any], predictions: Path, ui: str) -> str:
+    """The closing table from data_quality.json and metrics.json."""
+    train, test = quality["train"], quality["test"]
+    scores = {
+        name: f"{metrics[key]:.4f}  [{metrics['interval'][key][0]:.4f}, {metrics['interval'][key][1]:.4f}]"
+        for name, key in (("Weighted F1", "weighted_f1"), ("Macro F1", "macro_f1"))
+    }
+    rows = {
+        "Train rows": f"{train['rows_in']:,} read, {train['rows_rejected']:,} rejected",
+        "Test rows": f"{test['rows_in']:,} read, all predicted",
+        **scores,
+        "": "out of fold, 95 % interval" + (", on SYNTHETIC data" if metrics["synthetic"] else ""),
+        "Predictions": str(predictions),
+        "Runs": ui,
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"  {name:<{width}}  {value}".rstrip() for name, value in rows.items())
+
+
+def summarise(_: argparse.Namespace) -> str:
+    tracking.attach_lock_if_reachable(MODELS)
+    quality, metrics = (_read(path) for path in (REPORTS / "data_quality.json", MODELS / "metrics.json"))
+    ui = f"{UI}  (in .venv)" if tracking.uri() == tracking.EMBEDDED else tracking.uri()
+    predictions = (PROCESSED / "predictions.csv").relative_to(ROOT)
+    sys.stdout.write(f"\n{table(quality, metrics, predictions, ui)}\n\n")
+    sys.stdout.flush()
+    return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read; run `dvc repro` first") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m src.summary", description=__doc__)
+    return run("summary", summarise, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
