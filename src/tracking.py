@@ -123,18 +123,17 @@ def log_training(
     """Log what a training gave into the active run.
 
     Args:
-        model: folder with the model's files; logged as an MLflow model on raw columns.
+        model: folder with the model's files and no others; logged as an MLflow model on raw columns.
         example: raw products (designation, description).
         outputs: column name to MLflow type of what the model returns.
-        files: metrics.json, plots and the like.
+        files: vectorizer, metrics and plots, each logged under its folder's name.
     """
     mlflow.log_metrics(dict(metrics))
     mlflow.set_tag(MODEL_TAG, model_digest(model))
-    for path in [*files, *sorted(model.iterdir())]:
-        mlflow.log_artifact(str(path), path.parent.name if path.parent != ROOT else None)
+    for path in files:
+        mlflow.log_artifact(str(path), path.parent.name)
     for path in (DVC_YAML, PARAMS):
-        if path.is_file():
-            mlflow.log_artifact(str(path))
+        mlflow.log_artifact(str(path))
     mlflow.pyfunc.log_model(
         name="model",
         loader_module="src.models.raw_model",

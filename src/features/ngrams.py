@@ -1,4 +1,4 @@
-"""Word and character n-gram TF-IDF over title and description.
+"""Word and character n-gram TF-IDF over columns of text.
 
 Counting is the slow part and learns nothing, so it is done once (`count`). What is learnt, the
 vocabulary and the idf, is learnt from chosen rows of the counts (`fit`): a fold's vectorizer is
@@ -19,14 +19,17 @@ TOKEN = r"(?u)\b\w+\b"  # one-letter words too: sizes, tomes and models are told
 
 
 class Block(NamedTuple):
-    """One set of n-grams: the field they come from, how they are cut, how many, how much they weigh."""
+    """One set of n-grams: which columns, how they are cut, how many are kept, how much they weigh."""
 
-    field: str
+    columns: tuple[str, ...]  # joined by a space
     analyzer: str
     shortest: int
     longest: int
-    limit: int
+    limit: int  # terms kept
     weight: float
+
+    def texts(self, table: pd.DataFrame) -> list[str]:
+        return [" ".join(parts) for parts in zip(*(table[column] for column in self.columns), strict=True)]
 
     def counter(self, terms: Sequence[str] | None = None) -> CountVectorizer:
         return CountVectorizer(
@@ -46,19 +49,11 @@ class Counts(NamedTuple):
     terms: NDArray[Any]
 
 
-def text_of(table: pd.DataFrame, field: str) -> list[str]:
-    """A field's texts; "text" is title and description together."""
-    if field == "text":
-        return (table["designation_clean"] + " " + table["description_clean"]).tolist()
-    texts: list[str] = table[f"{field}_clean"].tolist()
-    return texts
-
-
 def count(table: pd.DataFrame, block: Block) -> Counts:
-    """Count every n-gram of the table's texts (columns designation_clean, description_clean)."""
+    """Count every n-gram of the block's columns."""
     counter = block.counter()
     try:
-        matrix = counter.fit_transform(text_of(table, block.field))
+        matrix = counter.fit_transform(block.texts(table))
     except ValueError:  # sklearn's way to say that there is not one term
         return Counts(csr_matrix((len(table), 0), dtype=np.float32), np.array([], dtype=object))
     return Counts(matrix, counter.get_feature_names_out())
@@ -86,11 +81,11 @@ class NgramVectorizer:
         return cls(blocks, terms, idf)
 
     def transform(self, table: pd.DataFrame) -> csr_matrix:
-        """Rows x features, float32, of a table with designation_clean and description_clean."""
+        """Rows x features, float32, of a table with the columns of the blocks."""
         parts = []
         for block, terms in zip(self.blocks, self.terms, strict=True):
             if terms:
-                parts.append(block.counter(terms).transform(text_of(table, block.field)))
+                parts.append(block.counter(terms).transform(block.texts(table)))
             else:
                 parts.append(csr_matrix((len(table), 0), dtype=np.float32))
         return self._weigh(parts)

@@ -3,20 +3,14 @@
 import html
 import re
 import unicodedata
-from collections.abc import Sequence
 
 from ftfy import TextFixerConfig, fix_text
-from joblib import Parallel, delayed
-
-from src.cli import progress
-from src.config import FeatureParams
 
 # A "<" opens a tag only before a letter, "/" or "!": "3 < 5" and "<3" are text.
 _HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[a-zA-Z!][^<>]*>")
 _FIXES = TextFixerConfig(unescape_html=False, explain=False)
 _ROUNDS = 8  # each round undoes one level of escaping; real text takes one or two
-_BATCH = 2000  # texts cleaned per task
 
 
 def clean_text(text: str, *, lowercase: bool, strip_accents: bool) -> str:
@@ -45,15 +39,3 @@ def _clean_once(text: str, lowercase: bool, strip_accents: bool) -> str:
     if lowercase:
         text = text.lower()
     return " ".join(text.split())
-
-
-def clean_all(texts: Sequence[str], params: FeatureParams, what: str) -> list[str]:
-    """`clean_text` over all cores, in order."""
-    starts = range(0, len(texts), _BATCH)
-    tasks = (delayed(_clean_batch)(texts[at : at + _BATCH], params) for at in starts)
-    workers = Parallel(n_jobs=-1 if len(starts) > 1 else 1, return_as="generator")
-    return [text for batch in progress(workers(tasks), len(starts), what) for text in batch]
-
-
-def _clean_batch(texts: Sequence[str], params: FeatureParams) -> list[str]:
-    return [clean_text(text, lowercase=params.lowercase, strip_accents=params.strip_accents) for text in texts]

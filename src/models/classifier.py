@@ -28,13 +28,17 @@ MODEL, VECTORIZER, MANIFEST = "model.safetensors", "vectorizer.json", "manifest.
 CHOICES = ("predicted", "second", "third")
 BATCH = 10_000  # rows scored at a time
 
+TITLE, DESCRIPTION = "designation_clean", "description_clean"
+
 # Chosen out of fold; docs/model.md has what was tried.
 BLOCKS = (
-    Block("designation", "word", 1, 2, 100_000, 1.0),
-    Block("designation", "char_wb", 2, 5, 150_000, 1.0),
-    Block("description", "word", 1, 1, 50_000, 0.7),
-    Block("description", "char_wb", 2, 5, 100_000, 0.7),
+    Block((TITLE,), "word", 1, 2, 200_000, 1.2),
+    Block((TITLE,), "char_wb", 2, 5, 150_000, 1.0),
+    Block((TITLE, DESCRIPTION), "word", 1, 1, 60_000, 0.7),
+    Block((DESCRIPTION,), "word", 1, 1, 60_000, 0.8),
+    Block(("style",), "word", 1, 1, 1_000, 0.6),
 )
+SLACK_COST = 0.4  # the SVM's C
 
 
 class Linear(NamedTuple):
@@ -50,8 +54,8 @@ class Linear(NamedTuple):
 
 
 def fit_linear(matrix: csr_matrix, codes: Ints, seed: int) -> Linear:
-    """One linear SVM per class against the rest."""
-    svm = LinearSVC(C=0.5, random_state=seed).fit(matrix, codes)
+    """One linear SVM per class against the rest, classes weighted by the inverse of their size."""
+    svm = LinearSVC(C=SLACK_COST, class_weight="balanced", random_state=seed).fit(matrix, codes)
     coef, intercept = svm.coef_, svm.intercept_
     if len(svm.classes_) == 2:  # sklearn keeps one row for two classes
         coef, intercept = np.vstack([-coef, coef]), np.concatenate([-intercept, intercept])
@@ -80,7 +84,7 @@ class ProductClassifier:
         return self.linear.classes
 
     def predict_proba(self, table: pd.DataFrame) -> Floats:
-        """Rows x classes (in the order of `classes`) for columns designation_clean, description_clean."""
+        """Rows x classes (in the order of `classes`) for the columns of BLOCKS."""
         parts = [
             probabilities(self.linear.decision(self.vectorizer.transform(table[at : at + BATCH])), self.temperature)
             for at in range(0, len(table), BATCH)
@@ -153,12 +157,12 @@ class ProductClassifier:
                 if name not in (MODEL, VECTORIZER) or digest(folder / name) != expected:
                     raise UserError(f"{folder / name}: damaged or from another model; {RETRY}")
             arrays = load_file(folder / MODEL)
-            blocks = json.loads((folder / VECTORIZER).read_text(encoding="utf-8"))
-            terms = [block.pop("terms") for block in blocks]
+            words = json.loads((folder / VECTORIZER).read_text(encoding="utf-8"))
+            terms = [entry.pop("terms") for entry in words]
+            blocks = [Block(**{**entry, "columns": tuple(entry["columns"])}) for entry in words]
+            idf = [arrays[f"idf.{at}"] for at in range(len(blocks))]
             return cls(
-                NgramVectorizer(
-                    [Block(**block) for block in blocks], terms, [arrays[f"idf.{at}"] for at in range(len(blocks))]
-                ),
+                NgramVectorizer(blocks, terms, idf),
                 Linear(arrays["classes"], arrays["coef"], arrays["intercept"]),
                 float(arrays["temperature"][0]),
                 FeatureParams.model_validate(manifest["features"]),

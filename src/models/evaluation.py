@@ -1,5 +1,6 @@
 """Folds that do not leak, scores with intervals, calibration. Pure functions of arrays."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -39,14 +40,16 @@ def assign_folds(table: pd.DataFrame, codes: Ints, folds: int, seed: int) -> Int
     if keys.nunique() < folds:
         raise UserError(f"train.folds is {folds} but there are only {keys.nunique()} distinct titles; lower it")
     order = np.lexsort((table["imageid"], table["productid"], codes, keys))
-    # A class smaller than the number of folds is missing from some; sklearn only warns of it,
-    # and refuses when every class is that small: then stratifying has no meaning.
+    # A class smaller than the number of folds is missing from some: ingest has said so. Where every
+    # class is that small sklearn refuses, and stratifying has no meaning.
     enough = np.unique(codes, return_counts=True)[1].max() >= folds
     strata = codes[order] if enough else np.zeros(len(codes), dtype=np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold = np.empty(len(codes), dtype=np.int64)
-    for number, (_, held_out) in enumerate(splitter.split(order, strata, keys.to_numpy()[order])):
-        fold[order[held_out]] = number
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
+        for number, (_, held_out) in enumerate(splitter.split(order, strata, keys.to_numpy()[order])):
+            fold[order[held_out]] = number
     return fold
 
 

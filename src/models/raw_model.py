@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from src.features.build_features import build_features
+from src.features.products import product_features
 from src.models.classifier import ProductClassifier
 
 OUTPUTS = {
@@ -30,7 +30,7 @@ class RawModel:
         """Predictions (columns OUTPUTS) for raw products: designation, and description if there is one."""
         rows = products.reindex(columns=["designation", "description"]).fillna("")
         rows = rows.assign(productid="", imageid="", has_image="False")
-        return self.classifier.predict(build_features(rows, self.classifier.features))
+        return self.classifier.predict(product_features(rows, self.classifier.features))
 
 
 def _load_pyfunc(path: str) -> RawModel:

@@ -18,7 +18,7 @@ from src.data.catalog import is_synthetic, read_table, write_table
 from src.features.ngrams import Counts, NgramVectorizer, count
 from src.files import dump_json, writing
 from src.models import evaluation, plots
-from src.models.classifier import BLOCKS, ProductClassifier, align, fit_linear
+from src.models.classifier import BLOCKS, VECTORIZER, ProductClassifier, align, fit_linear
 from src.models.evaluation import Floats, Ints
 from src.models.raw_model import OUTPUTS
 
@@ -52,7 +52,7 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
         training.classifier.save(models)
         with writing(models / "metrics.json") as (part,):
             dump_json(training.metrics, part)
-        written = [models / "metrics.json", *write_reports(training, reports)]
+        written = [models / "metrics.json", models / VECTORIZER, *write_reports(training, reports)]
         with tempfile.TemporaryDirectory() as folder:
             training.classifier.save(Path(folder))
             tracking.log_training(_flat(training.metrics), Path(folder), EXAMPLE, OUTPUTS, written)
@@ -96,10 +96,10 @@ def out_of_fold(counts: Sequence[Counts], true: Ints, fold: Ints, seed: int) -> 
     """Scores (rows x classes) of each row by a model that saw neither it nor its title."""
     classes = np.unique(true)
     numbers = np.unique(fold)
-    # Threads share the counts; the solver works outside Python's lock.
+    # Processes, not threads: the solver's random numbers are global to a process.
     jobs = (delayed(_held_out)(counts, true, fold, number, seed) for number in numbers)
     decision = np.empty((len(true), len(classes)))
-    done = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(jobs)
+    done = Parallel(n_jobs=-1, return_as="generator")(jobs)
     for number, scores in zip(numbers, progress(done, len(numbers), "out-of-fold models"), strict=True):
         decision[fold == number] = scores
     return decision

@@ -1,0 +1,143 @@
+"""Tracking against real servers on loopback, and the embedded store."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from src import tracking
+from src.errors import UserError
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts"),
+    ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
+
+
+def test_a_server_that_answers_is_accepted(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    for _ in range(90):
+        try:
+            tracking.check_server()
+            break
+        except UserError:
+            time.sleep(1)
+    tracking.check_server()
+
+
+def test_the_embedded_store_needs_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking.uri().startswith("sqlite:///")
+    tracking.check_server()
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_server_that_is_away_is_named_with_both_ways_out(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"{scheme}://user:secret@127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    started = time.monotonic()
+    with pytest.raises(UserError, match="does not answer .*start it, or unset MLFLOW_TRACKING_URI") as caught:
+        tracking.check_server()
+    assert time.monotonic() - started < 5
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_hangs_is_given_up_after_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(UserError, match="does not answer"):
+            tracking.check_server()
+        assert 4 < time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"), [(401, "MLFLOW_TRACKING_PASSWORD"), (403, "--allowed-hosts"), (404, "check the address")]
+)
+def test_a_refusal_says_what_to_set(code: int, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            asked.append((self.path, self.headers.get("Authorization")))
+            self.send_error(code)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as refusing:
+        threading.Thread(target=refusing.handle_request, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{refusing.server_port}/")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+        with pytest.raises(UserError, match=f"refuses \\({code} .*{hint}"):
+            tracking.check_server()
+    assert asked == [("/api/2.0/mlflow/experiments/search?max_results=1", "Basic dXNlcjpzZWNyZXQ=")]
+
+
+def test_a_token_goes_before_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
+    assert tracking._credentials() == {"Authorization": "Bearer token"}
+
+
+def test_a_failed_training_is_a_failed_run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_a_server_that_answers_is_accepted(server, monkeypatch)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "failing")
+    data = tmp_path / "train_features.csv"
+    data.write_text("a\n")
+    with pytest.raises(RuntimeError), tracking.training_run({"seed": 1}, [data], {"synthetic": "true"}) as run_id:
+        raise RuntimeError
+    run = mlflow.get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.params == {"seed": "1"}
+    assert run.data.tags["synthetic"] == "true"
+    assert [entry.dataset.digest for entry in run.inputs.dataset_inputs] == ["60b725f10c9c85c70d97880dfe8191b3"]
+
+
+def test_what_dvc_lock_does_not_record_is_not_attached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"other")
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  train:\n    outs:\n    - {path: m, md5: abc}\n")
+    for lock in (tmp_path / "dvc.lock", tmp_path / "none"):
+        monkeypatch.setattr(tracking, "DVC_LOCK", lock)
+        with caplog.at_level("INFO"):
+            tracking.attach_lock_if_reachable(tmp_path)
+        assert "dvc.lock does not record this model" in caplog.text
+        caplog.clear()
+
+
+def test_no_git_no_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "ROOT", tmp_path)
+    assert tracking.git_tags() == {}
+    monkeypatch.setenv("PATH", "")
+    assert tracking.git_tags() == {}

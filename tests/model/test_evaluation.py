@@ -1,0 +1,120 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from src.errors import UserError
+from src.models import evaluation
+from src.models.evaluation import Ints
+
+
+def table(titles: list[str], descriptions: list[str] | None = None) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "designation_clean": titles,
+            "description_clean": descriptions or [""] * len(titles),
+            "productid": [str(n) for n in range(len(titles))],
+            "imageid": [str(n) for n in range(len(titles))],
+        }
+    )
+
+
+@pytest.fixture
+def repeated() -> tuple[pd.DataFrame, Ints]:
+    rng = np.random.default_rng(0)
+    titles = [f"Titre {n}" for n in rng.integers(0, 120, 400)]
+    return table(titles), np.array([int(title.split()[1]) % 5 for title in titles])
+
+
+def test_repeats_fall_in_the_same_fold(repeated: tuple[pd.DataFrame, Ints]) -> None:
+    rows, codes = repeated
+    upper = rows.assign(designation_clean=rows["designation_clean"].str.upper())
+    both = pd.concat([rows, upper.assign(productid=rows["productid"] + "0")], ignore_index=True)
+    fold = evaluation.assign_folds(both, np.tile(codes, 2), 5, 42)
+    assert set(fold) == set(range(5))
+    folds_of_title = pd.Series(fold).groupby(both["designation_clean"].str.lower()).nunique()
+    assert (folds_of_title == 1).all()
+
+
+def test_folds_depend_on_data_and_seed_alone(repeated: tuple[pd.DataFrame, Ints]) -> None:
+    rows, codes = repeated
+    fold = evaluation.assign_folds(rows, codes, 5, 42)
+    order = np.random.default_rng(1).permutation(len(rows))
+    shuffled = evaluation.assign_folds(rows.iloc[order].reset_index(drop=True), codes[order], 5, 42)
+    assert (shuffled == fold[order]).all()
+    assert (evaluation.assign_folds(rows, codes, 5, 43) != fold).any()
+
+
+def test_rows_without_a_title_are_grouped_by_description_else_alone() -> None:
+    keys = evaluation.groups(table(["a", "", "", "", "A"], ["x", "a", "a", "", "y"]))
+    assert keys[0] == keys[4]
+    assert keys[1] == keys[2]
+    assert keys.nunique() == 3
+
+
+def test_classes_smaller_than_the_folds_are_dealt_out() -> None:
+    fold = evaluation.assign_folds(table([f"t{n}" for n in range(8)]), np.array([1, 1, 2, 2, 3, 3, 4, 4]), 4, 0)
+    assert sorted(np.bincount(fold)) == [2, 2, 2, 2]
+
+
+def test_too_few_titles_are_an_error() -> None:
+    with pytest.raises(UserError, match="only 2 distinct titles"):
+        evaluation.assign_folds(table(["a", "a", "b"]), np.array([1, 1, 2]), 3, 0)
+
+
+def test_scores_and_intervals_agree_with_sklearn() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.choice([10, 40, 50], 500, p=[0.7, 0.2, 0.1])
+    predicted = np.where(rng.random(500) < 0.7, true, rng.choice([10, 40, 60], 500))
+    scores = evaluation.scores(true, predicted)
+    assert scores["weighted_f1"] == pytest.approx(f1_score(true, predicted, average="weighted", zero_division=0.0))
+    assert scores["accuracy"] == pytest.approx(np.mean(true == predicted))
+    for name, (low, high) in evaluation.intervals(true, predicted, 400, 1).items():
+        assert low < scores[name] < high
+        assert 0.03 < high - low < 0.2
+    assert evaluation.intervals(true, predicted, 50, 1) == evaluation.intervals(true, predicted, 50, 1)
+    assert evaluation.intervals(true, true, 50, 1)["macro_f1"] == (1.0, 1.0)
+
+
+def test_the_resampled_score_is_the_reported_one() -> None:
+    true, predicted = np.array([1, 1, 2, 3, 3, 3]), np.array([1, 2, 2, 3, 3, 4])
+    classes = np.array([1, 2, 3, 4])
+    confusion = np.zeros((4, 4), dtype=np.intp)
+    np.add.at(confusion, (np.searchsorted(classes, true), np.searchsorted(classes, predicted)), 1)
+    assert evaluation._scores_of_confusion(confusion) == pytest.approx(
+        tuple(evaluation.scores(true, predicted).values())
+    )
+
+
+def test_per_class_has_every_true_code() -> None:
+    rows = evaluation.per_class(np.array([1, 1, 2]), np.array([1, 3, 3]))
+    assert rows["prdtypecode"].tolist() == [1, 2]
+    assert rows["f1"].tolist() == pytest.approx([2 / 3, 0])
+    assert rows["support"].tolist() == [2, 1]
+
+
+def test_temperature_makes_scores_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.normal(size=(20_000, 4)) * 2
+    likely = evaluation.probabilities(honest, 1.0)
+    true = np.array([rng.choice(4, p=row) for row in likely])
+    temperature = evaluation.fit_temperature(honest * 7, true)
+    assert temperature == pytest.approx(7, rel=0.05)
+    calibrated = evaluation.probabilities(honest * 7, temperature)
+    error = evaluation.reliability(calibrated.max(axis=1), calibrated.argmax(axis=1) == true).error
+    overconfident = evaluation.probabilities(honest * 7, 1.0)
+    worse = evaluation.reliability(overconfident.max(axis=1), overconfident.argmax(axis=1) == true).error
+    assert error < 0.02 < 0.1 < worse
+
+
+def test_reliability_weighs_bins_by_rows() -> None:
+    result = evaluation.reliability(np.array([0.95, 0.95, 0.95, 1.0, 0.55]), np.array([True, True, True, True, False]))
+    assert result.table["rows"].tolist() == [1, 4]
+    assert result.error == pytest.approx((0.55 + 0.15) / 5)
+
+
+def test_coverage_goes_from_the_surest_to_all() -> None:
+    curve = evaluation.coverage_curve(np.array([0.9, 0.2, 0.8, 0.4]), np.array([True, False, True, True]))
+    assert curve["coverage"].tolist() == [0.25, 0.5, 0.75, 1]
+    assert curve["precision"].tolist() == [1, 1, 1, 0.75]
+    assert curve["threshold"].tolist() == [0.9, 0.8, 0.4, 0.2]

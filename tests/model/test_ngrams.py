@@ -1,0 +1,58 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from src.features.ngrams import TOKEN, Block, NgramVectorizer, count
+
+TITLES = ["piscine ronde 360 cm", "piscine a bulles", "roman d occasion", "roman policier", "bache de piscine", ""]
+TABLE = pd.DataFrame({"designation_clean": TITLES, "description_clean": ["", "", "un roman", "", "solide", ""]})
+WORDS = Block(("designation_clean",), "word", 1, 2, 1000, 1.0)
+CHARS = Block(("description_clean",), "char_wb", 2, 4, 1000, 0.5)
+
+
+def fit(rows: list[int], *blocks: Block) -> NgramVectorizer:
+    return NgramVectorizer.fit(blocks, [count(TABLE, block) for block in blocks], np.array(rows))
+
+
+def test_it_is_sklearns_tfidf() -> None:
+    expected = TfidfVectorizer(ngram_range=(1, 2), token_pattern=TOKEN, sublinear_tf=True).fit_transform(TITLES)
+    assert np.allclose(fit([0, 1, 2, 3, 4, 5], WORDS).transform(TABLE).toarray(), expected.toarray(), atol=1e-6)
+
+
+def test_a_folds_vectorizer_knows_the_folds_texts_alone() -> None:
+    seen, held_out = [0, 2, 3], [1, 4, 5]
+    alone = TfidfVectorizer(ngram_range=(1, 2), token_pattern=TOKEN, sublinear_tf=True)
+    alone.fit([TITLES[row] for row in seen])
+    vectorizer = fit(seen, WORDS)
+    assert vectorizer.terms[0] == alone.get_feature_names_out().tolist()
+    counts = [count(TABLE, WORDS)]
+    ours = vectorizer.transform_counts(counts, np.array(held_out)).toarray()
+    assert np.allclose(ours, alone.transform([TITLES[row] for row in held_out]).toarray(), atol=1e-6)
+
+
+def test_counted_rows_and_texts_give_the_same_features() -> None:
+    blocks = (WORDS, CHARS)
+    counts = [count(TABLE, block) for block in blocks]
+    rows = np.arange(len(TABLE))
+    vectorizer = NgramVectorizer.fit(blocks, counts, rows)
+    assert (vectorizer.transform_counts(counts, rows) != vectorizer.transform(TABLE)).nnz == 0
+    lengths = np.sqrt(vectorizer.transform(TABLE).power(2).sum(axis=1)).A1
+    assert lengths == pytest.approx([1, 1, 1.25**0.5, 1, 1.25**0.5, 0])
+
+
+def test_the_limit_keeps_the_terms_of_most_rows() -> None:
+    assert fit([0, 1, 2, 3, 4, 5], WORDS._replace(limit=2)).terms == (["piscine", "roman"],)
+
+
+def test_a_field_without_a_word_gives_no_features() -> None:
+    empty = TABLE.assign(description_clean="")
+    counts = [count(empty, WORDS), count(empty, CHARS)]
+    vectorizer = NgramVectorizer.fit((WORDS, CHARS), counts, np.arange(len(TABLE)))
+    assert vectorizer.terms[1] == []
+    assert vectorizer.transform(TABLE).shape == (6, len(vectorizer.terms[0]))
+
+
+def test_columns_are_read_together() -> None:
+    both = WORDS._replace(columns=("designation_clean", "description_clean"), longest=1)
+    assert fit([2], both).terms[0] == ["d", "occasion", "roman", "un"]

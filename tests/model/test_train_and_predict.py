@@ -1,0 +1,186 @@
+"""Stages train and predict as scripts' mains, on the sample, with the embedded store in a temporary place."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import NamedTuple
+
+import mlflow
+import pandas as pd
+import pytest
+from PIL import Image
+
+from src.config import PARAMS
+from src.data import make_dataset
+from src.data.catalog import read_table
+from src.features import build_features
+from src.files import digest
+from src.models import predict_model, train_model
+from src.models.raw_model import OUTPUTS
+from src.tracking import model_digest
+
+PLOTS = ("confusion_matrix", "per_class_f1", "reliability", "coverage")
+STAGES = ("src/features/build_features.py", "src/models/train_model.py", "src/models/predict_model.py")
+
+
+class Workspace(NamedTuple):
+    processed: Path
+    models: Path
+    reports: Path
+    uri: str
+
+    def train(self) -> int:
+        flags = ["--processed", self.processed, "--models", self.models, "--reports", self.reports]
+        return train_model.main([str(flag) for flag in flags])
+
+    def predict(self) -> int:
+        return predict_model.main(["--processed", str(self.processed), "--models", str(self.models)])
+
+
+@pytest.fixture(scope="module")
+def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("work")
+    space = Workspace(folder / "processed", folder / "models", folder / "reports", f"sqlite:///{folder}/mlflow.db")
+    interim = str(folder / "interim")
+    assert make_dataset.main(["--raw", str(sample), "--interim", interim, "--reports", str(space.reports)]) == 0
+    assert build_features.main(["--interim", interim, "--processed", str(space.processed)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", space.uri)
+        patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+        patch.chdir(folder)
+        assert space.train() == 0
+        assert space.predict() == 0
+    return space
+
+
+@pytest.fixture
+def space(trained: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A copy to change, on the same store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.uri)
+    for name in ("processed", "models", "reports"):
+        shutil.copytree(getattr(trained, name), tmp_path / name)
+    return Workspace(tmp_path / "processed", tmp_path / "models", tmp_path / "reports", trained.uri)
+
+
+def test_features_keep_rows_and_columns(trained: Workspace, sample: Path) -> None:
+    for name, last in (("train", ["prdtypecode"]), ("test", [])):
+        table = read_table(trained.processed / f"{name}_features.csv")
+        raw = pd.read_csv(sample / f"X_{name}.csv", dtype=str)
+        assert table["productid"].tolist() == raw["productid"].tolist()
+        assert list(table.columns) == [
+            "productid", "imageid", "designation_clean", "description_clean", "designation_len", "description_len",
+            "has_description", "has_image", "style", *last,
+        ]  # fmt: skip
+
+
+def test_every_test_product_gets_a_prediction_in_order(trained: Workspace, sample: Path) -> None:
+    predictions = pd.read_csv(trained.processed / "predictions.csv", dtype={"productid": str})
+    assert predictions["productid"].tolist() == pd.read_csv(sample / "X_test.csv", dtype=str)["productid"].tolist()
+    assert list(predictions.columns) == ["productid", "imageid", *OUTPUTS]
+    assert predictions.notna().all(axis=None)
+    assert predictions["predicted_prdtypecode"].nunique() > 10
+
+
+def test_the_model_beats_the_majority_by_far(trained: Workspace) -> None:
+    metrics = json.loads((trained.models / "metrics.json").read_text())
+    assert metrics["synthetic"] is True
+    assert metrics["rows"] == 300
+    assert 0.35 < metrics["weighted_f1"] < 0.98
+    low, high = metrics["interval"]["weighted_f1"]
+    assert low < metrics["weighted_f1"] < high
+    assert len(metrics["f1"]) == 27
+
+
+def test_the_run_has_all_that_traces_it(trained: Workspace) -> None:
+    mlflow.set_tracking_uri(trained.uri)
+    (run,) = mlflow.search_runs(experiment_names=["rakuten-baseline"], output_format="list")
+    metrics = json.loads((trained.models / "metrics.json").read_text())
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.folds"] == "5"
+    assert {"git_commit", "git_branch", "git_dirty", "synthetic", "model_digest"} <= set(run.data.tags)
+    assert run.data.tags["model_digest"] == model_digest(trained.models)
+    for name in ("weighted_f1", "macro_f1", "accuracy"):
+        assert run.data.metrics[name] == metrics[name]
+        assert [run.data.metrics[f"{name}_low"], run.data.metrics[f"{name}_high"]] == metrics["interval"][name]
+    assert run.data.metrics["f1_2583"] == metrics["f1"]["2583"]
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.name == "train_features.csv"
+    assert data.dataset.digest == digest(trained.processed / "train_features.csv", "md5")
+    folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id))
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    plots = [f"reports/{name}{end}" for name in PLOTS for end in (".csv", ".png")]
+    assert names == {"dvc.yaml", "params.yaml", "models/metrics.json", "models/vectorizer.json", *plots}
+
+
+def test_the_logged_model_predicts_from_raw_columns(trained: Workspace, sample: Path) -> None:
+    mlflow.set_tracking_uri(trained.uri)
+    (logged,) = mlflow.search_logged_models(output_format="list")
+    loaded = mlflow.pyfunc.load_model(logged.model_uri)
+    raw = pd.read_csv(sample / "X_test.csv", dtype=str, keep_default_na=False)
+    answer = loaded.predict(raw[["designation", "description"]])
+    predictions = pd.read_csv(trained.processed / "predictions.csv")
+    assert answer["predicted_prdtypecode"].tolist() == predictions["predicted_prdtypecode"].tolist()
+    assert answer["confidence"].tolist() == predictions["confidence"].tolist()
+    assert [entry.name for entry in loaded.metadata.get_input_schema()] == ["designation", "description"]
+    needed = Path(mlflow.artifacts.download_artifacts(logged.model_uri)) / "requirements.txt"
+    pins = dict(line.split("==") for line in needed.read_text().split() if "==" in line)
+    assert {"scikit-learn", "safetensors", "ftfy"} <= set(pins)
+    assert loaded.metadata.saved_input_example_info is not None
+
+
+def test_reports_are_whole_pictures_and_tables(trained: Workspace) -> None:
+    for name in PLOTS:
+        with Image.open(trained.reports / f"{name}.png") as picture:
+            picture.load()
+            assert picture.width > 500
+        assert len(pd.read_csv(trained.reports / f"{name}.csv")) > 4
+
+
+def test_training_again_gives_the_same_bytes(trained: Workspace, space: Workspace) -> None:
+    before = {path: path.read_bytes() for folder in (space.models, space.reports) for path in folder.iterdir()}
+    assert space.train() == 0
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_no_training_starts_while_the_server_is_away(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(train_model, "fit", lambda *_: pytest.fail("trained before asking"))
+    assert space.train() == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "http://127.0.0.1:9 does not answer" in said
+    assert "unset MLFLOW_TRACKING_URI" in said
+
+
+def test_predictions_need_a_sound_model_cleaned_alike(
+    space: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    params = tmp_path / "params.yaml"
+    text = PARAMS.read_text(encoding="utf-8")
+    params.write_text(text.replace("lowercase: true", "lowercase: false"), encoding="utf-8")
+    flags = ["--processed", str(space.processed), "--models", str(space.models)]
+    assert predict_model.main([*flags, "--params", str(params)]) == 1
+    assert "cleaned otherwise" in capsys.readouterr().err
+    (space.models / "model.safetensors").write_bytes(b"cut")
+    before = (space.processed / "predictions.csv").read_bytes()
+    assert space.predict() == 1
+    assert "model.safetensors: damaged" in capsys.readouterr().err
+    assert (space.processed / "predictions.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "script", ["src/features/build_features.py", "src/models/train_model.py", "src/models/predict_model.py"]
+)
+def test_scripts_say_what_is_missing_from_any_folder(
+    script: str, tmp_path: Path, run_script: Callable[..., "CompletedProcess[str]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    flag = "--interim" if "features" in script else "--processed"
+    done = run_script(script, flag, tmp_path / "none", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no such file; run `dvc repro`" in done.stderr
+    assert done.stderr.count("\n") == 1
