@@ -35,8 +35,9 @@ def table(quality: dict[str, Any], metrics: dict[str, Any], predictions: Path, u
 
 
 def summarise(_: argparse.Namespace) -> str:
-    tracking.attach_lock_if_reachable(MODELS)
     quality, metrics = (_read(path) for path in (REPORTS / "data_quality.json", MODELS / "metrics.json"))
+    # A training that DVC was forced to repeat gives the same model, so no later stage ran after it.
+    tracking.attach_lock_if_reachable(MODELS)
     ui = f"{UI}  (in .venv)" if tracking.uri() == tracking.EMBEDDED else tracking.uri()
     predictions = (PROCESSED / "predictions.csv").relative_to(ROOT)
     sys.stdout.write(f"\n{table(quality, metrics, predictions, ui)}\n\n")

@@ -17,11 +17,14 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 Rows = NDArray[np.int64]
 TOKEN = r"(?u)\b\w+\b"  # one-letter words too: sizes, tomes and models are told by them
 
+MASK = str.maketrans("123456789", "000000000")
+
 
 class Block(NamedTuple):
     """One set of n-grams: which columns, how they are cut, how many are kept, how much they weigh."""
 
     columns: tuple[str, ...]  # joined by a space
+    mask_digits: bool  # every digit as 0: the shape of a number tells more than its value
     analyzer: str
     shortest: int
     longest: int
@@ -29,7 +32,8 @@ class Block(NamedTuple):
     weight: float
 
     def texts(self, table: pd.DataFrame) -> list[str]:
-        return [" ".join(parts) for parts in zip(*(table[column] for column in self.columns), strict=True)]
+        texts = (" ".join(parts) for parts in zip(*(table[column] for column in self.columns), strict=True))
+        return [text.translate(MASK) for text in texts] if self.mask_digits else list(texts)
 
     def counter(self, terms: Sequence[str] | None = None) -> CountVectorizer:
         return CountVectorizer(

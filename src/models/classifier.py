@@ -32,11 +32,11 @@ TITLE, DESCRIPTION = "designation_clean", "description_clean"
 
 # Chosen out of fold; docs/model.md has what was tried.
 BLOCKS = (
-    Block((TITLE,), "word", 1, 2, 200_000, 1.2),
-    Block((TITLE,), "char_wb", 2, 5, 150_000, 1.0),
-    Block((TITLE, DESCRIPTION), "word", 1, 1, 60_000, 0.7),
-    Block((DESCRIPTION,), "word", 1, 1, 60_000, 0.8),
-    Block(("style",), "word", 1, 1, 1_000, 0.6),
+    Block((TITLE,), False, "word", 1, 2, 200_000, 1.0),
+    Block((TITLE,), True, "char_wb", 2, 5, 150_000, 1.0),
+    Block((TITLE, DESCRIPTION), True, "word", 1, 1, 60_000, 0.7),
+    Block((DESCRIPTION,), False, "word", 1, 1, 60_000, 0.8),
+    Block(("style",), False, "word", 1, 1, 1_000, 0.7),
 )
 SLACK_COST = 0.4  # the SVM's C
 

@@ -128,7 +128,7 @@ def test_two_classes_have_two_scores() -> None:
     scores = linear.decision(csr_matrix(np.eye(4, dtype=np.float32)))
     assert scores.shape == (4, 2)
     assert linear.classes[scores.argmax(axis=1)].tolist() == [10, 10, 40, 40]
-    vectorizer = NgramVectorizer([Block(("style",), "word", 1, 1, 9, 1.0)], [["a", "b", "c", "d"]], [np.ones(4)])
+    vectorizer = NgramVectorizer([Block(("style",), False, "word", 1, 1, 9, 1.0)], [["a", "b", "c", "d"]], [np.ones(4)])
     two = ProductClassifier(vectorizer, linear, 1.0, PARAMS, 0.5)
     predicted = two.predict(pd.DataFrame({"style": ["a", "d"]}))
     assert predicted["predicted_prdtypecode"].tolist() == [10, 40]

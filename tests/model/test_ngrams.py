@@ -7,8 +7,8 @@ from src.features.ngrams import TOKEN, Block, NgramVectorizer, count
 
 TITLES = ["piscine ronde 360 cm", "piscine a bulles", "roman d occasion", "roman policier", "bache de piscine", ""]
 TABLE = pd.DataFrame({"designation_clean": TITLES, "description_clean": ["", "", "un roman", "", "solide", ""]})
-WORDS = Block(("designation_clean",), "word", 1, 2, 1000, 1.0)
-CHARS = Block(("description_clean",), "char_wb", 2, 4, 1000, 0.5)
+WORDS = Block(("designation_clean",), False, "word", 1, 2, 1000, 1.0)
+CHARS = Block(("description_clean",), False, "char_wb", 2, 4, 1000, 0.5)
 
 
 def fit(rows: list[int], *blocks: Block) -> NgramVectorizer:
@@ -56,3 +56,8 @@ def test_a_field_without_a_word_gives_no_features() -> None:
 def test_columns_are_read_together() -> None:
     both = WORDS._replace(columns=("designation_clean", "description_clean"), longest=1)
     assert fit([2], both).terms[0] == ["d", "occasion", "roman", "un"]
+
+
+def test_numbers_may_be_told_by_their_shape() -> None:
+    masked = WORDS._replace(mask_digits=True, longest=1)
+    assert fit([0], masked).terms[0] == ["000", "cm", "piscine", "ronde"]
