@@ -99,6 +99,8 @@ def training_run(params: Mapping[str, object], data: Sequence[Path], tags: Mappi
         params: leaves of params.yaml by dotted name.
         data: files trained on; each becomes a dataset input under the digest that DVC gives it.
     """
+    # Creating the embedded store and checking the example is no news to the user.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(uri())
     _choose_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT)
     with mlflow.start_run(tags={**git_tags(), **tags}) as run:

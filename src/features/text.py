@@ -35,7 +35,8 @@ def _clean_once(text: str, lowercase: bool, strip_accents: bool) -> str:
     text = unicodedata.normalize("NFKC", fix_text(text, _FIXES))
     if strip_accents:
         decomposed = unicodedata.normalize("NFKD", text)
-        text = "".join(char for char in decomposed if not unicodedata.combining(char))
+        bare = "".join(char for char in decomposed if not unicodedata.combining(char))
+        text = unicodedata.normalize("NFKC", bare)
     if lowercase:
         text = text.lower()
     return " ".join(text.split())

@@ -58,9 +58,9 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
             tracking.log_training(_flat(training.metrics), Path(folder), EXAMPLE, OUTPUTS, written)
     low, high = training.metrics["interval"]["weighted_f1"]
     return (
-        f"{len(table):,} products of {len(training.classifier.classes)} classes"
-        f"{', SYNTHETIC,' if synthetic else ''} learnt, out-of-fold weighted F1 "
-        f"{training.metrics['weighted_f1']:.4f} [{low:.4f}, {high:.4f}], MLflow run {run},"
+        f"{len(training.classifier.classes)} classes learnt from {len(table):,}{' SYNTHETIC' if synthetic else ''} "
+        f"products, out-of-fold weighted F1 {training.metrics['weighted_f1']:.4f} [{low:.4f}, {high:.4f}], "
+        f"MLflow run {run},"
     )
 
 

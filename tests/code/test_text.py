@@ -41,6 +41,7 @@ HTML = st.sampled_from(
 @settings(max_examples=400, deadline=None)
 @given(st.one_of(st.text(), st.lists(HTML, max_size=12).map("".join)), st.booleans(), st.booleans())
 @example("&amp;amp;amp;lt;p&gt;", True, True)
+@example("\uac00", False, True)
 def test_what_is_clean_stays(text: str, lowercase: bool, strip_accents: bool) -> None:
     clean = clean_text(text, lowercase=lowercase, strip_accents=strip_accents)
     assert clean_text(clean, lowercase=lowercase, strip_accents=strip_accents) == clean
