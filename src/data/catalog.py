@@ -134,6 +134,8 @@ def missing_hint(path: Path) -> str:
     published = CHALLENGE_NAMES.get(path.name, "")
     if published and path.with_name(published).is_file():
         return f"The challenge's own {published} is there: rename it to {path.name}"
+    if any(path.with_name(name).exists() for name in CHALLENGE_NAMES):
+        return "Put the challenge's file there under this name"
     return (
         "Put the challenge's file there under this name, "
         f"or write a sample catalogue with `python -m src.data.sample --out {path.parent}`"

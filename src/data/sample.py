@@ -198,6 +198,13 @@ def check_free(out: Path) -> None:
             raise UserError(f"{out / name} is missing. {missing_hint(out / name)}")
 
 
+def check_whole(out: Path) -> None:
+    """Raise UserError if a catalogue lacks one of its files: DVC itself would only name the file."""
+    for name in CHALLENGE_NAMES:
+        if not (out / name).is_file():
+            raise UserError(f"{out / name}: no such file. {missing_hint(out / name)}")
+
+
 def _write_pictures(folder: Path, codes: Sequence[int], first: int, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ranks = {int(code): rank for rank, code in enumerate(_words()["classes"])}
@@ -229,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if min(rows, test_rows) < 1:
             raise UserError("--rows and --test-rows must be at least 1")
         if arguments.if_absent and (out / "X_train.csv").is_file():
+            check_whole(out)
             return f"{out / 'X_train.csv'} is there, nothing written"
         write_catalogue(rows, test_rows, arguments.seed, out)
         return f"no X_train.csv in {out}: wrote the synthetic sample there ({rows:,} + {test_rows:,} products)"

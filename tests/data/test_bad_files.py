@@ -34,7 +34,11 @@ def cut(name: str, end: int) -> Break:
 
 
 FATAL: dict[str, tuple[Break, str]] = {
-    "X_train missing": (rename("X_train.csv", "gone"), r"X_train\.csv: no such file\. .*src\.data\.sample"),
+    "X_train missing": (rename("X_train.csv", "gone"), r"X_train\.csv: no such file\. Put the challenge's file there"),
+    "nothing there": (
+        lambda raw: [path.unlink() for path in raw.glob("*.csv")],
+        r"X_train\.csv: no such file\. .*or write a sample catalogue with `python -m src\.data\.sample",
+    ),
     "X_train under its published name": (
         rename("X_train.csv", "X_train_update.csv"),
         r"X_train\.csv: no such file\. .*X_train_update\.csv is there: rename it to X_train\.csv",

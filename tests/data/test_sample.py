@@ -110,6 +110,10 @@ def test_it_never_writes_over_somebodys_files(raw: Path, capsys: pytest.CaptureF
     assert main(["--out", str(raw), "--if-absent"]) == 0
     assert "nothing written" in capsys.readouterr().err
     assert main(["--out", str(raw)]) == 1
+    (raw / "Y_train.csv").rename(raw / "Y_train_CVw08PX.csv")
+    assert main(["--out", str(raw), "--if-absent"]) == 1
+    assert "rename it to Y_train.csv" in capsys.readouterr().err
+    (raw / "Y_train_CVw08PX.csv").rename(raw / "Y_train.csv")
     (raw / "X_train.csv").rename(raw / "X_train_update.csv")
     (raw / "Y_train.csv").unlink()
     (raw / "X_test.csv").unlink()
