@@ -39,9 +39,21 @@ class FeatureParams(_Section):
     strip_accents: bool
 
 
+class BlockParams(_Section):
+    columns: Annotated[list[Literal["designation_clean", "description_clean", "style"]], Field(min_length=1)]
+    mask_digits: bool
+    analyzer: Literal["word", "char", "char_wb"]
+    shortest: Count
+    longest: Count
+    limit: Count
+    weight: Positive
+
+
 class TrainParams(_Section):
     folds: Annotated[int, Field(ge=2)]
     bootstrap: Count
+    svm_c: Positive
+    blocks: Annotated[list[BlockParams], Field(min_length=1)]
 
 
 class PredictParams(_Section):

@@ -5,7 +5,7 @@ vocabulary and the idf, is learnt from chosen rows of the counts (`fit`): a fold
 exactly the one that fitting on the fold's texts alone would give.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,11 @@ class Block(NamedTuple):
     longest: int
     limit: int  # terms kept
     weight: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Block":
+        """A block from its fields as YAML and JSON give them."""
+        return cls(**{**values, "columns": tuple(values["columns"])})
 
     def texts(self, table: pd.DataFrame) -> list[str]:
         texts = (" ".join(parts) for parts in zip(*(table[column] for column in self.columns), strict=True))

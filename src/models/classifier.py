@@ -28,18 +28,6 @@ MODEL, VECTORIZER, MANIFEST = "model.safetensors", "vectorizer.json", "manifest.
 CHOICES = ("predicted", "second", "third")
 BATCH = 10_000  # rows scored at a time
 
-TITLE, DESCRIPTION = "designation_clean", "description_clean"
-
-# Chosen out of fold; docs/model.md has what was tried.
-BLOCKS = (
-    Block((TITLE,), False, "word", 1, 2, 200_000, 1.0),
-    Block((TITLE,), True, "char_wb", 2, 5, 150_000, 1.0),
-    Block((TITLE, DESCRIPTION), True, "word", 1, 1, 60_000, 0.7),
-    Block((DESCRIPTION,), False, "word", 1, 1, 60_000, 0.8),
-    Block(("style",), False, "word", 1, 1, 1_000, 0.7),
-)
-SLACK_COST = 0.4  # the SVM's C
-
 
 class Linear(NamedTuple):
     """Scores are `features @ coef.T + intercept`; coef is classes x features, float32."""
@@ -53,9 +41,9 @@ class Linear(NamedTuple):
         return scores
 
 
-def fit_linear(matrix: csr_matrix, codes: Ints, seed: int) -> Linear:
+def fit_linear(matrix: csr_matrix, codes: Ints, svm_c: float, seed: int) -> Linear:
     """One linear SVM per class against the rest, classes weighted by the inverse of their size."""
-    svm = LinearSVC(C=SLACK_COST, class_weight="balanced", random_state=seed).fit(matrix, codes)
+    svm = LinearSVC(C=svm_c, class_weight="balanced", random_state=seed).fit(matrix, codes)
     coef, intercept = svm.coef_, svm.intercept_
     if len(svm.classes_) == 2:  # sklearn keeps one row for two classes
         coef, intercept = np.vstack([-coef, coef]), np.concatenate([-intercept, intercept])
@@ -84,7 +72,7 @@ class ProductClassifier:
         return self.linear.classes
 
     def predict_proba(self, table: pd.DataFrame) -> Floats:
-        """Rows x classes (in the order of `classes`) for the columns of BLOCKS."""
+        """Rows x classes (in the order of `classes`) for the columns that the blocks read."""
         parts = [
             probabilities(self.linear.decision(self.vectorizer.transform(table[at : at + BATCH])), self.temperature)
             for at in range(0, len(table), BATCH)
@@ -159,7 +147,7 @@ class ProductClassifier:
             arrays = load_file(folder / MODEL)
             words = json.loads((folder / VECTORIZER).read_text(encoding="utf-8"))
             terms = [entry.pop("terms") for entry in words]
-            blocks = [Block(**{**entry, "columns": tuple(entry["columns"])}) for entry in words]
+            blocks = [Block.of(entry) for entry in words]
             idf = [arrays[f"idf.{at}"] for at in range(len(blocks))]
             return cls(
                 NgramVectorizer(blocks, terms, idf),

@@ -13,12 +13,12 @@ from joblib import Parallel, delayed
 
 from src import tracking
 from src.cli import progress, run_stage
-from src.config import MODELS, PROCESSED, REPORTS, Params
+from src.config import MODELS, PROCESSED, REPORTS, Params, TrainParams
 from src.data.catalog import is_synthetic, read_table, write_table
-from src.features.ngrams import Counts, NgramVectorizer, count
+from src.features.ngrams import Block, Counts, NgramVectorizer, count
 from src.files import dump_json, writing
 from src.models import evaluation, plots
-from src.models.classifier import BLOCKS, VECTORIZER, ProductClassifier, align, fit_linear
+from src.models.classifier import VECTORIZER, ProductClassifier, align, fit_linear
 from src.models.evaluation import Floats, Ints
 from src.models.raw_model import OUTPUTS
 
@@ -73,16 +73,17 @@ def fit(table: pd.DataFrame, params: Params) -> Training:
     true = table["prdtypecode"].to_numpy(dtype=np.int64)
     classes = np.unique(true)
     fold = evaluation.assign_folds(table, true, params.train.folds, params.seed)
-    counts = [count(table, block) for block in progress(BLOCKS, len(BLOCKS), "counting n-grams")]
-    decision = out_of_fold(counts, true, fold, params.seed)
+    blocks = blocks_of(params.train)
+    counts = [count(table, block) for block in progress(blocks, len(blocks), "counting n-grams")]
+    decision = out_of_fold(counts, true, fold, params)
     temperature = evaluation.fit_temperature(decision, np.searchsorted(classes, true))
     likely = evaluation.probabilities(decision, temperature)
     predicted, confidence = classes[likely.argmax(axis=1)], likely.max(axis=1)
 
     log.info("fitting on all %s rows", f"{len(table):,}")
     everything = np.arange(len(table))
-    vectorizer = NgramVectorizer.fit(BLOCKS, counts, everything)
-    linear = fit_linear(vectorizer.transform_counts(counts, everything), true, params.seed)
+    vectorizer = NgramVectorizer.fit(blocks, counts, everything)
+    linear = fit_linear(vectorizer.transform_counts(counts, everything), true, params.train.svm_c, params.seed)
     return Training(
         ProductClassifier(vectorizer, linear, temperature, params.features, params.predict.min_confidence),
         true,
@@ -92,12 +93,16 @@ def fit(table: pd.DataFrame, params: Params) -> Training:
     )
 
 
-def out_of_fold(counts: Sequence[Counts], true: Ints, fold: Ints, seed: int) -> Floats:
+def blocks_of(params: TrainParams) -> list[Block]:
+    return [Block.of(block.model_dump()) for block in params.blocks]
+
+
+def out_of_fold(counts: Sequence[Counts], true: Ints, fold: Ints, params: Params) -> Floats:
     """Scores (rows x classes) of each row by a model that saw neither it nor its title."""
     classes = np.unique(true)
     numbers = np.unique(fold)
     # Processes, not threads: the solver's random numbers are global to a process.
-    jobs = (delayed(_held_out)(counts, true, fold, number, seed) for number in numbers)
+    jobs = (delayed(_held_out)(counts, true, fold, number, params) for number in numbers)
     decision = np.empty((len(true), len(classes)))
     done = Parallel(n_jobs=-1, return_as="generator")(jobs)
     for number, scores in zip(numbers, progress(done, len(numbers), "out-of-fold models"), strict=True):
@@ -105,10 +110,10 @@ def out_of_fold(counts: Sequence[Counts], true: Ints, fold: Ints, seed: int) -> 
     return decision
 
 
-def _held_out(counts: Sequence[Counts], true: Ints, fold: Ints, number: int, seed: int) -> Floats:
+def _held_out(counts: Sequence[Counts], true: Ints, fold: Ints, number: int, params: Params) -> Floats:
     seen, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-    vectorizer = NgramVectorizer.fit(BLOCKS, counts, seen)
-    linear = fit_linear(vectorizer.transform_counts(counts, seen), true[seen], seed)
+    vectorizer = NgramVectorizer.fit(blocks_of(params.train), counts, seen)
+    linear = fit_linear(vectorizer.transform_counts(counts, seen), true[seen], params.train.svm_c, params.seed)
     decision = linear.decision(vectorizer.transform_counts(counts, held_out))
     return align(decision, np.unique(true), linear.classes)
 

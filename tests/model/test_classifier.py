@@ -14,10 +14,10 @@ from src.errors import UserError
 from src.features.ngrams import Block, NgramVectorizer
 from src.features.products import product_features
 from src.models import classifier as module
-from src.models.classifier import BLOCKS, MANIFEST, MODEL, VECTORIZER, Linear, ProductClassifier, align, fit_linear
+from src.models.classifier import MANIFEST, MODEL, VECTORIZER, Linear, ProductClassifier, align, fit_linear
 from src.models.evaluation import probabilities
 from src.models.raw_model import OUTPUTS, _load_pyfunc
-from src.models.train_model import fit
+from src.models.train_model import blocks_of, fit
 
 PARAMS = FeatureParams(lowercase=True, strip_accents=True)
 
@@ -124,7 +124,7 @@ def test_a_foreign_manifest_is_refused(
 
 
 def test_two_classes_have_two_scores() -> None:
-    linear = fit_linear(csr_matrix(np.eye(4, dtype=np.float32)), np.array([10, 10, 40, 40]), 0)
+    linear = fit_linear(csr_matrix(np.eye(4, dtype=np.float32)), np.array([10, 10, 40, 40]), 1.0, 0)
     scores = linear.decision(csr_matrix(np.eye(4, dtype=np.float32)))
     assert scores.shape == (4, 2)
     assert linear.classes[scores.argmax(axis=1)].tolist() == [10, 10, 40, 40]
@@ -152,12 +152,12 @@ def test_the_model_takes_raw_products(trained: ProductClassifier, tmp_path: Path
 
 def test_the_model_stays_small_at_full_size(tmp_path: Path) -> None:
     """As many terms as the blocks may keep, for the 27 classes."""
-    rng = np.random.default_rng(0)
-    terms = [[f"{at:x}{block.analyzer}" for at in range(block.limit)] for block in BLOCKS]
-    idf = [rng.random(block.limit, dtype=np.float32) for block in BLOCKS]
-    width = sum(block.limit for block in BLOCKS)
+    rng, blocks = np.random.default_rng(0), blocks_of(load_params().train)
+    terms = [[f"{at:x}{block.analyzer}" for at in range(block.limit)] for block in blocks]
+    idf = [rng.random(block.limit, dtype=np.float32) for block in blocks]
+    width = sum(block.limit for block in blocks)
     linear = Linear(np.arange(27), rng.random((27, width), dtype=np.float32), rng.random(27, dtype=np.float32))
-    ProductClassifier(NgramVectorizer(BLOCKS, terms, idf), linear, 1.0, PARAMS, 0.5).save(tmp_path)
+    ProductClassifier(NgramVectorizer(blocks, terms, idf), linear, 1.0, PARAMS, 0.5).save(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 150e6
 
 
