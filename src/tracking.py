@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import pandas as pd
 import yaml
@@ -59,13 +59,14 @@ def check_server() -> None:
             would block for minutes, after the training.
     """
     address = urlsplit(uri())
-    shown = uri().replace(f"{address.username}:{address.password}@", "***@")
+    host = address.netloc.rpartition("@")[2]
+    shown = urlunsplit(address._replace(netloc=host))
     ways_out = "start it, or unset MLFLOW_TRACKING_URI to record into mlflow.db here"
     try:
         if address.scheme in ("http", "https"):
             # Not /health: that answers even where MLflow refuses this Host header or these credentials.
             route = "/api/2.0/mlflow/experiments/search?max_results=1"
-            request = urllib.request.Request(uri().rstrip("/") + route, headers=_credentials())
+            request = urllib.request.Request(shown.rstrip("/") + route, headers=_credentials(address))
             with urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
                 pass
         elif address.hostname:
@@ -82,11 +83,14 @@ def check_server() -> None:
         raise UserError(f"the tracking server {shown} does not answer ({reason}): {ways_out}") from error
 
 
-def _credentials() -> dict[str, str]:
+def _credentials(address: SplitResult) -> dict[str, str]:
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return {"Authorization": f"Bearer {token}"}
-    if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        pair = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
+    if not user and address.username:
+        user, password = unquote(address.username), unquote(address.password or "")
+    if user:
+        pair = f"{user}:{password or ''}"
         return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
     return {}
 

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import pytest
@@ -106,7 +108,15 @@ def test_a_refusal_says_what_to_set(code: int, hint: str, monkeypatch: pytest.Mo
 def test_a_token_goes_before_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
-    assert tracking._credentials() == {"Authorization": "Bearer token"}
+    assert tracking._credentials(urlsplit("http://a")) == {"Authorization": "Bearer token"}
+
+
+def test_credentials_in_the_address_are_used_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TOKEN", "USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    sent = tracking._credentials(urlsplit("http://user:se%40cret@a"))
+    assert sent == {"Authorization": "Basic " + b64encode(b"user:se@cret").decode()}
+    assert tracking._credentials(urlsplit("http://a")) == {}
 
 
 def test_a_failed_training_is_a_failed_run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
