@@ -22,34 +22,34 @@ $(DONE): requirements.txt pyproject.toml
 
 run: $(DONE) ## the whole pipeline; on a sample catalogue where data/raw has no files
 	@mkdir -p data/raw/images
-	@python -m src.data.sample --if-absent
-	@dvc repro
-	@python -m src.summary
+	@$(BIN)/python -m src.data.sample --if-absent
+	@$(BIN)/dvc repro
+	@$(BIN)/python -m src.summary
 
 test: lint ## ruff, mypy and every test, with coverage
-	coverage erase
-	coverage run -m pytest
-	coverage combine --quiet
-	coverage report
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: $(DONE) ## ruff and mypy
-	ruff check .
-	ruff format --check .
-	mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(DONE) ## let ruff mend style and order
-	ruff check --fix .
-	ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 lock: ## compile requirements.txt from pyproject.toml (needs uv)
 	{ echo '-e .'; uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-header --quiet; } > .requirements.partial
 	mv .requirements.partial requirements.txt
 
 sample: $(DONE) ## write the sample catalogue to data/raw
-	@python -m src.data.sample
+	@$(BIN)/python -m src.data.sample
 
 ui: $(DONE) ## the MLflow UI on the embedded store, http://127.0.0.1:5000
-	mlflow ui --backend-store-uri sqlite:///mlflow.db
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 clean: ## remove .venv and caches; data, models and runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

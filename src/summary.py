@@ -38,7 +38,7 @@ def summarise(_: argparse.Namespace) -> str:
     quality, metrics = (_read(path) for path in (REPORTS / "data_quality.json", MODELS / "metrics.json"))
     # A training that DVC was forced to repeat gives the same model, so no later stage ran after it.
     tracking.attach_lock_if_reachable(MODELS)
-    ui = UI if tracking.uri() == tracking.EMBEDDED else tracking.uri()
+    ui = UI if tracking.uri() == tracking.EMBEDDED else tracking.shown_uri()
     predictions = (PROCESSED / "predictions.csv").relative_to(ROOT)
     sys.stdout.write(f"\n{table(quality, metrics, predictions, ui)}\n\n")
     sys.stdout.flush()

@@ -19,6 +19,7 @@ import yaml
 # MLflow reads these while it is imported: nothing is reported home, no bar per uploaded file.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold a password
 
 import mlflow
 import mlflow.pyfunc
@@ -51,6 +52,13 @@ def uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or EMBEDDED
 
 
+def shown_uri() -> str:
+    """The tracking address without user and password."""
+    address = urlsplit(uri())
+    host = address.netloc.rpartition("@")[2]
+    return urlunsplit(address._replace(netloc=host)) if host else uri()
+
+
 def check_server() -> None:
     """Ask the tracking server once.
 
@@ -58,9 +66,7 @@ def check_server() -> None:
         UserError: it does not answer within five seconds, or refuses. MLflow's own retries
             would block for minutes, after the training.
     """
-    address = urlsplit(uri())
-    host = address.netloc.rpartition("@")[2]
-    shown = urlunsplit(address._replace(netloc=host))
+    address, shown = urlsplit(uri()), shown_uri()
     ways_out = "start it, or unset MLFLOW_TRACKING_URI to record into mlflow.db here"
     try:
         if address.scheme in ("http", "https"):
@@ -156,7 +162,7 @@ def model_digest(model: Path) -> str:
 
 
 def attach_lock_if_reachable(model: Path) -> None:
-    """Attach dvc.lock to the runs that trained this model, now that DVC has written their entry.
+    """Attach dvc.lock to the run that trained this model last, now that DVC has written its entry.
 
     A stage cannot see its own entry in dvc.lock, so what comes after the training calls this.
     Nothing is attached where dvc.lock does not record this very model (a training without DVC),
@@ -173,7 +179,9 @@ def attach_lock_if_reachable(model: Path) -> None:
     mlflow.set_tracking_uri(uri())
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    for run in client.search_runs(experiments, f"tags.{MODEL_TAG} = '{model_digest(model)}'"):
+    # Runs with other parameters may have given the same model: only the newest is the one in dvc.lock.
+    query = f"tags.{MODEL_TAG} = '{model_digest(model)}'"
+    for run in client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"]):
         if LOCK_TAG not in run.data.tags:
             client.log_artifact(run.info.run_id, str(DVC_LOCK))
             client.set_tag(run.info.run_id, LOCK_TAG, digest(DVC_LOCK, "md5"))

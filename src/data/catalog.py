@@ -3,6 +3,7 @@
 import csv
 import difflib
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -82,6 +83,12 @@ def is_synthetic(frame: pd.DataFrame) -> bool:
     return bool((known["imageid"] == 1_000_000_000 + known["productid"] * 48_271 % _PRIME).any())
 
 
+def is_synthetic_picture(name: str) -> bool:
+    """Whether a picture's name is one that the sample catalogue gives."""
+    ids = re.fullmatch(r"image_([0-9]{1,18})_product_([0-9]{1,9})\.jpg", name)
+    return ids is not None and int(ids[1]) == synthetic_imageid(int(ids[2]))
+
+
 def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """Read one of the challenge's files without guessing.
 
@@ -98,11 +105,13 @@ def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     _check_end(path)
     rows: list[list[str]] = []
     lines: list[int] = []
+    start = 1
     csv.field_size_limit(2**31 - 1)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             header = next(reader)
+            places = _columns(path, header, columns)
             start = reader.line_num + 1
             for row in reader:
                 if len(row) != len(header) and row:
@@ -122,7 +131,6 @@ def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f"{path}: the record that begins on line {start} is broken ({error}): "
             "a quote is missing or the file was cut short; fix the record or fetch the file again"
         ) from error
-    places = _columns(path, header, columns)
     if not rows:
         raise UserError(f"{path}: no rows below the header; fetch the file again")
     frame = pd.DataFrame({name: [row[at] for row in rows] for name, at in places.items()}, dtype="str")
@@ -168,6 +176,8 @@ def _not_utf8(path: Path) -> str:
 
 
 def _columns(path: Path, header: list[str], wanted: tuple[str, ...]) -> dict[str, int]:
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise UserError(f"{path}: line 1: columns are not parted by commas; save the file as comma-separated CSV")
     # pandas writes a nameless index as "", and some round trips make "Unnamed: 0" of it.
     names = [INDEX if at == 0 and name in ("", "Unnamed: 0") else name for at, name in enumerate(header)]
     for name in wanted:
@@ -200,5 +210,8 @@ def read_table(path: Path, integers: tuple[str, ...] = ()) -> pd.DataFrame:
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write CSV whose bytes depend on the rows alone: UTF-8, LF, no index."""
-    frame.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+    """Write CSV whose bytes depend on the rows alone: UTF-8, LF, no index, every text in quotes.
+
+    Python's csv leaves a lone carriage return bare, and pandas then reads it as the end of the row.
+    """
+    frame.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)

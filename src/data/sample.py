@@ -21,7 +21,14 @@ from joblib import Parallel, delayed
 
 from src.cli import progress, run
 from src.config import RAW
-from src.data.catalog import CHALLENGE_NAMES, missing_hint, picture_name, synthetic_imageid
+from src.data.catalog import (
+    CHALLENGE_NAMES,
+    is_synthetic_picture,
+    missing_hint,
+    picture_name,
+    picture_names,
+    synthetic_imageid,
+)
 from src.data.sample_pictures import draw_all
 from src.errors import UserError
 from src.files import writing
@@ -196,6 +203,9 @@ def check_free(out: Path) -> None:
             raise UserError(f"{out / name} is already there; choose another --out or move it away")
         if (out / published).exists():
             raise UserError(f"{out / name} is missing. {missing_hint(out / name)}")
+    for name in sorted(picture_names(out / "images")):
+        if not is_synthetic_picture(name):
+            raise UserError(f"{out / 'images'} has a picture that is not the sample's ({name}); choose another --out")
 
 
 def check_whole(out: Path) -> None:

@@ -141,8 +141,8 @@ class ProductClassifier:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if manifest["format"] != FORMAT:
                 raise UserError(f"{folder}: model format {manifest['format']}, this code reads {FORMAT}; retrain it")
-            for name, expected in manifest["sha256"].items():
-                if name not in (MODEL, VECTORIZER) or digest(folder / name) != expected:
+            for name in (MODEL, VECTORIZER):
+                if digest(folder / name) != manifest["sha256"].get(name):
                     raise UserError(f"{folder / name}: damaged or from another model; {RETRY}")
             arrays = load_file(folder / MODEL)
             words = json.loads((folder / VECTORIZER).read_text(encoding="utf-8"))

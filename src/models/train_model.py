@@ -112,6 +112,9 @@ def out_of_fold(counts: Sequence[Counts], true: Ints, fold: Ints, params: Params
 
 def _held_out(counts: Sequence[Counts], true: Ints, fold: Ints, number: int, params: Params) -> Floats:
     seen, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+    known = np.unique(true[seen])
+    if len(known) == 1:  # of two classes, one has all its rows in this fold: nothing to tell apart
+        return align(np.zeros((len(held_out), 1)), np.unique(true), known)
     vectorizer = NgramVectorizer.fit(blocks_of(params.train), counts, seen)
     linear = fit_linear(vectorizer.transform_counts(counts, seen), true[seen], params.train.svm_c, params.seed)
     decision = linear.decision(vectorizer.transform_counts(counts, held_out))

@@ -117,6 +117,14 @@ def test_credentials_in_the_address_are_used_and_not_shown(monkeypatch: pytest.M
     sent = tracking._credentials(urlsplit("http://user:se%40cret@a"))
     assert sent == {"Authorization": "Basic " + b64encode(b"user:se@cret").decode()}
     assert tracking._credentials(urlsplit("http://a")) == {}
+    for address, shown in (
+        ("http://user:secret@a:1/x", "http://a:1/x"),
+        ("postgresql://user:secret@a/b", "postgresql://a/b"),
+        ("sqlite:////tmp/x.db", "sqlite:////tmp/x.db"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert tracking.shown_uri() == shown
+    assert os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
 
 
 def test_a_failed_training_is_a_failed_run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,14 @@ FATAL: dict[str, tuple[Break, str]] = {
         edit("X_train.csv", ",designation", "nr,designation"),
         r"X_train\.csv: line 1: the first column must be the nameless index",
     ),
+    "a quote broken in the header": (
+        edit("X_train.csv", ",designation", ',"designation"x'),
+        r"X_train\.csv: the record that begins on line 1 is broken",
+    ),
+    "semicolons": (
+        lambda raw: (raw / "Y_train.csv").write_text(";prdtypecode\n0;10\n1;1,0\n"),
+        r"Y_train\.csv: line 1: columns are not parted by commas",
+    ),
     "indexes do not match": (
         edit("Y_train.csv", "\n3,", "\n7,"),
         r"1 only in X_train\.csv \(first: 3, line 5\) and 1 only in Y_train\.csv \(first: 7, line 5\)",

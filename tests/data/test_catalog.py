@@ -8,6 +8,7 @@ from src.data.catalog import (
     X_COLUMNS,
     Y_COLUMNS,
     is_synthetic,
+    is_synthetic_picture,
     label,
     picture_name,
     picture_names,
@@ -43,6 +44,12 @@ def test_ids_of_the_sample_are_one_to_one() -> None:
     assert len({synthetic_imageid(product) for product in range(50_000)}) == 50_000
 
 
+def test_the_samples_pictures_are_told_by_name() -> None:
+    assert is_synthetic_picture(picture_name(str(synthetic_imageid(77)), "77"))
+    assert not is_synthetic_picture(picture_name("1265209491", "3929890128"))
+    assert not is_synthetic_picture("stray.jpg")
+
+
 def test_raw_files_are_read_as_they_stand(tmp_path: Path) -> None:
     path = tmp_path / "X_train.csv"
     path.write_bytes(
@@ -71,10 +78,9 @@ def test_a_decoding_error_names_the_line_beyond_the_first_block(tmp_path: Path) 
 
 
 def test_tables_come_back_as_written(tmp_path: Path) -> None:
-    table = pd.DataFrame({"text": ["NA", "", 'a "b"\nc', "é"], "n": [1, 2, 3, 4]})
+    table = pd.DataFrame({"text": ["NA", "", 'a "b"\nc', "é", "x\ry", "p\r\nq", '"z\r'], "n": range(7)})
     write_table(table, tmp_path / "t.csv")
     assert read_table(tmp_path / "t.csv", integers=("n",)).equals(table)
-    assert b"\r" not in (tmp_path / "t.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

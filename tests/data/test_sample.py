@@ -90,17 +90,12 @@ def test_a_picture_tells_something_but_not_everything() -> None:
 
 
 def test_memory_does_not_grow_with_the_rows() -> None:
-    def peak(rows: int) -> int:
-        codes = codes_for(rows, 1)
-        tracemalloc.start()
-        for _ in products(codes, 0, 1):
-            pass
-        _, highest = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return highest
-
-    peak(100)
-    assert peak(8000) < 1.5 * peak(2000)
+    codes = codes_for(8000, 1)
+    tracemalloc.start()
+    characters = sum(len(product.description) for product in products(codes, 0, 1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < characters / 4
 
 
 def test_it_never_writes_over_somebodys_files(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +115,11 @@ def test_it_never_writes_over_somebodys_files(raw: Path, capsys: pytest.CaptureF
     assert main(["--out", str(raw), "--if-absent"]) == 1
     assert "rename it to X_train.csv" in capsys.readouterr().err
     assert set(tree(raw)) == {"X_train_update.csv"}
+    (raw / "X_train_update.csv").rename(raw / "kept.csv")
+    (raw / "images" / "image_train" / "image_1_product_2.jpg").write_bytes(b"mine")
+    assert main(["--out", str(raw), "--if-absent"]) == 1
+    assert "a picture that is not the sample's (image_1_product_2.jpg)" in capsys.readouterr().err
+    (raw / "kept.csv").rename(raw / "X_train_update.csv")
     assert before["X_train.csv"] == tree(raw)["X_train_update.csv"]
 
 

@@ -109,6 +109,7 @@ def test_a_damaged_file_gives_one_clear_error(
     [
         ("format", 99, "model format 99, this code reads 1"),
         ("features", {"lowercase": "yes"}, "not a readable model"),
+        ("sha256", {}, "damaged or from another model"),
         ("sha256", {"../escape": "0"}, "damaged or from another model"),
         ("sha256", None, "not a readable model"),
     ],
@@ -140,6 +141,13 @@ def test_a_class_that_a_fold_never_saw_scores_below_all() -> None:
     scores = align(np.array([[0.5, -2.0]]), np.array([1, 2, 3]), np.array([1, 3]))
     assert scores.tolist() == [[0.5, -3.0, -2.0]]
     assert probabilities(scores, 1.0).argmin() == 1
+
+
+def test_a_class_with_one_title_is_kept() -> None:
+    table = product_features(products([f"jeu {n}" for n in range(20)] + ["piscine"]), PARAMS)
+    training = fit(table.assign(prdtypecode=[10] * 20 + [2583]), load_params())
+    assert training.classifier.classes.tolist() == [10, 2583]
+    assert training.metrics["f1"]["2583"] == 0
 
 
 def test_the_model_takes_raw_products(trained: ProductClassifier, tmp_path: Path) -> None:
