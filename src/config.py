@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
 from dotenv import load_dotenv
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from src.errors import UserError
 
@@ -47,6 +47,12 @@ class BlockParams(_Section):
     longest: Count
     limit: Count
     weight: Positive
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest ({self.shortest}) must not exceed longest ({self.longest})")
+        return self
 
 
 class TrainParams(_Section):

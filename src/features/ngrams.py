@@ -63,7 +63,9 @@ def count(table: pd.DataFrame, block: Block) -> Counts:
     counter = block.counter()
     try:
         matrix = counter.fit_transform(block.texts(table))
-    except ValueError:  # sklearn's way to say that there is not one term
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
         return Counts(csr_matrix((len(table), 0), dtype=np.float32), np.array([], dtype=object))
     return Counts(matrix, counter.get_feature_names_out())
 

@@ -22,6 +22,7 @@ def test_the_projects_own_params_are_valid_and_flat() -> None:
         ("folds: 5", "folds: 5\n  fold: 3", "train.fold: Extra inputs are not permitted"),
         ("unknown_labels: reject", "unknown_labels: drop", "data.unknown_labels: Input should be 'reject' or 'keep'"),
         ("seed: 42", "seed: [", "not valid YAML"),
+        ("shortest: 2, longest: 5", "shortest: 6, longest: 5", r"train.blocks.1: .*shortest \(6\) must not exceed"),
         ("svm_c: 0.4", "svm_c: 0", "train.svm_c: Input should be greater than 0"),
         ("columns: [style]", "columns: [title]", "train.blocks.4.columns.0: Input should be 'designation_clean'"),
     ],

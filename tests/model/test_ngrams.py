@@ -53,6 +53,11 @@ def test_a_field_without_a_word_gives_no_features() -> None:
     assert vectorizer.transform(TABLE).shape == (6, len(vectorizer.terms[0]))
 
 
+def test_a_block_that_cannot_be_counted_is_not_dropped_unsaid() -> None:
+    with pytest.raises(ValueError, match="ngram_range"):
+        count(TABLE, WORDS._replace(shortest=3))
+
+
 def test_columns_are_read_together() -> None:
     both = WORDS._replace(columns=("designation_clean", "description_clean"), longest=1)
     assert fit([2], both).terms[0] == ["d", "occasion", "roman", "un"]
