@@ -3,14 +3,18 @@
 Frames here are those of `catalog.read_raw`: every cell a str, "" where nothing stands.
 """
 
+from collections.abc import Mapping
+
 import pandas as pd
 from ftfy.badness import is_bad
 
 from src.data.catalog import INDEX, LABELS, picture_name
+from src.data.pictures import Inspection, counts
 from src.errors import UserError
 
 INTEGER = r"[0-9]{1,18}"
 SMALL_CLASS = 5
+MISSING = "missing"
 
 
 def check_index(frame: pd.DataFrame, file: str) -> None:
@@ -61,10 +65,11 @@ def valid_ids(frame: pd.DataFrame) -> pd.Series:
     return frame["productid"].str.fullmatch(INTEGER) & frame["imageid"].str.fullmatch(INTEGER)
 
 
-def has_picture(frame: pd.DataFrame, pictures: frozenset[str]) -> pd.Series:
-    """Boolean per row: the product's picture is among the file names."""
+def picture_state(frame: pd.DataFrame, pictures: Mapping[str, Inspection]) -> pd.Series:
+    """What is wrong with each row's picture: "" if nothing, "missing", or why it cannot be used."""
     names = [picture_name(*ids) for ids in zip(frame["imageid"], frame["productid"], strict=True)]
-    return pd.Series([name in pictures for name in names], index=frame.index, dtype=bool)
+    states = [pictures[name].bad if name in pictures else MISSING for name in names]
+    return pd.Series(states, index=frame.index, dtype="str")
 
 
 def reject_reasons(train: pd.DataFrame, unknown_labels: str) -> pd.Series:
@@ -117,14 +122,15 @@ def check_classes(codes: pd.Series) -> None:
         )
 
 
-def describe(frame: pd.DataFrame) -> dict[str, int]:
+def describe(frame: pd.DataFrame) -> dict[str, int | dict[str, int]]:
     """Counts that are reported and change nothing."""
-    title, description = frame["designation"], frame["description"]
+    title, description, picture = frame["designation"], frame["description"], frame["picture"]
     named = title[~blank(title)]
     return {
         "missing_title": int(blank(title).sum()),
         "missing_description": int(blank(description).sum()),
-        "missing_picture": int((~frame["has_image"]).sum()),
+        "missing_picture": int((picture == MISSING).sum()),
+        "unusable_picture": counts(picture[picture != MISSING].tolist()),
         "suspected_mojibake": sum(is_bad(a) or is_bad(b) for a, b in zip(title, description, strict=True)),
         "repeated_title": int(named.duplicated().sum()),
     }

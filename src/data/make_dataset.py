@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,10 @@ from src.data.catalog import (
     Y_COLUMNS,
     is_synthetic,
     picture_name,
-    picture_names,
     read_raw,
     write_table,
 )
+from src.data.pictures import Inspection, counts, inspect_all, picture_files
 from src.files import dump_json, writing
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ def ingest(params: Params, raw: Path, interim: Path, reports: Path) -> str:
     x = read_raw(raw / "X_train.csv", X_COLUMNS)
     y = read_raw(raw / "Y_train.csv", Y_COLUMNS)
     test = read_raw(raw / "X_test.csv", X_COLUMNS)
-    data = make_dataset(x, y, test, picture_names(raw / "images"), params.data)
+    pictures = inspect_all(list(picture_files(raw / "images").values()))
+    data = make_dataset(x, y, test, pictures, params.data)
     _warn(data.quality)
     targets = [interim / name for name in ("merged_train.csv", "merged_test.csv", "rejected.csv")]
     with writing(*targets, reports / "data_quality.json") as parts:
@@ -56,13 +57,13 @@ def ingest(params: Params, raw: Path, interim: Path, reports: Path) -> str:
 
 
 def make_dataset(
-    x: pd.DataFrame, y: pd.DataFrame, test: pd.DataFrame, pictures: frozenset[str], params: DataParams
+    x: pd.DataFrame, y: pd.DataFrame, test: pd.DataFrame, pictures: Mapping[str, Inspection], params: DataParams
 ) -> Dataset:
     """Join X and Y, part the usable rows from the rest, and count what a user should know.
 
     Args:
         x, y, test: the raw files as `catalog.read_raw` gives them.
-        pictures: names of the files in the picture folder.
+        pictures: what is known of each file in the picture folder, by name.
 
     Raises:
         UserError: the files cannot be used; see `checks`.
@@ -75,11 +76,8 @@ def make_dataset(
     checks.check_ids_unique(test, "X_test.csv")
 
     labels = y.set_index(y[INDEX].astype("int64"))["prdtypecode"]
-    everything = x.assign(
-        has_image=checks.has_picture(x, pictures),
-        prdtypecode=labels.loc[x[INDEX].astype("int64")].to_numpy(),
-    )
-    test = test.assign(has_image=checks.has_picture(test, pictures))
+    everything = _with_picture(x, pictures).assign(prdtypecode=labels.loc[x[INDEX].astype("int64")].to_numpy())
+    test = _with_picture(test, pictures)
     reasons = checks.reject_reasons(everything, params.unknown_labels)
     rejected = pd.DataFrame(
         {
@@ -99,6 +97,12 @@ def make_dataset(
     )
 
 
+def _with_picture(frame: pd.DataFrame, pictures: Mapping[str, Inspection]) -> pd.DataFrame:
+    """Columns picture (what is wrong with it) and has_image (whether there is one to use)."""
+    state = checks.picture_state(frame, pictures)
+    return frame.assign(picture=state, has_image=state == "")
+
+
 def _plain_ids(frame: pd.DataFrame) -> pd.DataFrame:
     """Integer ids in their plain spelling ("007" is 7), others as they stand."""
     ids = {
@@ -114,7 +118,7 @@ def _quality(
     train: pd.DataFrame,
     test: pd.DataFrame,
     rejected: pd.DataFrame,
-    pictures: frozenset[str],
+    pictures: Mapping[str, Inspection],
 ) -> dict[str, Any]:
     titles = train.loc[~checks.blank(train["designation"]), "designation"]
     referenced = {
@@ -141,7 +145,12 @@ def _quality(
             "title_in_train": int(test["designation"].isin(titles).sum()),
             **checks.describe(test),
         },
-        "pictures": {"files": len(pictures), "not_referenced": len(pictures - referenced)},
+        "pictures": {
+            "files": len(pictures),
+            "not_referenced": len(pictures.keys() - referenced),
+            "unusable": counts([found.bad for found in pictures.values()]),
+            "unusual": counts([word for found in pictures.values() for word in found.unusual]),
+        },
     }
 
 
@@ -152,6 +161,8 @@ def _warn(quality: dict[str, Any]) -> None:
         log.warning("no file under images/: every product goes on without its picture")
     elif missing := quality["train"]["missing_picture"] + quality["test"]["missing_picture"]:
         log.warning("%s products have no picture on disk; they go on with their text", f"{missing:,}")
+    for reason, count in quality["pictures"]["unusable"].items():
+        log.warning("%s picture files are %s; their products go on with their text", f"{count:,}", reason)
     for reason, count in quality["train"]["rejected"].items():
         log.warning("%s train rows rejected: %s (see rejected.csv)", f"{count:,}", reason)
     for code, count in quality["train"]["small_classes"].items():

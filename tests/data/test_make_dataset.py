@@ -1,4 +1,5 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -6,17 +7,21 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from src.config import DataParams
 from src.data.catalog import INDEX, X_COLUMNS, Y_COLUMNS, picture_name, read_raw, read_table
 from src.data.make_dataset import Dataset, main, make_dataset
+from src.data.pictures import Inspection
 from src.errors import UserError
 
 LENIENT = DataParams(max_rejected=1.0, unknown_labels="reject")
 KEEP = DataParams(max_rejected=1.0, unknown_labels="keep")
+SOUND = Inspection("", ())
+EMPTY: Mapping[str, Inspection] = {}
 
 
-def dataset(raw: Path, params: DataParams = LENIENT, pictures: frozenset[str] = frozenset()) -> Dataset:
+def dataset(raw: Path, params: DataParams = LENIENT, pictures: Mapping[str, Inspection] = EMPTY) -> Dataset:
     x, y, test = (
         read_raw(raw / name, columns)
         for name, columns in (("X_train.csv", X_COLUMNS), ("Y_train.csv", Y_COLUMNS), ("X_test.csv", X_COLUMNS))
@@ -60,7 +65,7 @@ def test_a_bad_row_is_rejected_with_its_reason(raw: Path, row: tuple[str, str, s
 
 def test_any_one_of_title_description_picture_keeps_a_row(raw: Path) -> None:
     add_rows(raw, [("t", "", "1", "2", "10"), ("", "d", "3", "4", "10"), ("", "", "5", "6", "10")])
-    data = dataset(raw, pictures=frozenset({picture_name("6", "5")}))
+    data = dataset(raw, pictures={picture_name("6", "5"): SOUND})
     assert data.rejected.empty
     assert data.train["has_image"].tolist() == [False] * 6 + [True]
 
@@ -92,7 +97,12 @@ def test_the_report_counts_what_is_kept(raw: Path) -> None:
     add_rows(raw, [("Roman policier", "", "1", "2", "2705"), ("Jeu dâ€™Ã©checs", "", "3", "4", "1281")])
     with (raw / "X_test.csv").open("a") as test:
         test.write("6,Roman policier,,17,27\n")
-    pictures = frozenset({picture_name("21", "11"), picture_name("25", "15"), "stray.jpg"})
+    pictures = {
+        picture_name("21", "11"): Inspection("", ("CMYK", "not a JPEG")),
+        picture_name("22", "12"): Inspection("truncated", ()),
+        picture_name("25", "15"): SOUND,
+        "stray.jpg": Inspection("not an image", ()),
+    }
     quality = dataset(raw, pictures=pictures).quality
     assert quality == {
         "synthetic": False,
@@ -105,7 +115,8 @@ def test_the_report_counts_what_is_kept(raw: Path) -> None:
             "small_classes": {"1281": 1, "2583": 2, "2705": 3},
             "missing_title": 0,
             "missing_description": 4,
-            "missing_picture": 5,
+            "missing_picture": 4,
+            "unusable_picture": {"truncated": 1},
             "suspected_mojibake": 1,
             "repeated_title": 1,
         },
@@ -118,10 +129,16 @@ def test_the_report_counts_what_is_kept(raw: Path) -> None:
             "missing_title": 1,
             "missing_description": 3,
             "missing_picture": 2,
+            "unusable_picture": {},
             "suspected_mojibake": 0,
             "repeated_title": 0,
         },
-        "pictures": {"files": 3, "not_referenced": 1},
+        "pictures": {
+            "files": 4,
+            "not_referenced": 1,
+            "unusable": {"not an image": 1, "truncated": 1},
+            "unusual": {"CMYK": 1, "not a JPEG": 1},
+        },
     }
 
 
@@ -141,7 +158,7 @@ def test_rows_in_are_rows_out_and_rows_rejected(rows: list[tuple[str, str, str, 
     y = pd.DataFrame(
         [(str(i), code, i + 2) for i, (*_, code) in enumerate([*sound, *rows])], columns=[*Y_COLUMNS, "line"]
     )
-    data = make_dataset(x, y, x.head(1), frozenset(), LENIENT)
+    data = make_dataset(x, y, x.head(1), {}, LENIENT)
     assert sorted([*data.train[INDEX], *data.rejected["row"]], key=int) == x[INDEX].tolist()
     assert data.quality["train"]["rows_in"] == len(data.train) + len(data.rejected)
 
@@ -173,7 +190,13 @@ def test_the_script_writes_its_four_files(raw: Path, tmp_path: Path, capsys: pyt
     assert "INFO ingest: 35 train rows read, 34 kept, 1 rejected; 2 test rows kept in" in said
 
 
-def test_missing_pictures_are_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_and_broken_pictures_are_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (raw / "images" / "image_train" / picture_name("21", "11")).write_bytes(b"jpeg")
+    Image.new("L", (30, 30)).save(raw / "images" / picture_name("22", "12"))
     assert main(["--raw", str(raw), "--interim", str(tmp_path / "i"), "--reports", str(tmp_path / "r")]) == 0
-    assert "5 products have no picture on disk" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "4 products have no picture on disk" in said
+    assert "1 picture files are not an image; their products go on with their text" in said
+    assert read_table(tmp_path / "i" / "merged_train.csv")["has_image"].tolist() == ["False", "True", "False", "False"]
+    quality = json.loads((tmp_path / "r" / "data_quality.json").read_text())
+    assert quality["pictures"]["unusual"] == {"grayscale": 1}
