@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RAW = ROOT / "data" / "raw"
 INTERIM = ROOT / "data" / "interim"
 PROCESSED = ROOT / "data" / "processed"
+CACHE = ROOT / "data" / "cache"  # embeddings by content: no result hangs on it, so DVC does not know it
 MODELS = ROOT / "models"
 REPORTS = ROOT / "reports"
 PARAMS = ROOT / "params.yaml"
@@ -34,9 +35,32 @@ class DataParams(_Section):
     unknown_labels: Literal["reject", "keep"]
 
 
+class ImageEncoderParams(_Section):
+    """An ONNX image encoder of the user's own."""
+
+    path: str
+    size: Annotated[int, Field(ge=8, le=2048)]
+    normalisation: Literal["imagenet", "clip", "symmetric", "none"]
+
+
+class TextEncoderParams(_Section):
+    """An ONNX text encoder of the user's own, with its tokenizer in Hugging Face's tokenizer.json."""
+
+    path: str
+    tokenizer: str
+    tokens: Annotated[int, Field(ge=4, le=8192)]
+    prefix: str = ""
+
+
+ImageEncoderChoice = Literal["efficientnet-lite0", "none"] | ImageEncoderParams
+TextEncoderChoice = Literal["use-multilingual", "none"] | TextEncoderParams
+
+
 class FeatureParams(_Section):
     lowercase: bool
     strip_accents: bool
+    image_encoder: ImageEncoderChoice
+    text_encoder: TextEncoderChoice
 
 
 class BlockParams(_Section):
@@ -63,7 +87,7 @@ class TrainParams(_Section):
 
 
 class PredictParams(_Section):
-    min_confidence: Share
+    target_precision: Share
 
 
 class Params(_Section):

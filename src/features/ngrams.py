@@ -109,6 +109,16 @@ class NgramVectorizer:
             parts.append(matrix[rows][:, columns])
         return self._weigh(parts)
 
+    def names(self, columns: Sequence[int]) -> list[tuple[str, str, str]]:
+        """Of each column of `transform`: the table's columns it counts in, the analyzer, the n-gram."""
+        ends = np.cumsum([len(terms) for terms in self.terms])
+        found = []
+        for column in columns:
+            at = int(np.searchsorted(ends, column, side="right"))
+            block, first = self.blocks[at], int(ends[at]) - len(self.terms[at])
+            found.append((" ".join(block.columns), block.analyzer, self.terms[at][column - first]))
+        return found
+
     def _weigh(self, parts: Sequence[csr_matrix]) -> csr_matrix:
         weighed = []
         for block, idf, part in zip(self.blocks, self.idf, parts, strict=True):

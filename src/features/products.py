@@ -48,6 +48,12 @@ def product_features(rows: pd.DataFrame, params: FeatureParams, what: str = "row
     return table.assign(prdtypecode=rows["prdtypecode"]) if "prdtypecode" in rows else table
 
 
+def embedded_text(table: pd.DataFrame) -> list[str]:
+    """What a text encoder reads of each product: title, then description."""
+    pairs = zip(table["designation_clean"], table["description_clean"], strict=True)
+    return [" ".join(filter(None, pair)) for pair in pairs]
+
+
 def _text_features(texts: Sequence[tuple[str, str]], params: FeatureParams) -> list[tuple[str, str, str]]:
     """Cleaned title, cleaned description and style of each pair."""
     done = []

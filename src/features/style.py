@@ -96,5 +96,11 @@ def _language(where: str, text: str) -> list[str]:
     ]
 
 
+def language(traits: str) -> str:
+    """The title's language by what `style` wrote of it: french, english, german, or unknown."""
+    known = [trait.removeprefix("title_") for trait in traits.split() if trait.startswith("title_")]
+    return next((trait for trait in known if trait in ("french", "english", "german")), "unknown")
+
+
 def _bucket(size: int) -> int:
     return int(1.5 * math.log2(size + 1))

@@ -1,6 +1,6 @@
 import pytest
 
-from src.features.style import style
+from src.features.style import language, style
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,11 @@ def test_traits(title: str, description: str, raw: str, expected: set[str]) -> N
 
 def test_traits_are_words_to_the_counter() -> None:
     assert style("A-B (c) / d", "• x", "").replace(" ", "").replace("_", "").isalnum()
+
+
+def test_the_language_is_read_off_the_traits() -> None:
+    assert language(style("Le livre de la jungle", "", "")) == "french"
+    assert language(style("The book of the jungle", "", "")) == "english"
+    assert language(style("Das Buch der Tiere", "", "")) == "german"
+    assert language(style("XJ-900", "Le livre de la jungle", "")) == "unknown"
+    assert language(style("", "", "")) == "unknown"

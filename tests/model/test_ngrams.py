@@ -66,3 +66,16 @@ def test_columns_are_read_together() -> None:
 def test_numbers_may_be_told_by_their_shape() -> None:
     masked = WORDS._replace(mask_digits=True, longest=1)
     assert fit([0], masked).terms[0] == ["000", "cm", "piscine", "ronde"]
+
+
+def test_a_column_knows_its_ngram() -> None:
+    table = pd.DataFrame({"designation_clean": ["bleu vif"], "style": ["words3"]})
+    blocks = [
+        Block(("designation_clean",), False, "word", 1, 2, 9, 1.0),
+        Block(("style",), False, "word", 1, 1, 9, 1.0),
+    ]
+    vectorizer = NgramVectorizer.fit(blocks, [count(table, block) for block in blocks], np.array([0]))
+    assert vectorizer.names(range(4)) == [
+        ("designation_clean", "word", "bleu"), ("designation_clean", "word", "bleu vif"),
+        ("designation_clean", "word", "vif"), ("style", "word", "words3"),
+    ]  # fmt: skip
