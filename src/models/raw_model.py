@@ -1,12 +1,19 @@
 """The model on raw columns, as MLflow loads it (`loader_module`): no code is unpickled."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from src.features.products import product_features
-from src.models.classifier import ProductClassifier
+from src.config import FeatureParams
+from src.data.pictures import BadPictureError, decode
+from src.errors import UserError
+from src.features.cache import Vector
+from src.features.encoders import NONE, image_encoder, text_encoder
+from src.features.products import embedded_text, product_features
+from src.models.classifier import MEANING, PICTURE, ProductClassifier, Products
 
 OUTPUTS = {
     "predicted_prdtypecode": "long",
@@ -25,12 +32,64 @@ class RawModel:
 
     def __init__(self, classifier: ProductClassifier) -> None:
         self.classifier = classifier
+        for view, identity in encoder_identities(classifier.features).items():
+            if classifier.settings.encoders.get(view, identity) != identity:
+                raise UserError(f"the model was trained on another {view} encoder than is here; run `dvc repro`")
 
     def predict(self, products: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predictions (columns OUTPUTS) for raw products: designation, and description if there is one."""
+        """Predictions (columns OUTPUTS) for raw products: designation, and description and picture (a file's
+        bytes) if there are any. A picture that cannot be used counts as none."""
+        return self.classifier.predict(self.describe(products))
+
+    def describe(self, products: pd.DataFrame) -> Products:
+        """Raw products as the features stage would describe them."""
+        features = self.classifier.features
         rows = products.reindex(columns=["designation", "description"]).fillna("")
-        rows = rows.assign(productid="", imageid="", has_image="False")
-        return self.classifier.predict(product_features(rows, self.classifier.features))
+        pictures = products["picture"].tolist() if "picture" in products else [None] * len(rows)
+        seen = [self._see(picture) for picture in pictures]
+        has_image = pd.Series([usable for usable, _ in seen], index=rows.index).map(str)
+        table = product_features(rows.assign(productid="", imageid="", has_image=has_image), features)
+        texts: list[Vector | None] = [None] * len(rows)
+        if MEANING in self.classifier.linear:
+            encoder = text_encoder(features.text_encoder)
+            texts = [encoder.encode(text) if text else None for text in embedded_text(table)]
+        return Products(
+            table,
+            _stack(texts, self.classifier, MEANING),
+            _stack([vector for _, vector in seen], self.classifier, PICTURE),
+        )
+
+    def _see(self, picture: Any) -> tuple[bool, Vector | None]:
+        """Whether a picture can be used, and its embedding if the model has use for one."""
+        if not isinstance(picture, bytes):
+            return False, None
+        try:
+            if PICTURE in self.classifier.linear:
+                return True, image_encoder(self.classifier.features.image_encoder).encode(picture)
+            decode(picture, at_least=1)
+            return True, None
+        except BadPictureError:
+            return False, None
+
+
+def encoder_identities(features: FeatureParams) -> dict[str, str]:
+    """View -> identity of the encoder that makes its embeddings."""
+    identities = {}
+    if features.text_encoder != NONE:
+        identities[MEANING] = text_encoder(features.text_encoder).identity
+    if features.image_encoder != NONE:
+        identities[PICTURE] = image_encoder(features.image_encoder).identity
+    return identities
+
+
+def _stack(vectors: Sequence[Vector | None], classifier: ProductClassifier, view: str) -> Any:
+    if view not in classifier.linear:
+        return None
+    rows = np.full((len(vectors), classifier.linear[view].coef.shape[1]), np.nan, dtype=np.float16)
+    for at, vector in enumerate(vectors):
+        if vector is not None:
+            rows[at] = vector
+    return rows
 
 
 def _load_pyfunc(path: str) -> RawModel:

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import f1_score
 
 from src.errors import UserError
@@ -69,11 +70,17 @@ def test_scores_and_intervals_agree_with_sklearn() -> None:
     scores = evaluation.scores(true, predicted)
     assert scores["weighted_f1"] == pytest.approx(f1_score(true, predicted, average="weighted", zero_division=0.0))
     assert scores["accuracy"] == pytest.approx(np.mean(true == predicted))
-    for name, (low, high) in evaluation.intervals(true, predicted, 400, 1).items():
+    found = evaluation.intervals(true, predicted, 400, 1)
+    for name, (low, high) in found.scores.items():
         assert low < scores[name] < high
         assert 0.03 < high - low < 0.2
+    per_class = evaluation.per_class(true, predicted)
+    assert list(found.f1) == [10, 40, 50]
+    for code, f1 in zip(per_class["prdtypecode"], per_class["f1"], strict=True):
+        low, high = found.f1[code]
+        assert low < f1 < high
     assert evaluation.intervals(true, predicted, 50, 1) == evaluation.intervals(true, predicted, 50, 1)
-    assert evaluation.intervals(true, true, 50, 1)["macro_f1"] == (1.0, 1.0)
+    assert evaluation.intervals(true, true, 50, 1).scores["macro_f1"] == (1.0, 1.0)
 
 
 def test_the_resampled_score_is_the_reported_one() -> None:
@@ -81,9 +88,10 @@ def test_the_resampled_score_is_the_reported_one() -> None:
     classes = np.array([1, 2, 3, 4])
     confusion = np.zeros((4, 4), dtype=np.intp)
     np.add.at(confusion, (np.searchsorted(classes, true), np.searchsorted(classes, predicted)), 1)
-    assert evaluation._scores_of_confusion(confusion) == pytest.approx(
-        tuple(evaluation.scores(true, predicted).values())
-    )
+    resampled = evaluation._scores_of_confusion(confusion)
+    assert resampled[:3] == pytest.approx(list(evaluation.scores(true, predicted).values()))
+    assert resampled[3:6] == pytest.approx(evaluation.per_class(true, predicted)["f1"].to_numpy())
+    assert np.isnan(resampled[6])
 
 
 def test_per_class_has_every_true_code() -> None:
@@ -96,13 +104,14 @@ def test_per_class_has_every_true_code() -> None:
 def test_temperature_makes_scores_calibrated() -> None:
     rng = np.random.default_rng(0)
     honest = rng.normal(size=(20_000, 4)) * 2
-    likely = evaluation.probabilities(honest, 1.0)
+    likely = softmax(honest, axis=1)
     true = np.array([rng.choice(4, p=row) for row in likely])
-    temperature = evaluation.fit_temperature(honest * 7, true)
+    temperature, loss = evaluation.fit_temperature(honest * 7, true)
     assert temperature == pytest.approx(7, rel=0.05)
-    calibrated = evaluation.probabilities(honest * 7, temperature)
+    assert loss == pytest.approx(-np.log(likely[np.arange(20_000), true]).mean(), abs=1e-3)
+    calibrated = softmax(honest * 7 / temperature, axis=1)
     error = evaluation.reliability(calibrated.max(axis=1), calibrated.argmax(axis=1) == true).error
-    overconfident = evaluation.probabilities(honest * 7, 1.0)
+    overconfident = softmax(honest * 7, axis=1)
     worse = evaluation.reliability(overconfident.max(axis=1), overconfident.argmax(axis=1) == true).error
     assert error < 0.02 < 0.1 < worse
 
@@ -118,3 +127,25 @@ def test_coverage_goes_from_the_surest_to_all() -> None:
     assert curve["coverage"].tolist() == [0.25, 0.5, 0.75, 1]
     assert curve["precision"].tolist() == [1, 1, 1, 0.75]
     assert curve["threshold"].tolist() == [0.9, 0.8, 0.4, 0.2]
+
+
+def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:
+    confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.6, 0.5])
+    right = np.array([True, True, False, True, True, False])
+    assert evaluation.threshold_for(confidence, right, 0.8) == 0.6
+    assert evaluation.threshold_for(confidence, right, 0.9) == 0.8
+    assert evaluation.threshold_for(confidence, right, 0.0) == 0.5
+    assert evaluation.threshold_for(confidence, ~right, 0.7) == evaluation.NEVER
+    # Ties stand or fall together.
+    assert evaluation.threshold_for(np.array([0.9, 0.9]), np.array([True, False]), 0.9) == evaluation.NEVER
+
+
+def test_a_view_that_is_absent_says_what_is_common() -> None:
+    absent, truth = np.full((2, 2), np.nan), np.array([0, 0, 0, 1])
+    scores = np.vstack([absent, [[3.0, -3.0], [-3.0, 3.0]]])
+    alone = evaluation.alone(scores, truth)
+    assert alone[:2].tolist() == [[0.75, 0.25]] * 2
+    assert alone[2:].argmax(axis=1).tolist() == [0, 1]
+    both = evaluation.equal_average({"a": scores, "b": np.full((4, 2), np.nan)}, truth)
+    assert both == pytest.approx(alone)
+    assert both.sum(axis=1) == pytest.approx(1)

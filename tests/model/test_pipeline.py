@@ -16,6 +16,7 @@ import yaml
 from src.files import digest
 
 Clone = Callable[[str], Path]
+TRAINED_ON = ("train_features.csv", "train_texts.npy", "train_images.npy")
 
 
 def run(folder: Path, *command: str, code: int = 0) -> str:
@@ -66,7 +67,7 @@ def test_from_raw_files_to_predictions_and_back(clone: Clone, sample: Path) -> N
     recorded = {Path(entry["path"]).name: entry["md5"] for entry in lock["ingest"]["deps"]}
     assert inputs == {
         **{name: recorded[name] for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images")},
-        "train_features.csv": digest(folder / "data" / "processed" / "train_features.csv", "md5"),
+        **{name: digest(folder / "data" / "processed" / name, "md5") for name in TRAINED_ON},
     }
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
     assert logged.data.tags["git_commit"] == head.stdout.strip()
@@ -77,6 +78,7 @@ def test_from_raw_files_to_predictions_and_back(clone: Clone, sample: Path) -> N
     table = run(folder, sys.executable, "-m", "src.summary")
     assert "300 read, 0 rejected" in table
     assert "SYNTHETIC" in table
+    assert "of 60 test products without review" in table
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in table
 
     # Forced, the same training is a second run, which the closing table completes; dvc.lock stays.
@@ -95,7 +97,7 @@ def test_from_raw_files_to_predictions_and_back(clone: Clone, sample: Path) -> N
     # What a comment in the README changes is nothing; a parameter of the model reruns train and predict only.
     (again / "README.md").write_text("changed")
     params = again / "params.yaml"
-    params.write_text(params.read_text().replace("min_confidence: 0.5", "min_confidence: 0.9"))
+    params.write_text(params.read_text().replace("target_precision: 0.95", "target_precision: 0.7"))
     said = run(again, "dvc", "status")
     assert "train:" in said
     assert "ingest:" not in said
@@ -104,7 +106,10 @@ def test_from_raw_files_to_predictions_and_back(clone: Clone, sample: Path) -> N
     (changed, _) = runs_of(again)
     assert changed.data.tags["git_dirty"] == "true"
     reviewed = pd.read_csv(again / "data" / "processed" / "predictions.csv")
-    assert reviewed["needs_review"].tolist() == (reviewed["confidence"] < 0.9).tolist()
+    decisions = json.loads((again / "reports" / "decisions.json").read_text())
+    assert decisions["target_precision"] == 0.7
+    assert reviewed["needs_review"].tolist() == (reviewed["confidence"] < decisions["threshold"]).tolist()
+    assert decisions["decided"] == (~reviewed["needs_review"]).sum() > 20
 
 
 def test_bad_input_stops_the_pipeline_with_its_line(clone: Clone, sample: Path) -> None:
@@ -119,7 +124,7 @@ def test_bad_input_stops_the_pipeline_with_its_line(clone: Clone, sample: Path) 
 
 def test_the_summary_asks_for_a_run_first(clone: Clone) -> None:
     folder = clone("empty")
-    for file in ("models/metrics.json", "reports/data_quality.json", "dvc.lock"):
+    for file in ("models/metrics.json", "reports/data_quality.json", "reports/decisions.json", "dvc.lock"):
         (folder / file).unlink(missing_ok=True)
     assert "run `dvc repro` first" in run(folder, sys.executable, "-m", "src.summary", code=1)
 

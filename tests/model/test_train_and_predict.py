@@ -14,7 +14,8 @@ from PIL import Image
 
 from src.config import PARAMS
 from src.data import make_dataset
-from src.data.catalog import read_table
+from src.data.catalog import picture_name, read_table
+from src.data.pictures import picture_files
 from src.features import build_features
 from src.files import digest
 from src.models import predict_model, train_model
@@ -36,7 +37,8 @@ class Workspace(NamedTuple):
         return train_model.main([str(flag) for flag in flags])
 
     def predict(self) -> int:
-        return predict_model.main(["--processed", str(self.processed), "--models", str(self.models)])
+        flags = ["--processed", self.processed, "--models", self.models, "--reports", self.reports]
+        return predict_model.main([str(flag) for flag in flags])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,8 @@ def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace
     space = Workspace(folder / "processed", folder / "models", folder / "reports", f"sqlite:///{folder}/mlflow.db")
     interim = str(folder / "interim")
     assert make_dataset.main(["--raw", str(sample), "--interim", interim, "--reports", str(space.reports)]) == 0
-    assert build_features.main(["--interim", interim, "--processed", str(space.processed)]) == 0
+    flags = ["--raw", str(sample), "--interim", interim, "--cache", str(folder / "cache")]
+    assert build_features.main([*flags, "--processed", str(space.processed)]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", space.uri)
         patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
@@ -105,13 +108,16 @@ def test_the_run_has_all_that_traces_it(trained: Workspace) -> None:
         assert run.data.metrics[name] == metrics[name]
         assert [run.data.metrics[f"{name}_low"], run.data.metrics[f"{name}_high"]] == metrics["interval"][name]
     assert run.data.metrics["f1_2583"] == metrics["f1"]["2583"]
-    (data,) = run.inputs.dataset_inputs
-    assert data.dataset.name == "train_features.csv"
-    assert data.dataset.digest == digest(trained.processed / "train_features.csv", "md5")
+    inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
+    names = ("train_features.csv", "train_texts.npy", "train_images.npy")
+    assert inputs == {name: digest(trained.processed / name, "md5") for name in names}
     folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id))
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    logged = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     plots = [f"reports/{name}{end}" for name in PLOTS for end in (".csv", ".png")]
-    assert names == {"dvc.yaml", "params.yaml", "models/metrics.json", "models/vectorizer.json", *plots}
+    assert logged == {
+        "dvc.yaml", "params.yaml", "models/metrics.json", "models/vectorizer.json", "reports/label_issues.csv",
+        "reports/model_card.md", *plots,
+    }  # fmt: skip
 
 
 def test_the_logged_model_predicts_from_raw_columns(trained: Workspace, sample: Path) -> None:
@@ -119,14 +125,17 @@ def test_the_logged_model_predicts_from_raw_columns(trained: Workspace, sample: 
     (logged,) = mlflow.search_logged_models(output_format="list")
     loaded = mlflow.pyfunc.load_model(logged.model_uri)
     raw = pd.read_csv(sample / "X_test.csv", dtype=str, keep_default_na=False)
-    answer = loaded.predict(raw[["designation", "description"]])
+    files = picture_files(sample / "images")
+    names = [picture_name(*ids) for ids in zip(raw["imageid"], raw["productid"], strict=True)]
+    given = raw[["designation", "description"]].assign(picture=[files[name].read_bytes() for name in names])
+    answer = loaded.predict(given)
     predictions = pd.read_csv(trained.processed / "predictions.csv")
     assert answer["predicted_prdtypecode"].tolist() == predictions["predicted_prdtypecode"].tolist()
     assert answer["confidence"].tolist() == predictions["confidence"].tolist()
-    assert [entry.name for entry in loaded.metadata.get_input_schema()] == ["designation", "description"]
+    assert [entry.name for entry in loaded.metadata.get_input_schema()] == ["designation", "description", "picture"]
     needed = Path(mlflow.artifacts.download_artifacts(logged.model_uri)) / "requirements.txt"
     pins = dict(line.split("==") for line in needed.read_text().split() if "==" in line)
-    assert {"scikit-learn", "safetensors", "ftfy"} <= set(pins)
+    assert {"scikit-learn", "safetensors", "ftfy", "onnxruntime", "sentencepiece"} <= set(pins)
     assert loaded.metadata.saved_input_example_info is not None
 
 
@@ -136,6 +145,29 @@ def test_reports_are_whole_pictures_and_tables(trained: Workspace) -> None:
             picture.load()
             assert picture.width > 500
         assert len(pd.read_csv(trained.reports / f"{name}.csv")) > 4
+
+
+def test_the_card_tells_what_the_run_measured(trained: Workspace) -> None:
+    card = (trained.reports / "model_card.md").read_text(encoding="utf-8")
+    metrics = json.loads((trained.models / "metrics.json").read_text())
+    assert "Trained on the synthetic sample catalogue" in card
+    assert f"| weighted F1 | {metrics['weighted_f1']:.4f} |" in card
+    assert digest(trained.processed / "train_images.npy", "md5") in card
+    assert str(trained.processed) not in card
+    assert card.count("\n| 2583 |") == 1
+    assert set(metrics["compared"]) == {"words", "meaning", "picture", "equal average", "text alone"}
+    assert {"picture", "title in french", "title in english"} <= set(metrics["parts"])
+    assert sum(part["rows"] for name, part in metrics["parts"].items() if name.startswith("title")) == 300
+
+
+def test_predictions_above_the_threshold_are_decided(trained: Workspace) -> None:
+    decisions = json.loads((trained.reports / "decisions.json").read_text())
+    predictions = pd.read_csv(trained.processed / "predictions.csv")
+    assert decisions["rows"] == 60 == decisions["decided"] + decisions["to_review"]
+    assert ((predictions["confidence"] < decisions["threshold"]) == predictions["needs_review"]).all()
+    metrics = json.loads((trained.models / "metrics.json").read_text())
+    assert metrics["decided"]["threshold"] == decisions["threshold"]
+    assert metrics["decided"]["precision"] >= 0.95
 
 
 def test_training_again_gives_the_same_bytes(trained: Workspace, space: Workspace) -> None:
@@ -162,9 +194,9 @@ def test_predictions_need_a_sound_model_cleaned_alike(
     params = tmp_path / "params.yaml"
     text = PARAMS.read_text(encoding="utf-8")
     params.write_text(text.replace("lowercase: true", "lowercase: false"), encoding="utf-8")
-    flags = ["--processed", str(space.processed), "--models", str(space.models)]
+    flags = [*("--processed", str(space.processed)), "--models", str(space.models), "--reports", str(space.reports)]
     assert predict_model.main([*flags, "--params", str(params)]) == 1
-    assert "cleaned otherwise" in capsys.readouterr().err
+    assert "trained on features made otherwise" in capsys.readouterr().err
     (space.models / "model.safetensors").write_bytes(b"cut")
     before = (space.processed / "predictions.csv").read_bytes()
     assert space.predict() == 1

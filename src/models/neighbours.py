@@ -1,0 +1,58 @@
+"""Which training products look most like a picture: kept small enough to travel with the model."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from src.models.evaluation import Ints
+from src.models.linear import Moments, Numbers
+
+AXES = 64  # principal components kept: of 1,280 numbers they tell most, in a twentieth of the space
+ROWS = 4096
+
+
+class Neighbours(NamedTuple):
+    """Training pictures as unit vectors along their principal axes."""
+
+    axes: NDArray[np.float32]  # width x AXES
+    centre: NDArray[np.float32]  # width
+    vectors: NDArray[np.float16]  # pictures x AXES
+    productid: Ints
+    imageid: Ints
+    prdtypecode: Ints
+
+    def nearest(self, picture: Numbers, count: int) -> pd.DataFrame:
+        """The most alike pictures to an embedding: productid, imageid, prdtypecode, similarity (cosine)."""
+        similarity = self.vectors.astype(np.float32) @ _project(picture[None], self.centre, self.axes)[0]
+        order = np.argsort(-similarity, kind="stable")[:count]
+        columns = {name: getattr(self, name)[order] for name in ("productid", "imageid", "prdtypecode")}
+        return pd.DataFrame({**columns, "similarity": similarity[order].round(4)})
+
+
+def fit(pictures: Numbers, moments: Moments, table: pd.DataFrame) -> Neighbours:
+    """Neighbours among these pictures.
+
+    Args:
+        pictures: embeddings without NaN.
+        moments: theirs.
+        table: their products (productid, imageid, prdtypecode).
+    """
+    rows, width = pictures.shape
+    centre = moments.sums.sum(axis=0) / rows
+    spread = moments.gram() / rows - np.outer(centre, centre)
+    kept = min(AXES, width)
+    axes = eigh(spread, subset_by_index=(width - kept, width - 1))[1].astype(np.float32)
+    vectors = np.empty((rows, kept), dtype=np.float16)
+    for at in range(0, rows, ROWS):
+        vectors[at : at + ROWS] = _project(pictures[at : at + ROWS], centre.astype(np.float32), axes)
+    ids = [table[name].to_numpy().astype(np.int64) for name in ("productid", "imageid", "prdtypecode")]
+    return Neighbours(axes, centre.astype(np.float32), vectors, *ids)
+
+
+def _project(pictures: Numbers, centre: NDArray[np.float32], axes: NDArray[np.float32]) -> NDArray[np.float32]:
+    placed = (np.asarray(pictures, dtype=np.float32) - centre) @ axes
+    unit: NDArray[np.float32] = placed / np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1e-9)
+    return unit

@@ -1,0 +1,49 @@
+"""Planted wrong labels are found; the sample catalogue knows which they are."""
+
+import numpy as np
+import pandas as pd
+
+from src.models.label_issues import label_issues
+
+CLASSES = np.array([10, 40, 2583])
+
+
+def catalogue(rows: int, wrong: float) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
+    """Products, the labels given (columns), probabilities of a fair model, and which labels are wrong."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, rows)
+    scores = rng.normal(size=(rows, 3))
+    scores[np.arange(rows), truth] += 4
+    likely = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    planted = rng.random(rows) < wrong
+    given = np.where(planted, (truth + 1) % 3, truth)
+    ids = [str(n) for n in range(rows)]
+    table = pd.DataFrame({"productid": ids, "imageid": ids, "designation_clean": [f"titre {n}" for n in ids]})
+    return table, given, likely, planted
+
+
+def test_most_of_the_planted_are_found_and_most_of_the_found_are_planted() -> None:
+    table, given, likely, planted = catalogue(3000, 0.03)
+    found = label_issues(table, CLASSES, given, likely)
+    places = found["productid"].astype(int).to_numpy()
+    assert planted[places].mean() > 0.6
+    assert planted[places].sum() / planted.sum() > 0.8
+
+
+def test_the_worst_come_first_with_what_they_should_be() -> None:
+    table, given, likely, planted = catalogue(3000, 0.03)
+    found = label_issues(table, CLASSES, given, likely)
+    assert found["probability"].is_monotonic_increasing
+    first = int(found["productid"].iloc[0])
+    assert planted[first]
+    assert found["prdtypecode"].iloc[0] == CLASSES[given[first]]
+    assert found["suggested_prdtypecode"].iloc[0] == CLASSES[likely[first].argmax()]
+    assert found["designation_clean"].iloc[0] == f"titre {first}"
+    assert label_issues(table, CLASSES, given, likely).equals(found)
+
+
+def test_sound_labels_leave_an_empty_table() -> None:
+    table = pd.DataFrame({"productid": ["1", "2"], "imageid": "1", "designation_clean": "a"})
+    found = label_issues(table, np.array([10, 40]), np.array([0, 1]), np.array([[0.9, 0.1], [0.1, 0.9]]))
+    assert found.empty
+    assert "suggested_prdtypecode" in found.columns
