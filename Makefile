@@ -6,7 +6,7 @@ DONE := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format lock sample ui clean
+.PHONY: help setup run test bench lint format lock sample ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: lint ## ruff, mypy and every test, with coverage
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+bench: $(DONE) ## costs at the real size, on a synthetic catalogue outside the project (an hour or more)
+	$(BIN)/python -m bench.stages
 
 lint: $(DONE) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,0 +1,176 @@
+"""What the stages' costs are compared with; each is run as its own process by bench.stages."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, cpu_count, delayed
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from src.config import PARAMS, load_params
+from src.data.catalog import read_raw, read_table
+from src.data.pictures import decode, picture_files
+from src.data.sample import codes_for, products
+from src.features.embeddings import embed_pictures
+from src.features.encoders import ImageEncoder, image_encoder
+from src.features.images import prepare
+from src.features.ngrams import NgramVectorizer, count
+from src.models.classifier import WORDS, ProductClassifier
+from src.models.fitting import blocks_of
+from src.models.fusion import Fusion
+from src.models.linear import fit_svm
+from src.models.raw_model import RawModel
+
+PICTURES, PRODUCTS = 2000, 300
+SAMPLE_SEED = 1  # the default of src.data.sample
+X_COLUMNS = ("index", "designation", "description", "productid", "imageid")
+
+
+def text_fit(folder: Path) -> dict[str, Any]:
+    """One fit of the text model: counting, weighing, the linear SVM."""
+    params = load_params(PARAMS)
+    table = read_table(folder / "processed" / "train_features.csv", integers=("prdtypecode",))
+    codes, blocks = table["prdtypecode"].to_numpy(dtype=np.int64), blocks_of(params)
+    started = time.process_time()
+    counts = [count(table, block) for block in blocks]
+    rows = np.arange(len(table))
+    vectorizer = NgramVectorizer.fit(blocks, counts, rows)
+    fit_svm(vectorizer.transform_counts(counts, rows), codes, params.train.svm_c, params.seed)
+    return {"fit_cpu_s": round(time.process_time() - started, 1)}
+
+
+def rival(folder: Path) -> dict[str, Any]:
+    """The best-known pipeline's settings: 20,000 word (1,2) TF-IDF columns, logistic regression, 200 iterations."""
+    table = read_table(folder / "processed" / "train_features.csv", integers=("prdtypecode",))
+    texts = table["designation_clean"] + " " + table["description_clean"]
+    started = time.process_time()
+    matrix = TfidfVectorizer(max_features=20_000, ngram_range=(1, 2)).fit_transform(texts)
+    LogisticRegression(max_iter=200).fit(matrix, table["prdtypecode"])
+    return {"fit_cpu_s": round(time.process_time() - started, 1)}
+
+
+def encoder_loop(folder: Path) -> dict[str, Any]:
+    """Pictures a second on all cores: the bare loop over the encoder, and the features stage's way to the file."""
+    choice = load_params(PARAMS).features.image_encoder
+    paths: Sequence[Path | None] = list(picture_files(folder / "raw" / "images").values())[:PICTURES]
+    parts = np.array_split(np.arange(len(paths)), cpu_count())
+    workers = Parallel(n_jobs=len(parts))
+    workers(delayed(_loop)(choice, paths[:2]) for _ in parts)  # sessions made, pages read
+    started = time.perf_counter()
+    workers(delayed(_loop)(choice, [paths[at] for at in part]) for part in parts)
+    bare = time.perf_counter() - started
+    cache, out = folder / "loop-cache", folder / "loop.npy"
+    for old in cache.glob("*"):
+        old.unlink()
+    started = time.perf_counter()
+    embed_pictures(paths, choice, cache, out, "pictures")
+    stage = time.perf_counter() - started
+    return {
+        "bare_per_s": round(len(paths) / bare, 1),
+        "stage_per_s": round(len(paths) / stage, 1),
+        "ratio": round(bare / stage, 3),
+        "one_picture_ms": _one_picture(image_encoder(choice), [path for path in paths[:50] if path]),
+    }
+
+
+def _loop(choice: Any, paths: Sequence[Path | None]) -> None:
+    encoder = image_encoder(choice)
+    for path in paths:
+        if path is not None:
+            encoder.encode(path.read_bytes())
+
+
+def _one_picture(encoder: ImageEncoder, paths: Sequence[Path]) -> dict[str, float]:
+    files = [path.read_bytes() for path in paths]
+    pictures = [decode(data) for data in files]
+    pixels = [prepare(picture, 256) for picture in pictures]
+    return {
+        "decode": _median(decode, files),
+        "prepare": _median(lambda picture: prepare(picture, 256), pictures),
+        "model": _median(encoder._run, pixels),
+    }
+
+
+def latency(folder: Path) -> dict[str, Any]:
+    """Milliseconds from one raw product (and its picture's bytes) to a prediction; the model's load and size."""
+    models = folder / "models"
+    started = time.perf_counter()
+    classifier = ProductClassifier.load(models)
+    loaded = time.perf_counter() - started
+    raw = read_raw(folder / "raw" / "X_test.csv", X_COLUMNS)[:PRODUCTS]
+    files = picture_files(folder / "raw" / "images")
+    names = [f"image_{i}_product_{p}.jpg" for i, p in zip(raw["imageid"], raw["productid"], strict=True)]
+    text = [pd.DataFrame([row]) for row in raw[["designation", "description"]].to_dict("records")]
+    both = [row.assign(picture=[files[name].read_bytes()]) for row, name in zip(text, names, strict=True)]
+    model, quick = RawModel(classifier), RawModel(_words_only(classifier))
+    found = {}
+    cases = {"words_only": (quick, text), "default_text": (model, text), "with_picture": (model, both)}
+    for name, (asked, rows) in cases.items():
+        asked.predict(rows[0])
+        spent = _spent(asked.predict, rows)
+        found[name] = {
+            "median_ms": round(float(np.median(spent)), 2),
+            "p99_ms": round(float(np.quantile(spent, 0.99)), 2),
+        }
+    size = sum(path.stat().st_size for path in models.iterdir()) / 1e6
+    return {**found, "load_s": round(loaded, 2), "model_mb": round(size, 1)}
+
+
+def labels(folder: Path) -> dict[str, Any]:
+    """How many of the sample catalogue's planted wrong labels the run found: it knows which they are."""
+    table = read_table(folder / "processed" / "train_features.csv")
+    doubted = read_table(folder / "reports" / "label_issues.csv")["productid"]
+    catalogue = products(codes_for(len(table), SAMPLE_SEED), 0, SAMPLE_SEED)
+    planted = {str(product.productid) for product in catalogue if product.prdtypecode != product.true_code}
+    found = doubted.isin(planted)
+    first = found.head(len(planted))
+    return {
+        "planted": len(planted),
+        "doubted": len(doubted),
+        "recall": round(float(found.sum() / len(planted)), 3),
+        "precision": round(float(found.mean()), 3),
+        "precision_of_worst": round(float(first.mean()), 3),  # among as many as were planted
+    }
+
+
+def _words_only(classifier: ProductClassifier) -> ProductClassifier:
+    """The quick path: text_encoder and image_encoder none."""
+    fused, at = classifier.fusion, classifier.fusion.views.index(WORDS)
+    own = {name: getattr(fused, name)[[at]] for name in ("temperature", "trust", "own")}
+    words = Fusion.of((WORDS,), {**fused.arrays(), **own})
+    none = classifier.features.model_copy(update={"text_encoder": "none", "image_encoder": "none"})
+    settings = classifier.settings._replace(features=none, encoders={})
+    return ProductClassifier(classifier.vectorizer, {WORDS: classifier.linear[WORDS]}, words, settings)
+
+
+def _spent(call: Callable[[Any], Any], items: Sequence[Any]) -> list[float]:
+    """Milliseconds of each call."""
+    spent = []
+    for item in items:
+        started = time.perf_counter()
+        call(item)
+        spent.append(1000 * (time.perf_counter() - started))
+    return spent
+
+
+def _median(call: Callable[[Any], Any], items: Sequence[Any]) -> float:
+    return round(float(np.median(_spent(call, items))), 2)
+
+
+MEASURES = {"text-fit": text_fit, "rival": rival, "encoder-loop": encoder_loop, "latency": latency, "labels": labels}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.beside", description=__doc__)
+    parser.add_argument("what", choices=MEASURES)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.out.write_text(json.dumps(MEASURES[arguments.what](arguments.folder)) + "\n", encoding="utf-8")
+    sys.exit(0)

@@ -1,0 +1,156 @@
+"""What pictures and fusion give, out of fold: `python -m bench.fusion --processed FOLDER [--seeds 42 1 2]`.
+
+Prints one table of ways to combine the views, and one of gain by the number of pictures a class has.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy.sparse import csr_matrix, hstack
+from threadpoolctl import threadpool_limits
+
+from src.config import PARAMS, PROCESSED, Params, load_params
+from src.data.catalog import read_table
+from src.features.embeddings import read_embeddings
+from src.features.ngrams import NgramVectorizer, count
+from src.models import evaluation, fusion
+from src.models.classifier import MEANING, PICTURE, WORDS, Products
+from src.models.evaluation import Floats, Ints
+from src.models.fitting import LEAST, Flags, Rival, blocks_of, fit_embedding, fit_words, fuse
+from src.models.linear import Moments, fit_svm
+from src.models.train_model import NUMBERS
+
+PER_CLASS = (0, 2, 5, 10, 20, 50, 200, 1000)  # pictures kept
+DENSE = 0.5  # weight of an embedding's block in the one linear model
+
+
+class Views:
+    """Out-of-fold scores of the views of one catalogue under one seed."""
+
+    def __init__(self, products: Products, params: Params) -> None:
+        self.products, self.params = products, params
+        self.codes = products.table["prdtypecode"].to_numpy(dtype=np.int64)
+        self.classes, self.index = np.unique(self.codes, return_inverse=True)
+        self.fold = evaluation.assign_folds(products.table, self.codes, params.train.folds, params.seed)
+        _, words = fit_words(products, self.codes, self.fold, params)
+        self.scores = {WORDS: words.scores} if words else {}
+        if products.texts is not None:
+            self.scores[MEANING] = self.embedded(products.texts, ~np.isnan(products.texts[:, 0]))
+
+    def embedded(self, vectors: np.ndarray, there: Flags) -> Floats:
+        parts = [there & (self.fold == number) for number in np.unique(self.fold)]
+        moments = [Moments.of(vectors[part], self.index[part], len(self.classes)) for part in parts]
+        return fit_embedding(vectors, there, self.classes, self.fold, moments).scores
+
+    def fuse(self, scores: Mapping[str, Floats]) -> tuple[Floats, dict[str, Rival]]:
+        where, seed = fusion.context(self.products.table), self.params.seed
+        _, likely, compared = fuse(scores, where, self.index, self.classes, self.fold, self.products.has_text(), seed)
+        return likely, compared
+
+    def f1(self, likely: Floats, rows: Flags) -> float:
+        return evaluation.scores(self.index[rows], likely.argmax(axis=1)[rows])["weighted_f1"]
+
+
+def ways(views: Views) -> dict[str, float]:
+    """Weighted F1 over the products that have text, by the way of combining."""
+    pictures, rows = views.products.pictures, views.products.has_text()
+    scores = dict(views.scores)
+    if pictures is not None and (there := ~np.isnan(pictures[:, 0])).sum() >= LEAST:
+        scores[PICTURE] = views.embedded(pictures, there)
+    likely, compared = views.fuse(scores)
+    found = {name: views.f1(rival.likely, rows) for name, rival in compared.items() if name != PICTURE}
+    found["one linear model on all blocks"] = views.f1(one_model(views), rows)
+    return {**found, "late fusion (this model)": views.f1(likely, rows)}
+
+
+def one_model(views: Views) -> Floats:
+    """One linear SVM on the n-grams and both embeddings side by side; a missing embedding is zeros."""
+    blocks = blocks_of(views.params)
+    counts = [count(views.products.table, block) for block in blocks]
+    dense = [_unit(part) for part in (views.products.texts, views.products.pictures) if part is not None]
+
+    def held_out(number: int) -> tuple[Ints, Floats]:
+        seen, out = np.flatnonzero(views.fold != number), np.flatnonzero(views.fold == number)
+        vectorizer = NgramVectorizer.fit(blocks, counts, seen)
+        left, right = (
+            csr_matrix(hstack([vectorizer.transform_counts(counts, rows), *(part[rows] for part in dense)]))
+            for rows in (seen, out)
+        )
+        svm = fit_svm(left, views.codes[seen], views.params.train.svm_c, views.params.seed)
+        return out, svm.over(views.classes).decision(right)
+
+    scores = np.empty((len(views.codes), len(views.classes)))
+    for rows, part in Parallel(n_jobs=1)(delayed(held_out)(number) for number in np.unique(views.fold)):
+        scores[rows] = part
+    return scores
+
+
+def _unit(vectors: np.ndarray) -> csr_matrix:
+    there = ~np.isnan(vectors[:, 0])
+    filled = np.where(there[:, None], vectors, 0).astype(np.float32)
+    filled[there] -= filled[there].mean(axis=0)
+    return csr_matrix(DENSE * filled / np.maximum(np.linalg.norm(filled, axis=1, keepdims=True), 1e-9))
+
+
+def curve(views: Views) -> list[tuple[str, int, float, float, float]]:
+    """Gain by pictures kept per class: pictures, text alone, fused, and the gain on products that still have one."""
+    pictures, rows = views.products.pictures, views.products.has_text()
+    found: list[tuple[str, int, float, float, float]] = []
+    if pictures is None:
+        return found
+    has = ~np.isnan(pictures[:, 0])
+    order = np.random.default_rng(views.params.seed).permutation(len(has))
+    rank = pd.Series(has[order].astype(int)).groupby(views.index[order]).cumsum().to_numpy()[np.argsort(order)]
+    before = -1
+    for most in PER_CLASS:
+        there = has & (rank <= most)
+        if there.sum() == before:
+            break
+        before = int(there.sum())
+        scores = dict(views.scores)
+        if there.sum() >= LEAST:
+            scores[PICTURE] = views.embedded(pictures, there)
+        likely, compared = views.fuse(scores)
+        text = compared["text alone"].likely
+        both = rows & there
+        gain = views.f1(likely, both) - views.f1(text, both) if both.any() else 0.0
+        found.append((str(most), before, views.f1(text, rows), views.f1(likely, rows), gain))
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.fusion", description=__doc__)
+    parser.add_argument("--processed", type=Path, default=PROCESSED)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42])
+    parser.add_argument("--skip-ways", action="store_true", help="the curve only")
+    arguments = parser.parse_args(argv)
+    table = read_table(arguments.processed / "train_features.csv", integers=NUMBERS)
+    parts = (read_embeddings(arguments.processed / f"train_{name}.npy", len(table)) for name in ("texts", "images"))
+    products, params = Products(table, *parts), load_params(PARAMS)
+    tables: list[dict[str, float]] = []
+    curves: list[list[tuple[str, int, float, float, float]]] = []
+    with threadpool_limits(1):
+        for seed in arguments.seeds:
+            views = Views(products, params.model_copy(update={"seed": seed}))
+            tables += [] if arguments.skip_ways else [ways(views)]
+            curves.append(curve(views))
+    lines = []
+    if tables:
+        lines += ["| combination | weighted F1 |", "| --- | --- |"]
+        lines += [f"| {name} | {np.mean([each[name] for each in tables]):.4f} |" for name in tables[0]]
+    lines += ["", "| pictures per class, at most | pictures | text alone | fused | gain where there is a picture |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for steps in zip(*curves, strict=False):
+        means = np.mean([step[2:] for step in steps], axis=0)
+        lines.append(f"| {steps[0][0]} | {steps[0][1]:,} | {means[0]:.4f} | {means[1]:.4f} | {means[2]:+.4f} |")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What each stage costs at the challenge's real size, on a synthetic catalogue: `make bench`.
+
+Writes 84,916 + 13,812 products with pictures once, outside the project, then runs every stage on
+them from an empty cache, beside the loops and the pipeline that the figures are compared with.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.measure import Cost, run
+from src.config import ROOT
+
+STAGES = {
+    "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
+    "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache")),
+    "train": ("src/models/train_model.py", ("processed", "models", "reports")),
+    "predict": ("src/models/predict_model.py", ("processed", "models", "reports")),
+}
+BESIDE = ("labels", "text-fit", "rival", "encoder-loop", "latency")  # what bench/beside.py measures
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__)
+    parser.add_argument("--rows", type=int, default=84_916)
+    parser.add_argument("--test-rows", type=int, default=13_812)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rakuten-bench")
+    parser.add_argument("--only", nargs="*", choices=(*STAGES, *BESIDE), help="default: all")
+    arguments = parser.parse_args(argv)
+    folder: Path = arguments.folder
+    chosen = arguments.only or (*STAGES, *BESIDE)
+    folder.mkdir(parents=True, exist_ok=True)
+    sample: list[str | Path] = [
+        "--rows",
+        str(arguments.rows),
+        "--test-rows",
+        str(arguments.test_rows),
+        "--out",
+        folder / "raw",
+    ]
+    run([sys.executable, "-m", "src.data.sample", "--if-absent", *sample], {}, folder / "sample.log")
+    results = _read(folder / "results.json")
+    results["machine"] = (
+        f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    )
+    for name in chosen:
+        if name == "features":
+            shutil.rmtree(folder / "cache", ignore_errors=True)
+        results[name] = _stage(name, folder) if name in STAGES else _beside(name, folder)
+        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        sys.stdout.write(f"{name}: {json.dumps(results[name])}\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _stage(name: str, folder: Path) -> dict[str, object]:
+    script, paths = STAGES[name]
+    flags = [part for path in paths for part in (f"--{path}", folder / path)]
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{(folder / 'mlflow.db').as_posix()}"}
+    cost = run([sys.executable, ROOT / script, *flags], tracking, folder / f"{name}.log")
+    written = {path: _size(folder / path) for path in paths if path != "raw"}
+    return {**_rounded(cost), "files_mb": written}
+
+
+def _beside(name: str, folder: Path) -> dict[str, object]:
+    out = folder / f"{name}.json"
+    environment = {} if name == "encoder-loop" else THREADS
+    cost = run(
+        [sys.executable, "-m", "bench.beside", name, "--folder", folder, "--out", out],
+        environment,
+        folder / f"{name}.log",
+    )
+    return {**_rounded(cost), **_read(out)}
+
+
+def _rounded(cost: Cost) -> dict[str, object]:
+    return {"cpu_s": round(cost.cpu, 1), "wall_s": round(cost.wall, 1), "memory_mb": round(cost.memory)}
+
+
+def _size(folder: Path) -> float:
+    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
+
+
+def _read(path: Path) -> dict[str, object]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
