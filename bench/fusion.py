@@ -25,7 +25,8 @@ from src.models.fitting import LEAST, Flags, Rival, blocks_of, fit_embedding, fi
 from src.models.linear import Moments, fit_svm
 from src.models.train_model import NUMBERS
 
-PER_CLASS = (0, 2, 5, 10, 20, 50, 200, 1000)  # pictures kept
+ALL = 10**9
+PER_CLASS = (0, 5, 10, 20, 50, 200, 1000, ALL)  # pictures kept
 DENSE = 0.5  # weight of an embedding's block in the one linear model
 
 
@@ -119,7 +120,7 @@ def curve(views: Views) -> list[tuple[str, int, float, float, float]]:
         text = compared["text alone"].likely
         both = rows & there
         gain = views.f1(likely, both) - views.f1(text, both) if both.any() else 0.0
-        found.append((str(most), before, views.f1(text, rows), views.f1(likely, rows), gain))
+        found.append(("all" if most == ALL else str(most), before, views.f1(text, rows), views.f1(likely, rows), gain))
     return found
 
 
