@@ -28,6 +28,8 @@ class Linear(NamedTuple):
     intercept: NDArray[np.float32]
 
     def decision(self, features: csr_matrix | Numbers) -> Floats:
+        if isinstance(features, np.ndarray):
+            features = features.astype(np.float32)  # embeddings come in float16
         scores: Floats = np.asarray(features @ self.coef.T, dtype=np.float64) + self.intercept
         return scores
 
