@@ -61,11 +61,6 @@ def picture_name(imageid: str, productid: str) -> str:
     return f"image_{imageid}_product_{productid}.jpg"
 
 
-def picture_names(folder: Path) -> frozenset[str]:
-    """Names of the files under a picture folder; empty if there is no such folder."""
-    return frozenset(name for _, _, names in os.walk(folder) for name in names)
-
-
 # The sample catalogue marks its rows by their ids alone, so that its scores are called
 # synthetic wherever the rows end up. A real row fits by a chance of one in 10^9.
 _PRIME = 999_999_937

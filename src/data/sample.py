@@ -26,9 +26,9 @@ from src.data.catalog import (
     is_synthetic_picture,
     missing_hint,
     picture_name,
-    picture_names,
     synthetic_imageid,
 )
+from src.data.pictures import picture_files
 from src.data.sample_pictures import draw_all
 from src.errors import UserError
 from src.files import writing
@@ -203,7 +203,7 @@ def check_free(out: Path) -> None:
             raise UserError(f"{out / name} is already there; choose another --out or move it away")
         if (out / published).exists():
             raise UserError(f"{out / name} is missing. {missing_hint(out / name)}")
-    for name in sorted(picture_names(out / "images")):
+    for name in sorted(picture_files(out / "images")):
         if not is_synthetic_picture(name):
             raise UserError(f"{out / 'images'} has a picture that is not the sample's ({name}); choose another --out")
 

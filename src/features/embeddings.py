@@ -83,7 +83,9 @@ def _embed(
     get_reusable_executor().shutdown()
     parts = list(_cut([by_key[key] for key in missing], CONTENTS))
     workers = Parallel(n_jobs=-1 if len(parts) > 1 else 1, return_as="generator_unordered")
-    for encoded in progress(workers(task(part) for part in parts), len(parts), f"embedding {what}"):
+    for encoded in progress(
+        workers(task(part) for part in parts), len(parts), f"embedding {what} (batches of {CONTENTS})"
+    ):
         cache.put({key: vector for key, vector in encoded if vector is not None})
 
 

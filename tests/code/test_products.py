@@ -4,7 +4,7 @@ from src.config import FeatureParams
 from src.features import products
 from src.features.products import product_features
 
-PARAMS = FeatureParams(lowercase=True, strip_accents=True)
+PARAMS = FeatureParams(lowercase=True, strip_accents=True, image_encoder="none", text_encoder="none")
 
 
 def raw(titles: list[str]) -> pd.DataFrame:

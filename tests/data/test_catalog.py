@@ -11,7 +11,6 @@ from src.data.catalog import (
     is_synthetic_picture,
     label,
     picture_name,
-    picture_names,
     read_raw,
     read_table,
     synthetic_imageid,
@@ -24,13 +23,6 @@ def test_the_27_codes_have_names() -> None:
     assert len(LABELS) == 27
     assert label(2583) == "piscine et spa"
     assert label(1) == ""
-
-
-def test_pictures_are_found_by_name_in_any_folder(tmp_path: Path) -> None:
-    (tmp_path / "image_train").mkdir()
-    (tmp_path / "image_train" / picture_name("3", "7")).touch()
-    assert picture_names(tmp_path) == {"image_3_product_7.jpg"}
-    assert picture_names(tmp_path / "none") == frozenset()
 
 
 def test_only_the_sample_is_synthetic() -> None:

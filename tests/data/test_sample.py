@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from src.config import DataParams
-from src.data.catalog import LABELS, X_COLUMNS, Y_COLUMNS, is_synthetic, picture_name, picture_names, read_raw
+from src.data.catalog import LABELS, X_COLUMNS, Y_COLUMNS, is_synthetic, picture_name, read_raw
 from src.data.make_dataset import make_dataset
+from src.data.pictures import inspect_all, picture_files
 from src.data.sample import _words, codes_for, main, products, write_catalogue
 from src.data.sample_pictures import draw
 from src.errors import UserError
@@ -35,12 +36,12 @@ def test_it_is_a_sound_catalogue_in_the_challenges_format(sample: Path) -> None:
     x, test = (read_raw(sample / name, X_COLUMNS) for name in ("X_train.csv", "X_test.csv"))
     y = read_raw(sample / "Y_train.csv", Y_COLUMNS)
     assert test["index"].tolist() == [str(index) for index in range(300, 360)]
-    pictures = picture_names(sample / "images")
+    pictures = inspect_all(list(picture_files(sample / "images").values()))
     quality = make_dataset(x, y, test, pictures, DataParams(max_rejected=0.0, unknown_labels="reject")).quality
     assert quality["synthetic"]
     assert quality["train"]["rows_out"] == 300
     assert quality["train"]["missing_picture"] == quality["test"]["missing_picture"] == 0
-    assert quality["pictures"] == {"files": 360, "not_referenced": 0}
+    assert quality["pictures"] == {"files": 360, "not_referenced": 0, "unusable": {}, "unusual": {}}
     assert is_synthetic(test)
 
 
