@@ -21,6 +21,7 @@ Vector = NDArray[np.float16]
 
 WAIT = 60.0  # seconds for another process that writes
 TOGETHER = 500  # keys asked for in one query
+PAGE = 32_768  # bytes: a vector of 5 KB would spill out of the usual page of 4 KB
 _SCHEMA = "CREATE TABLE IF NOT EXISTS embedding (key TEXT PRIMARY KEY, vector BLOB, checksum INTEGER) WITHOUT ROWID"
 
 
@@ -88,6 +89,7 @@ def open_cache(path: Path, width: int) -> Iterator[EmbeddingCache]:
 def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=WAIT)
     try:
+        database.execute(f"PRAGMA page_size = {PAGE}")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute(_SCHEMA)
