@@ -109,7 +109,10 @@ def latency(folder: Path) -> dict[str, Any]:
     names = [f"image_{i}_product_{p}.jpg" for i, p in zip(raw["imageid"], raw["productid"], strict=True)]
     text = [pd.DataFrame([row]) for row in raw[["designation", "description"]].to_dict("records")]
     both = [row.assign(picture=[files[name].read_bytes()]) for row, name in zip(text, names, strict=True)]
-    model, quick = RawModel(classifier), RawModel(_words_only(classifier))
+    started = time.perf_counter()
+    model = RawModel(classifier)
+    encoders = time.perf_counter() - started
+    quick = RawModel(_words_only(classifier))
     found = {}
     cases = {"words_only": (quick, text), "default_text": (model, text), "with_picture": (model, both)}
     for name, (asked, rows) in cases.items():
@@ -120,7 +123,7 @@ def latency(folder: Path) -> dict[str, Any]:
             "p99_ms": round(float(np.quantile(spent, 0.99)), 2),
         }
     size = sum(path.stat().st_size for path in models.iterdir()) / 1e6
-    return {**found, "load_s": round(loaded, 2), "model_mb": round(size, 1)}
+    return {**found, "load_s": round(loaded, 2), "encoders_load_s": round(encoders, 2), "model_mb": round(size, 1)}
 
 
 def labels(folder: Path) -> dict[str, Any]:

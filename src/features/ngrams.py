@@ -6,13 +6,14 @@ exactly the one that fitting on the fold's texts alone would give.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.feature_extraction.text import CountVectorizer
 
 Rows = NDArray[np.int64]
 TOKEN = r"(?u)\b\w+\b"  # one-letter words too: sizes, tomes and models are told by them
@@ -94,12 +95,17 @@ class NgramVectorizer:
     def transform(self, table: pd.DataFrame) -> csr_matrix:
         """Rows x features, float32, of a table with the columns of the blocks."""
         parts = []
-        for block, terms in zip(self.blocks, self.terms, strict=True):
-            if terms:
-                parts.append(block.counter(terms).transform(block.texts(table)))
+        for block, counter in zip(self.blocks, self._counters, strict=True):
+            if counter:
+                parts.append(counter.transform(block.texts(table)))
             else:
                 parts.append(csr_matrix((len(table), 0), dtype=np.float32))
         return self._weigh(parts)
+
+    @cached_property
+    def _counters(self) -> list[CountVectorizer | None]:
+        """Made once: to look hundreds of thousands of terms up takes a table that is slow to build."""
+        return [block.counter(terms) if terms else None for block, terms in zip(self.blocks, self.terms, strict=True)]
 
     def transform_counts(self, counts: Sequence[Counts], rows: Rows) -> csr_matrix:
         """The same as `transform` for rows that were counted already."""
@@ -120,11 +126,19 @@ class NgramVectorizer:
         return found
 
     def _weigh(self, parts: Sequence[csr_matrix]) -> csr_matrix:
-        weighed = []
-        for block, idf, part in zip(self.blocks, self.idf, parts, strict=True):
-            if not len(idf):
-                continue
-            tfidf = TfidfTransformer(sublinear_tf=True)
-            tfidf.idf_ = idf
-            weighed.append(tfidf.transform(part, copy=True) * np.float32(block.weight))
+        weighed = [
+            _tfidf(part, idf, block.weight)
+            for block, idf, part in zip(self.blocks, self.idf, parts, strict=True)
+            if len(idf)
+        ]
         return csr_matrix(hstack(weighed, format="csr", dtype=np.float32))
+
+
+def _tfidf(counts: csr_matrix, idf: NDArray[np.float32], weight: float) -> csr_matrix:
+    """Sublinear TF-IDF with rows of length `weight`: sklearn's TfidfTransformer, without its checks, which
+    for a single product take longer than all the rest."""
+    values = (np.log(counts.data) + 1) * idf[counts.indices]
+    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    length = np.sqrt(np.bincount(row, weights=np.square(values), minlength=counts.shape[0]))
+    values *= (weight / np.maximum(length, 1e-12)).astype(np.float32)[row]
+    return csr_matrix((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)

@@ -197,7 +197,11 @@ class ProductClassifier:
                 float(manifest["threshold"]),
             )
             fused = Fusion.of(tuple(manifest["views"]), _part(arrays, "fusion"))
-            linear = {view: Linear(fused.classes, **_part(arrays, view)) for view in fused.views}
+            parts = {view: _part(arrays, view) for view in fused.views}
+            linear = {
+                view: Linear(fused.classes, np.asfortranarray(part["coef"]), part["intercept"])
+                for view, part in parts.items()
+            }
             near = _part(arrays, "neighbours")
             neighbours = Neighbours(**near) if near else None
             return cls(NgramVectorizer(blocks, terms, idf), linear, fused, settings, neighbours)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 Flags = NDArray[np.bool_]
 
 LEAST = 20  # rows that must have a view before it is learnt
-FUSED_ROWS = 20_000  # enough for the fusion's few hundred coefficients
+FUSED_ROWS = 10_000  # enough for the few hundred coefficients of the fusion
 
 
 class Held(NamedTuple):

@@ -21,7 +21,10 @@ CAUTION = 2.0  # rows for each column: best or near it by log loss from 108 to 8
 
 
 class Linear(NamedTuple):
-    """Scores are `features @ coef.T + intercept`; coef is classes x features, float32."""
+    """Scores are `features @ coef.T + intercept`; coef is classes x features, float32.
+
+    In Fortran's order, so that sparse features need no copy of it for each product.
+    """
 
     classes: Ints
     coef: NDArray[np.float32]
@@ -35,7 +38,7 @@ class Linear(NamedTuple):
 
     def over(self, classes: Ints) -> "Linear":
         """The same over more classes: those it does not know score low, and alike for every product."""
-        coef = np.zeros((len(classes), self.coef.shape[1]), dtype=np.float32)
+        coef = np.zeros((len(classes), self.coef.shape[1]), dtype=np.float32, order="F")
         intercept = np.full(len(classes), UNKNOWN, dtype=np.float32)
         known = np.searchsorted(classes, self.classes)
         coef[known], intercept[known] = self.coef, self.intercept
@@ -48,7 +51,7 @@ def fit_svm(matrix: csr_matrix, codes: Ints, svm_c: float, seed: int) -> Linear:
     coef, intercept = svm.coef_, svm.intercept_
     if len(svm.classes_) == 2:  # sklearn keeps one row for two classes
         coef, intercept = np.vstack([-coef, coef]), np.concatenate([-intercept, intercept])
-    return Linear(svm.classes_.astype(np.int64), coef.astype(np.float32), intercept.astype(np.float32))
+    return Linear(svm.classes_.astype(np.int64), coef.astype(np.float32, order="F"), intercept.astype(np.float32))
 
 
 class Moments(NamedTuple):
