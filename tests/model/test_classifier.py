@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import f1_score
 
 from src.config import FeatureParams, load_params
 from src.errors import UserError
 from src.features.ngrams import NgramVectorizer
 from src.features.products import embedded_text, product_features
 from src.models import classifier as module
-from src.models import fitting
+from src.models import fitting, fusion
 from src.models.classifier import (
     MANIFEST,
     MODEL,
@@ -313,3 +314,26 @@ def test_bytes_do_not_hang_on_the_process(tmp_path: Path) -> None:
         subprocess.run(command, check=True, env={**os.environ, **environment}, timeout=120)
     for name in (MODEL, VECTORIZER, MANIFEST):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_where_pictures_do_not_help_they_wait_for_products_without_text(caplog: pytest.LogCaptureFixture) -> None:
+    """Pictures of noise: whatever the draw, out of fold the model is no worse than its text."""
+    rng = np.random.default_rng(0)
+    truth, fold, has_text = rng.integers(0, 4, 200), np.arange(200) % 5, np.arange(200) % 10 > 0
+    table = described(["un titre"] * 200).assign(has_image=1)
+    where, codes = fusion.context(table), np.array([10, 40, 50, 60])
+    left_out = 0
+    for seed in range(8):
+        words = rng.normal(size=(200, 4))
+        words[np.arange(200), truth] += 1
+        words[~has_text] = np.nan
+        scores = {WORDS: words, PICTURE: rng.normal(size=(200, 4))}
+        caplog.clear()
+        fused, likely, compared = fitting.fuse(scores, where, truth, codes, fold, has_text, seed)
+        kept, text = (f1_score(truth[has_text], p[has_text].argmax(axis=1), average="weighted")
+                      for p in (likely, compared["text alone"].likely))  # fmt: skip
+        assert kept >= text
+        if "do not help" in caplog.text:
+            left_out += 1
+            assert not fused.parts(scores, where)[PICTURE].any()
+    assert left_out
