@@ -20,8 +20,8 @@ from src.features.embeddings import read_embeddings
 from src.features.ngrams import NgramVectorizer, count
 from src.models import evaluation, fusion
 from src.models.classifier import MEANING, PICTURE, WORDS, Products
-from src.models.evaluation import Floats, Ints
-from src.models.fitting import LEAST, Flags, Rival, blocks_of, fit_embedding, fit_words, fuse
+from src.models.evaluation import Flags, Floats, Ints
+from src.models.fitting import LEAST, Rival, blocks_of, fit_embedding, fit_words, fuse
 from src.models.linear import Moments, fit_svm
 from src.models.train_model import NUMBERS
 

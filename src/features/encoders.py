@@ -1,7 +1,8 @@
-"""Encoders: a picture or a text in, a vector out, on one thread.
+"""Encoders: a picture or a text in, a vector out.
 
 A content is always encoded alone, so its vector depends on nothing but itself and the encoder: it
-is the same from the cache, in training and in serving. Parallel work is for processes.
+is the same from the cache, in training and in serving. Many are encoded by as many processes on one
+thread each; where one picture is waited for, its encoder may use all cores, for the same bytes.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import onnxruntime
+from joblib import cpu_count
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from tokenizers import Tokenizer
@@ -39,9 +41,9 @@ PREPARATION = "1"  # raised when `prepare` or the pooling changes: old vectors a
 class ImageEncoder:
     """Pictures to vectors."""
 
-    def __init__(self, graph: bytes, size: int, normalisation: str) -> None:
+    def __init__(self, graph: bytes, size: int, normalisation: str, all_cores: bool = False) -> None:
         self.identity = _identity(graph, str(size), normalisation)
-        self._session = _session(graph)
+        self._session = _session(graph, all_cores)
         self._size = size
         mean, deviation = NORMALISATIONS[normalisation]
         self._shift = 255 * np.array(mean, dtype=np.float32)[:, None, None]
@@ -105,18 +107,21 @@ class OnnxTextEncoder:
 
 
 @lru_cache(maxsize=2)
-def image_encoder(choice: ImageChoice) -> ImageEncoder:
+def image_encoder(choice: ImageChoice, all_cores: bool = False) -> ImageEncoder:
     """The encoder that features.image_encoder names; one of each in a process.
+
+    Args:
+        all_cores: for one picture at a time; else one thread.
 
     Raises:
         UserError: a file is missing or no ONNX graph that takes pictures of this size.
     """
     if choice == "efficientnet-lite0":
-        return ImageEncoder(lite0.build(), lite0.SIZE, "none")
+        return ImageEncoder(lite0.build(), lite0.SIZE, "none", all_cores)
     assert isinstance(choice, ImageEncoderParams)
     graph = _read(choice.path, "features.image_encoder.path")
     try:
-        return ImageEncoder(graph, choice.size, choice.normalisation)
+        return ImageEncoder(graph, choice.size, choice.normalisation, all_cores)
     except Exception as error:  # onnxruntime has an exception of its own for each thing that can be wrong
         raise UserError(f"{choice.path}: not an ONNX image encoder for {choice.size} pixels ({error})") from error
 
@@ -146,9 +151,11 @@ def _identity(graph: bytes, *settings: str) -> str:
     return hashlib.sha256("\n".join([hashlib.sha256(graph).hexdigest(), PREPARATION, *settings]).encode()).hexdigest()
 
 
-def _session(graph: bytes) -> onnxruntime.InferenceSession:
+def _session(graph: bytes, all_cores: bool = False) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = cpu_count() if all_cores else 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting must not burn a core
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 

@@ -5,7 +5,8 @@ vocabulary and the idf, is learnt from chosen rows of the counts (`fit`): a fold
 exactly the one that fitting on the fold's texts alone would give.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -41,13 +42,12 @@ class Block(NamedTuple):
         texts = (" ".join(parts) for parts in zip(*(table[column] for column in self.columns), strict=True))
         return [text.translate(MASK) for text in texts] if self.mask_digits else list(texts)
 
-    def counter(self, terms: Sequence[str] | None = None) -> CountVectorizer:
+    def counter(self) -> CountVectorizer:
         return CountVectorizer(
             analyzer=self.analyzer,
             ngram_range=(self.shortest, self.longest),
             token_pattern=TOKEN if self.analyzer == "word" else None,
             lowercase=False,  # clean_text has seen to case
-            vocabulary=terms,
             dtype=np.float32,
         )
 
@@ -94,18 +94,29 @@ class NgramVectorizer:
 
     def transform(self, table: pd.DataFrame) -> csr_matrix:
         """Rows x features, float32, of a table with the columns of the blocks."""
-        parts = []
-        for block, counter in zip(self.blocks, self._counters, strict=True):
-            if counter:
-                parts.append(counter.transform(block.texts(table)))
-            else:
-                parts.append(csr_matrix((len(table), 0), dtype=np.float32))
-        return self._weigh(parts)
+        columns: list[int] = []
+        occurrences: list[int] = []
+        ends = [0]
+        for texts in zip(*(block.texts(table) for block in self.blocks), strict=True):
+            for text, (analyze, column_of) in zip(texts, self._lookups, strict=True):
+                found = Counter(map(column_of.get, analyze(text)))
+                found.pop(None, None)
+                known = sorted(found)  # type: ignore[type-var]  # None has just gone
+                columns += known  # type: ignore[arg-type]
+                occurrences += map(found.__getitem__, known)
+            ends.append(len(columns))
+        shape = (len(table), len(self._idf))
+        return self._weigh(csr_matrix((np.array(occurrences, dtype=np.float32), columns, ends), shape=shape))
 
     @cached_property
-    def _counters(self) -> list[CountVectorizer | None]:
-        """Made once: to look hundreds of thousands of terms up takes a table that is slow to build."""
-        return [block.counter(terms) if terms else None for block, terms in zip(self.blocks, self.terms, strict=True)]
+    def _lookups(self) -> list[tuple[Callable[[str], list[str]], dict[str, int]]]:
+        """Of each block: what cuts a text into n-grams, and the column of each. Made once, for a table of hundreds
+        of thousands of terms is slow to build; sklearn's own counter takes longer over one product than all else."""
+        starts = np.cumsum([0, *map(len, self.terms)])[:-1].tolist()
+        return [
+            (block.counter().build_analyzer(), {term: at for at, term in enumerate(terms, start)})
+            for block, terms, start in zip(self.blocks, self.terms, starts, strict=True)
+        ]
 
     def transform_counts(self, counts: Sequence[Counts], rows: Rows) -> csr_matrix:
         """The same as `transform` for rows that were counted already."""
@@ -113,7 +124,7 @@ class NgramVectorizer:
         for (matrix, names), terms in zip(counts, self.terms, strict=True):
             columns = np.searchsorted(names, np.array(terms, dtype=object))
             parts.append(matrix[rows][:, columns])
-        return self._weigh(parts)
+        return self._weigh(csr_matrix(hstack(parts, format="csr", dtype=np.float32)))
 
     def names(self, columns: Sequence[int]) -> list[tuple[str, str, str]]:
         """Of each column of `transform`: the table's columns it counts in, the analyzer, the n-gram."""
@@ -125,20 +136,24 @@ class NgramVectorizer:
             found.append((" ".join(block.columns), block.analyzer, self.terms[at][column - first]))
         return found
 
-    def _weigh(self, parts: Sequence[csr_matrix]) -> csr_matrix:
-        weighed = [
-            _tfidf(part, idf, block.weight)
-            for block, idf, part in zip(self.blocks, self.idf, parts, strict=True)
-            if len(idf)
-        ]
-        return csr_matrix(hstack(weighed, format="csr", dtype=np.float32))
+    @cached_property
+    def _idf(self) -> NDArray[np.float32]:
+        return np.concatenate(self.idf)
 
+    @cached_property
+    def _block(self) -> NDArray[np.intp]:
+        """Of each column: its block's number."""
+        return np.repeat(np.arange(len(self.blocks)), [len(terms) for terms in self.terms])
 
-def _tfidf(counts: csr_matrix, idf: NDArray[np.float32], weight: float) -> csr_matrix:
-    """Sublinear TF-IDF with rows of length `weight`: sklearn's TfidfTransformer, without its checks, which
-    for a single product take longer than all the rest."""
-    values = (np.log(counts.data) + 1) * idf[counts.indices]
-    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    length = np.sqrt(np.bincount(row, weights=np.square(values), minlength=counts.shape[0]))
-    values *= (weight / np.maximum(length, 1e-12)).astype(np.float32)[row]
-    return csr_matrix((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
+    def _weigh(self, counts: csr_matrix) -> csr_matrix:
+        """Sublinear TF-IDF of all blocks in one pass: each row of each block gets the block's weight as its length.
+
+        As sklearn's TfidfTransformer, without its checks, which for one product take longer than all the rest.
+        """
+        values = (np.log(counts.data) + 1) * self._idf[counts.indices]
+        row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        part = row * len(self.blocks) + self._block[counts.indices]
+        length = np.sqrt(np.bincount(part, weights=np.square(values), minlength=counts.shape[0] * len(self.blocks)))
+        weight = np.tile([block.weight for block in self.blocks], counts.shape[0])
+        values *= (weight / np.maximum(length, 1e-12)).astype(np.float32)[part]
+        return csr_matrix((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)

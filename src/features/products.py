@@ -30,22 +30,28 @@ def product_features(rows: pd.DataFrame, params: FeatureParams, what: str = "row
     tasks = (delayed(_text_features)(texts[at : at + BATCH], params) for at in starts)
     workers = Parallel(n_jobs=-1 if len(starts) > 1 else 1, return_as="generator")
     done = [row for batch in progress(workers(tasks), len(starts), f"cleaning {what}") for row in batch]
-    designation, description, traits = zip(*done, strict=True) if done else ((), (), ())
-    table = pd.DataFrame(
-        {
-            "productid": rows["productid"],
-            "imageid": rows["imageid"],
-            "designation_clean": designation,
-            "description_clean": description,
-            "designation_len": [len(text) for text in designation],
-            "description_len": [len(text) for text in description],
-            "has_description": [int(text != "") for text in description],
-            "has_image": (rows["has_image"] == "True").astype(int),
-            "style": traits,
-        },
-        index=rows.index,
-    )
+    has_image = (rows["has_image"] == "True").astype(int).tolist()
+    columns = {"productid": rows["productid"], "imageid": rows["imageid"], **_columns(done, has_image)}
+    table = pd.DataFrame(columns, index=rows.index)
     return table.assign(prdtypecode=rows["prdtypecode"]) if "prdtypecode" in rows else table
+
+
+def raw_features(texts: Sequence[tuple[str, str]], has_image: Sequence[int], params: FeatureParams) -> pd.DataFrame:
+    """The same, without ids, of a few products by their designation and description: at once, in this process."""
+    return pd.DataFrame(_columns(_text_features(texts, params), has_image), copy=False)
+
+
+def _columns(done: Sequence[tuple[str, str, str]], has_image: Sequence[int]) -> dict[str, Sequence[str | int]]:
+    designation, description, traits = zip(*done, strict=True) if done else ((), (), ())
+    return {
+        "designation_clean": designation,
+        "description_clean": description,
+        "designation_len": [len(text) for text in designation],
+        "description_len": [len(text) for text in description],
+        "has_description": [int(text != "") for text in description],
+        "has_image": has_image,
+        "style": traits,
+    }
 
 
 def embedded_text(table: pd.DataFrame) -> list[str]:

@@ -20,12 +20,19 @@ def clean_text(text: str, *, lowercase: bool, strip_accents: bool) -> str:
     their compatibility form (NFKC), and white space becomes single spaces. Cleaning what is
     clean changes nothing.
     """
+    if _is_plain(text):
+        return " ".join((text.lower() if lowercase else text).split())
     for _ in range(_ROUNDS):
         cleaned = _clean_once(text, lowercase, strip_accents)
         if cleaned == text:
             break
         text = cleaned
     return text
+
+
+def _is_plain(text: str) -> bool:
+    """Whether only case and white space can need cleaning; mending would find nothing, but takes its time."""
+    return text.isascii() and text.isprintable() and "&" not in text and "<" not in text
 
 
 def _clean_once(text: str, lowercase: bool, strip_accents: bool) -> str:

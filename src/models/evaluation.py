@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import f1_score, precision_recall_fscore_support
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedKFold
 
 from src.errors import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 LEVEL = 0.95  # of every interval
 BINS = 10  # of the reliability diagram
@@ -30,29 +31,35 @@ def groups(table: pd.DataFrame) -> pd.Series:
 
 
 def assign_folds(table: pd.DataFrame, codes: Ints, folds: int, seed: int) -> Ints:
-    """Fold number of each row, stratified by code and grouped by `groups`.
+    """Fold number of each row, stratified by code; rows of one group (`groups`) fall together.
 
+    What is dealt out are the distinct titles, each under the code of its first row: a title under
+    two codes is rare, and to weigh groups against each other row by row takes a minute at full size.
     The same rows in another order fall into the same folds.
 
     Raises:
         UserError: there are fewer distinct titles than folds.
     """
-    # sklearn breaks ties by order of appearance, so rows are put into one order first.
     keys = groups(table)
-    if keys.nunique() < folds:
-        raise UserError(f"train.folds is {folds} but there are only {keys.nunique()} distinct titles; lower it")
     order = np.lexsort((table["imageid"], table["productid"], codes, keys))
+    group = np.empty(len(codes), dtype=np.int64)
+    group[order] = pd.factorize(keys.to_numpy()[order])[0]
+    _, first = np.unique(group[order], return_index=True)
+    if len(first) < folds:
+        raise UserError(f"train.folds is {folds} but there are only {len(first)} distinct titles; lower it")
+    code = codes[order][first]
     # A class smaller than the number of folds is missing from some: ingest has said so. Where every
     # class is that small sklearn refuses, and stratifying has no meaning.
-    enough = np.unique(codes, return_counts=True)[1].max() >= folds
-    strata = codes[order] if enough else np.zeros(len(codes), dtype=np.int64)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    fold = np.empty(len(codes), dtype=np.int64)
+    if np.unique(code, return_counts=True)[1].max() < folds:
+        code = np.zeros_like(code)
+    fold = np.empty(len(code), dtype=np.int64)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
-        for number, (_, held_out) in enumerate(splitter.split(order, strata, keys.to_numpy()[order])):
-            fold[order[held_out]] = number
-    return fold
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        for number, (_, held_out) in enumerate(splitter.split(code, code)):
+            fold[held_out] = number
+    dealt: Ints = fold[group]
+    return dealt
 
 
 def scores(true: Ints, predicted: Ints) -> dict[str, float]:
@@ -73,18 +80,16 @@ class Intervals(NamedTuple):
 
 
 def intervals(true: Ints, predicted: Ints, resamples: int, seed: int) -> Intervals:
-    rng = np.random.default_rng(seed)
     codes, encoded = np.unique(np.concatenate([true, predicted]), return_inverse=True)
-    count, rows = len(codes), len(true)
-    pairs = encoded[:rows] * count + encoded[rows:]
-    draws = []
-    for _ in range(resamples):
-        drawn = pairs[rng.integers(0, rows, rows)]
-        draws.append(_scores_of_confusion(np.bincount(drawn, minlength=count * count).reshape(count, count)))
+    size, rows = len(codes), len(true)
+    confusion = np.bincount(encoded[:rows] * size + encoded[rows:], minlength=size * size)
+    # Rows drawn with replacement fall into the cells of the confusion matrix as one multinomial draw.
+    drawn = np.random.default_rng(seed).multinomial(rows, confusion / rows, resamples).reshape(-1, size, size)
+    draws = np.array([_scores_of_confusion(each) for each in drawn])
     tail = (1 - LEVEL) / 2
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        low, high = np.nanquantile(np.array(draws), [tail, 1 - tail], axis=0).tolist()
+        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0).tolist()
     names = ("weighted_f1", "macro_f1", "accuracy")
     known = np.isin(codes, true)
     return Intervals(
@@ -93,7 +98,7 @@ def intervals(true: Ints, predicted: Ints, resamples: int, seed: int) -> Interva
     )
 
 
-def _scores_of_confusion(confusion: NDArray[np.intp]) -> Floats:
+def _scores_of_confusion(confusion: Ints) -> Floats:
     """Weighted F1, macro F1, accuracy, then F1 of each code (NaN for one without rows)."""
     support, found, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     there = support > 0
@@ -136,12 +141,12 @@ def alone(decision: Floats, true_index: Ints) -> Floats:
     return likely
 
 
-def equal_average(decisions: Mapping[str, Floats], true_index: Ints) -> Floats:
+def equal_average(likely: Mapping[str, Floats], there: Mapping[str, Flags]) -> Floats:
     """Plain mean of the views' probabilities, of those that a product has; what a fusion must beat."""
-    parts = np.array([alone(decision, true_index) for decision in decisions.values()])
-    weight = np.array([~np.isnan(decision[:, 0]) for decision in decisions.values()], dtype=np.float64)
+    weight = np.array([there[view] for view in likely], dtype=np.float64)
     weight[:, weight.sum(axis=0) == 0] = 1.0
-    mean: Floats = (parts * weight[:, :, None]).sum(axis=0) / weight.sum(axis=0)[:, None]
+    parts = (part * own[:, None] for part, own in zip(likely.values(), weight, strict=True))
+    mean: Floats = np.sum(list(parts), axis=0) / weight.sum(axis=0)[:, None]
     return mean
 
 
@@ -152,7 +157,7 @@ class Reliability(NamedTuple):
     error: float
 
 
-def reliability(confidence: Floats, right: NDArray[np.bool_]) -> Reliability:
+def reliability(confidence: Floats, right: Flags) -> Reliability:
     """Equal-width bins of the winning class's confidence; the error is weighted by rows (Guo et al. 2017)."""
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     frame = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": right.astype(float)})
@@ -163,7 +168,7 @@ def reliability(confidence: Floats, right: NDArray[np.bool_]) -> Reliability:
     return Reliability(table.drop(columns="bin"), error)
 
 
-def coverage_curve(confidence: Floats, right: NDArray[np.bool_], points: int = 100) -> pd.DataFrame:
+def coverage_curve(confidence: Floats, right: Flags, points: int = 100) -> pd.DataFrame:
     """Accuracy of the most confident share of the rows: coverage, precision, threshold."""
     order = np.argsort(-confidence, kind="stable")
     kept = np.unique(np.linspace(1, len(order), min(points, len(order))).round().astype(int))
@@ -173,7 +178,7 @@ def coverage_curve(confidence: Floats, right: NDArray[np.bool_], points: int = 1
     )
 
 
-def threshold_for(confidence: Floats, right: NDArray[np.bool_], target: float) -> float:
+def threshold_for(confidence: Floats, right: Flags, target: float) -> float:
     """The lowest confidence from which on the share of right predictions reaches the target; 1.1 if none does."""
     order = np.argsort(-confidence, kind="stable")
     precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from src.cli import progress
@@ -14,13 +13,11 @@ from src.config import Params
 from src.features.ngrams import Block, Counts, NgramVectorizer, count
 from src.models import evaluation, fusion, neighbours
 from src.models.classifier import MEANING, PICTURE, WORDS, ProductClassifier, Products, Settings
-from src.models.evaluation import Floats, Ints
+from src.models.evaluation import Flags, Floats, Ints
 from src.models.fusion import Fusion
 from src.models.linear import ROWS, Linear, Moments, Numbers, fit_discriminant, fit_svm
 
 log = logging.getLogger(__name__)
-
-Flags = NDArray[np.bool_]
 
 LEAST = 20  # rows that must have a view before it is learnt
 FUSED_ROWS = 10_000  # enough for the few hundred coefficients of the fusion
@@ -146,18 +143,21 @@ def fuse(
     The picture is used only if that is no worse than text alone on the products that have text.
     """
     drawn = np.random.default_rng(seed).permutation(len(index))[:FUSED_ROWS]
+    text = tuple(name for name in scores if name != PICTURE)
 
-    def fitted(views: Mapping[str, Floats], rows: Ints, last_resort: Sequence[str]) -> Fusion:
-        return fusion.fit(
-            {name: view[rows] for name, view in views.items()}, where[rows], index[rows], classes, last_resort
-        )
+    def fitted(views: Sequence[str], rows: Ints, base: Sequence[str] = ()) -> Fusion:
+        def fit_on(names: Sequence[str], beside: Fusion | None = None) -> Fusion:
+            part = {name: scores[name][rows] for name in names}
+            return fusion.fit(part, where[rows], index[rows], classes, beside)
 
-    def cross_fitted(views: Mapping[str, Floats], last_resort: Sequence[str] = ()) -> Floats:
+        return fit_on(views, fit_on(base)) if base else fit_on(views)
+
+    def cross_fitted(views: Sequence[str], base: Sequence[str] = ()) -> Floats:
         likely = np.empty((len(index), len(classes)))
         for number in np.unique(fold):
             out = fold == number
-            part = fitted(views, drawn[fold[drawn] != number], last_resort)
-            likely[out] = part.predict_proba({name: view[out] for name, view in views.items()}, where[out])
+            part = fitted(views, drawn[fold[drawn] != number], base)
+            likely[out] = part.predict_proba({name: scores[name][out] for name in views}, where[out])
         return likely
 
     def f1(likely: Floats) -> float:
@@ -167,16 +167,20 @@ def fuse(
             else 0.0
         )
 
-    text = {name: view for name, view in scores.items() if name != PICTURE}
-    everything, by_text = np.ones(len(index), dtype=bool), cross_fitted(text)
-    compared = {name: Rival(evaluation.alone(view, index), ~np.isnan(view[:, 0])) for name, view in scores.items()}
+    by_text = cross_fitted(text)
+    there = {name: ~np.isnan(view[:, 0]) for name, view in scores.items()}
+    alone = {name: evaluation.alone(view, index) for name, view in scores.items()}
+    compared = {name: Rival(alone[name], there[name]) for name in scores}
+    everything = np.ones(len(index), dtype=bool)
     if scores:
-        compared["equal average"] = Rival(evaluation.equal_average(scores, index), everything)
+        compared["equal average"] = Rival(evaluation.equal_average(alone, there), everything)
     compared["text alone"] = Rival(by_text, everything)
-    last_resort: tuple[str, ...] = ()
-    likely = cross_fitted(scores) if PICTURE in scores else by_text
+    if PICTURE not in scores:
+        return fitted(text, drawn), by_text, compared
+    base: tuple[str, ...] = ()
+    likely = cross_fitted(tuple(scores))
     if f1(likely) < f1(by_text):
         log.warning("pictures do not help out of fold: they are used only for products without text")
-        last_resort = (PICTURE,)
-        likely = cross_fitted(scores, last_resort)
-    return fitted(scores, drawn, last_resort), likely, compared
+        base = text
+        likely = cross_fitted(tuple(scores), base)
+    return fitted(tuple(scores), drawn, base), likely, compared

@@ -30,7 +30,7 @@ TRUST, OWN, BIAS = 1.0, 0.1, 0.5
 CAUTION = 2.0  # times the temperature that makes the view's own probabilities likeliest
 SPREAD = 5.0  # brings probabilities to the size of scores, so that the penalty treats both alike
 TERMS = 2  # of each view: score and cautious probability
-STEPS = 200
+STEPS, TOLERANCE = 200, 1e-6  # of the search for the weights: 1e-9 takes three times the steps for the same score
 
 Scores = Mapping[str, Floats]  # view -> rows x classes; a row of NaN where the product lacks the view
 
@@ -79,11 +79,15 @@ class Fusion(NamedTuple):
 
     def predict_proba(self, scores: Scores, where: Floats) -> Floats:
         """Calibrated probabilities, rows x classes; arguments as in `parts`."""
+        likely: Floats = softmax(self.fused(scores, where), axis=1)
+        return likely
+
+    def fused(self, scores: Scores, where: Floats) -> Floats:
+        """Log probabilities but for a constant of each row; arguments as in `parts`."""
         fused = np.tile(self.prior + self.bias, (len(where), 1))
         for part in self.parts(scores, where).values():
             fused += part
-        likely: Floats = softmax(fused, axis=1)
-        return likely
+        return fused
 
 
 def terms(score: Floats, temperature: float) -> tuple[Floats, Floats]:
@@ -97,7 +101,7 @@ def _centred(score: Floats) -> Floats:
     return centred
 
 
-def fit(scores: Scores, where: Floats, index: Ints, classes: Ints, last_resort: Sequence[str] = ()) -> Fusion:
+def fit(scores: Scores, where: Floats, index: Ints, classes: Ints, base: Fusion | None = None) -> Fusion:
     """Learn the trust in each view.
 
     Args:
@@ -105,51 +109,62 @@ def fit(scores: Scores, where: Floats, index: Ints, classes: Ints, last_resort: 
         where: what `context` gives for the rows.
         index: the true class's column of each row.
         classes: the codes, in the order of the columns.
-        last_resort: views that count only for products without text.
+        base: a fusion of some of the views that stays as it is: the others are a last resort, for products
+            without text.
     """
-    views, rows = tuple(scores), len(index)
-    counts = np.bincount(index, minlength=len(classes))
-    prior = np.log((counts + 0.5) / (rows + 0.5 * len(classes)))
+    views = tuple(view for view in scores if base is None or view not in base.views)
+    counts, rows = np.bincount(index, minlength=len(classes)), np.arange(len(index))
+    prior = np.log((counts + 0.5) / (len(index) + 0.5 * len(classes)))
     temperature = np.array([_temperature(scores[view], index) for view in views])
-    parts = [term for view, t in zip(views, temperature, strict=True) for term in terms(scores[view], t)]
+    parts = [
+        term.astype(np.float32)  # half the memory to go through at each step
+        for view, t in zip(views, temperature, strict=True)
+        for term in terms(scores[view], t)
+    ]
+    known = np.tile(prior, (len(index), 1)) if base is None else base.fused(scores, where)
+    start, around = known.astype(np.float32), where.astype(np.float32)
+    free = np.ones(len(CONTEXT)) if base is None else np.array([name == "no_text" for name in CONTEXT])
     shapes = ((len(classes),), (len(parts), len(CONTEXT)), (len(parts), len(classes)))
-    cuts = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
     spread = [np.full(shape, sd) for shape, sd in zip(shapes, (BIAS, TRUST, OWN), strict=True)]
-    for at in range(len(parts)):
-        if views[at // TERMS] in last_resort:
-            spread[1][at, [name != "no_text" for name in CONTEXT]] = 0.0
-            spread[2][at] = 0.0
+    spread[1] *= free
+    if base is not None:
+        spread[0][:], spread[2][:] = 0.0, 0.0
     likely_size = np.concatenate([part.ravel() for part in spread])
-    place = np.arange(rows)
+    cuts = np.cumsum([part.size for part in spread])[:-1]
 
     def unpack(unit: Floats) -> list[Floats]:
         pieces = np.split(unit * likely_size, cuts)
         return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
     def loss(unit: Floats) -> tuple[float, Floats]:
-        bias, trust, own = unpack(unit)
-        fused = np.tile(prior + bias, (rows, 1))
-        for at, part in enumerate(parts):
-            fused += part * ((where @ trust[at])[:, None] + own[at])
+        bias, trust, own = (piece.astype(np.float32) for piece in unpack(unit))
+        fused = start + bias
+        for part, each, classes_own in zip(parts, trust, own, strict=True):
+            fused += part * ((around @ each)[:, None] + classes_own)
         log_likely = log_softmax(fused, axis=1)
-        value = -log_likely[place, index].sum() + 0.5 * np.square(unit).sum()
+        value = -log_likely[rows, index].sum(dtype=np.float64) + 0.5 * np.square(unit).sum()
         pull = np.exp(log_likely)
-        pull[place, index] -= 1.0
-        pulls = [pull * part for part in parts]
+        pull[rows, index] -= 1.0
         pieces = [
-            pull.sum(axis=0),
-            np.array([where.T @ each.sum(axis=1) for each in pulls]),
-            np.array([each.sum(axis=0) for each in pulls]),
+            pull.sum(axis=0, dtype=np.float64),
+            *(around.T @ np.einsum("rk,rk->r", pull, part) for part in parts),
+            *(np.einsum("rk,rk->k", pull, part) for part in parts),
         ]
-        gradient = np.concatenate([piece.ravel() for piece in pieces]) * likely_size + unit
-        return float(value) / rows, gradient / rows
+        gradient = np.concatenate(pieces) * likely_size + unit
+        return float(value) / len(rows), gradient / len(rows)
 
-    start = np.zeros(len(likely_size))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "gtol": 1e-6, "ftol": 1e-9})
+    options = {"maxiter": STEPS, "gtol": 1e-6, "ftol": TOLERANCE}
+    found = minimize(loss, np.zeros(len(likely_size)), jac=True, method="L-BFGS-B", options=options)
     bias, trust, own = unpack(found.x)
-    by_view = (len(views), TERMS)
-    trust, own = trust.reshape(*by_view, len(CONTEXT)), own.reshape(*by_view, len(classes))
-    return Fusion(views, classes, prior, bias, temperature, trust, own)
+    trust, own = trust.reshape(len(views), TERMS, len(CONTEXT)), own.reshape(len(views), TERMS, len(classes))
+    if base is None:
+        return Fusion(views, classes, prior, bias, temperature, trust, own)
+    return base._replace(
+        views=base.views + views,
+        temperature=np.concatenate([base.temperature, temperature]),
+        trust=np.concatenate([base.trust, trust]),
+        own=np.concatenate([base.own, own]),
+    )
 
 
 def _temperature(score: Floats, index: Ints) -> float:

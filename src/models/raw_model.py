@@ -12,7 +12,7 @@ from src.data.pictures import BadPictureError, decode
 from src.errors import UserError
 from src.features.cache import Vector
 from src.features.encoders import NONE, image_encoder, text_encoder
-from src.features.products import embedded_text, product_features
+from src.features.products import embedded_text, raw_features
 from src.models.classifier import MEANING, PICTURE, ProductClassifier, Products
 
 OUTPUTS = {
@@ -43,13 +43,13 @@ class RawModel:
 
     def describe(self, products: pd.DataFrame) -> Products:
         """Raw products as the features stage would describe them."""
-        features = self.classifier.features
-        rows = products.reindex(columns=["designation", "description"]).fillna("")
-        pictures = products["picture"].tolist() if "picture" in products else [None] * len(rows)
+        features, rows = self.classifier.features, len(products)
+        pictures = products["picture"].tolist() if "picture" in products else [None] * rows
         seen = [self._see(picture) for picture in pictures]
-        has_image = pd.Series([usable for usable, _ in seen], index=rows.index).map(str)
-        table = product_features(rows.assign(productid="", imageid="", has_image=has_image), features)
-        texts: list[Vector | None] = [None] * len(rows)
+        named = zip(_texts(products, "designation"), _texts(products, "description"), strict=True)
+        table = raw_features(list(named), [int(usable) for usable, _ in seen], features)
+        table.index = products.index
+        texts: list[Vector | None] = [None] * rows
         if MEANING in self.classifier.linear:
             encoder = text_encoder(features.text_encoder)
             texts = [encoder.encode(text) if text else None for text in embedded_text(table)]
@@ -65,7 +65,7 @@ class RawModel:
             return False, None
         try:
             if PICTURE in self.classifier.linear:
-                return True, image_encoder(self.classifier.features.image_encoder).encode(picture)
+                return True, image_encoder(self.classifier.features.image_encoder, all_cores=True).encode(picture)
             decode(picture, at_least=1)
             return True, None
         except BadPictureError:
@@ -80,6 +80,12 @@ def encoder_identities(features: FeatureParams) -> dict[str, str]:
     if features.image_encoder != NONE:
         identities[PICTURE] = image_encoder(features.image_encoder).identity
     return identities
+
+
+def _texts(products: pd.DataFrame, column: str) -> list[str]:
+    """A column of texts; empty where the column or a value is missing."""
+    values = products[column].tolist() if column in products else [""] * len(products)
+    return ["" if pd.isna(value) else value for value in values]
 
 
 def _stack(vectors: Sequence[Vector | None], classifier: ProductClassifier, view: str) -> Any:

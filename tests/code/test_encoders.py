@@ -192,3 +192,13 @@ def test_pictures_are_cut_to_their_content_and_half_stretched() -> None:
     assert rows[0] == 16
     for size in ((1, 1), (1, 500), (3000, 2)):
         assert prepare(Image.new("RGB", size, "black"), 32).shape == (3, 32, 32)
+
+
+def test_all_cores_give_the_same_bytes() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (300, 200, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    one, all_cores = (image_encoder("efficientnet-lite0", all_cores=each) for each in (False, True))
+    assert one.identity == all_cores.identity
+    assert one.encode(stream.getvalue()).tobytes() == all_cores.encode(stream.getvalue()).tobytes()

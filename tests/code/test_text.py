@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from src.features.text import clean_text
+from src.features.text import _clean_once, clean_text
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,16 @@ def test_cleaning(raw: str, clean: str) -> None:
 def test_case_and_accents_are_parameters() -> None:
     assert clean_text("Été À Nîmes", lowercase=True, strip_accents=False) == "été à nîmes"
     assert clean_text("Été À Nîmes", lowercase=False, strip_accents=True) == "Ete A Nimes"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(max_codepoint=160)), st.booleans(), st.booleans())
+@example("Lot de  2 CHAISES", True, True)
+def test_the_short_way_for_plain_text_cleans_alike(text: str, lowercase: bool, strip_accents: bool) -> None:
+    cleaned = [text]
+    while len(cleaned) < 2 or cleaned[-1] != cleaned[-2]:
+        cleaned.append(_clean_once(cleaned[-1], lowercase, strip_accents))
+    assert clean_text(text, lowercase=lowercase, strip_accents=strip_accents) == cleaned[-1]
 
 
 HTML = st.sampled_from(

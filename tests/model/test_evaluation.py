@@ -46,6 +46,13 @@ def test_folds_depend_on_data_and_seed_alone(repeated: tuple[pd.DataFrame, Ints]
     assert (evaluation.assign_folds(rows, codes, 5, 43) != fold).any()
 
 
+def test_every_fold_has_its_share_of_each_class(repeated: tuple[pd.DataFrame, Ints]) -> None:
+    rows, codes = repeated
+    distinct = ~rows["designation_clean"].duplicated()
+    dealt = pd.crosstab(evaluation.assign_folds(rows, codes, 5, 42)[distinct], codes[distinct])
+    assert (dealt.max() - dealt.min()).max() <= 1
+
+
 def test_rows_without_a_title_are_grouped_by_description_else_alone() -> None:
     keys = evaluation.groups(table(["a", "", "", "", "A"], ["x", "a", "a", "", "y"]))
     assert keys[0] == keys[4]
@@ -146,6 +153,6 @@ def test_a_view_that_is_absent_says_what_is_common() -> None:
     alone = evaluation.alone(scores, truth)
     assert alone[:2].tolist() == [[0.75, 0.25]] * 2
     assert alone[2:].argmax(axis=1).tolist() == [0, 1]
-    both = evaluation.equal_average({"a": scores, "b": np.full((4, 2), np.nan)}, truth)
-    assert both == pytest.approx(alone)
-    assert both.sum(axis=1) == pytest.approx(1)
+    there = {"a": ~np.isnan(scores[:, 0]), "b": np.array([True, False, False, True])}
+    both = evaluation.equal_average({"a": alone, "b": np.full((4, 2), 0.5)}, there)
+    assert both == pytest.approx(np.array([[0.5, 0.5], [0.625, 0.375], alone[2], (alone[3] + 0.5) / 2]))

@@ -97,8 +97,11 @@ def test_a_last_resort_counts_only_without_text() -> None:
     words = view(truth, 1.0, 2)
     words[bare] = np.nan
     scores = {"words": words, "picture": view(truth, 2.0, 3)}
-    fused = fit(scores, context(frame), truth, CLASSES, last_resort=("picture",))
+    text = fit({"words": words}, context(frame), truth, CLASSES)
+    fused = fit(scores, context(frame), truth, CLASSES, base=text)
     parts = fused.parts(scores, context(frame))
+    by_text = text.predict_proba({"words": words}, context(frame))
+    assert (fused.predict_proba(scores, context(frame))[~bare] == by_text[~bare]).all()
     assert not parts["picture"][~bare].any()
     assert parts["picture"][bare].std() > 0.5
     assert right(fused, scores, frame, truth) > 0.6

@@ -37,6 +37,8 @@ def test_counted_rows_and_texts_give_the_same_features() -> None:
     rows = np.arange(len(TABLE))
     vectorizer = NgramVectorizer.fit(blocks, counts, rows)
     assert (vectorizer.transform_counts(counts, rows) != vectorizer.transform(TABLE)).nnz == 0
+    stranger = TABLE.assign(designation_clean="ronde inconnue ronde")
+    assert vectorizer.transform(stranger).indices.tolist()[:1] == [vectorizer.terms[0].index("ronde")]
     lengths = np.sqrt(vectorizer.transform(TABLE).power(2).sum(axis=1)).A1
     assert lengths == pytest.approx([1, 1, 1.25**0.5, 1, 1.25**0.5, 0])
 
