@@ -20,6 +20,10 @@ from src.models.linear import ROWS, Linear, Moments, Numbers, fit_discriminant, 
 log = logging.getLogger(__name__)
 
 LEAST = 20  # rows that must have a view before it is learnt
+# How the picture comes in: its trust learnt with that in the text, beside a fusion of the text that stays as it is,
+# or for products without text alone, which leaves the others as text alone has them.
+TEXT_ALONE, TOGETHER, BESIDE, LAST_RESORT = "left out", "weighed together", "beside", "as a last resort"
+WAYS = (TOGETHER, BESIDE, LAST_RESORT)
 FUSED_ROWS = 10_000  # enough for the few hundred coefficients of the fusion
 
 
@@ -140,24 +144,27 @@ def fuse(
 ) -> tuple[Fusion, Floats, dict[str, Rival]]:
     """The fusion, its cross-fitted probabilities, and those of what it was compared with.
 
-    The picture is used only if that is no worse than text alone on the products that have text.
+    The picture comes in by the first of WAYS that is no worse than text alone on the products that have text.
     """
     drawn = np.random.default_rng(seed).permutation(len(index))[:FUSED_ROWS]
     text = tuple(name for name in scores if name != PICTURE)
 
-    def fitted(views: Sequence[str], rows: Ints, base: Sequence[str] = ()) -> Fusion:
-        def fit_on(names: Sequence[str], beside: Fusion | None = None) -> Fusion:
-            part = {name: scores[name][rows] for name in names}
-            return fusion.fit(part, where[rows], index[rows], classes, beside)
+    def fitted(way: str, rows: Ints) -> Fusion:
+        def fit_on(views: Sequence[str], base: Fusion | None = None, last_resort: bool = False) -> Fusion:
+            part = {view: scores[view][rows] for view in views}
+            return fusion.fit(part, where[rows], index[rows], classes, base, last_resort)
 
-        return fit_on(views, fit_on(base)) if base else fit_on(views)
+        if way == TOGETHER:
+            return fit_on(tuple(scores))
+        by_text = fit_on(text)
+        return by_text if way == TEXT_ALONE else fit_on(tuple(scores), by_text, way == LAST_RESORT)
 
-    def cross_fitted(views: Sequence[str], base: Sequence[str] = ()) -> Floats:
+    def cross_fitted(way: str) -> Floats:
         likely = np.empty((len(index), len(classes)))
         for number in np.unique(fold):
             out = fold == number
-            part = fitted(views, drawn[fold[drawn] != number], base)
-            likely[out] = part.predict_proba({name: scores[name][out] for name in views}, where[out])
+            part = fitted(way, drawn[fold[drawn] != number])
+            likely[out] = part.predict_proba({view: scores[view][out] for view in part.views}, where[out])
         return likely
 
     def f1(likely: Floats) -> float:
@@ -167,7 +174,7 @@ def fuse(
             else 0.0
         )
 
-    by_text = cross_fitted(text)
+    by_text = cross_fitted(TEXT_ALONE)
     there = {name: ~np.isnan(view[:, 0]) for name, view in scores.items()}
     alone = {name: evaluation.alone(view, index) for name, view in scores.items()}
     compared = {name: Rival(alone[name], there[name]) for name in scores}
@@ -176,11 +183,12 @@ def fuse(
         compared["equal average"] = Rival(evaluation.equal_average(alone, there), everything)
     compared["text alone"] = Rival(by_text, everything)
     if PICTURE not in scores:
-        return fitted(text, drawn), by_text, compared
-    base: tuple[str, ...] = ()
-    likely = cross_fitted(tuple(scores))
-    if f1(likely) < f1(by_text):
+        return fitted(TEXT_ALONE, drawn), by_text, compared
+    for way in WAYS:
+        likely = cross_fitted(way)
+        if f1(likely) >= f1(by_text):
+            break
+        log.info("with the pictures %s the score is below text alone out of fold", way)
+    if way == LAST_RESORT:
         log.warning("pictures do not help out of fold: they are used only for products without text")
-        base = text
-        likely = cross_fitted(tuple(scores), base)
-    return fitted(tuple(scores), drawn, base), likely, compared
+    return fitted(way, drawn), likely, compared

@@ -101,7 +101,14 @@ def _centred(score: Floats) -> Floats:
     return centred
 
 
-def fit(scores: Scores, where: Floats, index: Ints, classes: Ints, base: Fusion | None = None) -> Fusion:
+def fit(
+    scores: Scores,
+    where: Floats,
+    index: Ints,
+    classes: Ints,
+    base: Fusion | None = None,
+    last_resort: bool = False,
+) -> Fusion:
     """Learn the trust in each view.
 
     Args:
@@ -109,8 +116,8 @@ def fit(scores: Scores, where: Floats, index: Ints, classes: Ints, base: Fusion 
         where: what `context` gives for the rows.
         index: the true class's column of each row.
         classes: the codes, in the order of the columns.
-        base: a fusion of some of the views that stays as it is: the others are a last resort, for products
-            without text.
+        base: a fusion of some of the views that stays as it is: only the trust in the others is learnt.
+        last_resort: the others count for products without text alone.
     """
     views = tuple(view for view in scores if base is None or view not in base.views)
     counts, rows = np.bincount(index, minlength=len(classes)), np.arange(len(index))
@@ -123,12 +130,14 @@ def fit(scores: Scores, where: Floats, index: Ints, classes: Ints, base: Fusion 
     ]
     known = np.tile(prior, (len(index), 1)) if base is None else base.fused(scores, where)
     start, around = known.astype(np.float32), where.astype(np.float32)
-    free = np.ones(len(CONTEXT)) if base is None else np.array([name == "no_text" for name in CONTEXT])
+    free = np.array([not last_resort or name == "no_text" for name in CONTEXT], dtype=np.float64)
     shapes = ((len(classes),), (len(parts), len(CONTEXT)), (len(parts), len(classes)))
     spread = [np.full(shape, sd) for shape, sd in zip(shapes, (BIAS, TRUST, OWN), strict=True)]
     spread[1] *= free
     if base is not None:
-        spread[0][:], spread[2][:] = 0.0, 0.0
+        spread[0][:] = 0.0
+    if last_resort:
+        spread[2][:] = 0.0
     likely_size = np.concatenate([part.ravel() for part in spread])
     cuts = np.cumsum([part.size for part in spread])[:-1]
 

@@ -98,13 +98,26 @@ def test_a_last_resort_counts_only_without_text() -> None:
     words[bare] = np.nan
     scores = {"words": words, "picture": view(truth, 2.0, 3)}
     text = fit({"words": words}, context(frame), truth, CLASSES)
-    fused = fit(scores, context(frame), truth, CLASSES, base=text)
+    fused = fit(scores, context(frame), truth, CLASSES, base=text, last_resort=True)
     parts = fused.parts(scores, context(frame))
     by_text = text.predict_proba({"words": words}, context(frame))
     assert (fused.predict_proba(scores, context(frame))[~bare] == by_text[~bare]).all()
     assert not parts["picture"][~bare].any()
     assert parts["picture"][bare].std() > 0.5
     assert right(fused, scores, frame, truth) > 0.6
+
+
+def test_a_view_beside_a_fusion_leaves_it_as_it_is() -> None:
+    frame, truth = made()
+    words, picture = view(truth, 1.0, 2), view(truth, 1.0, 3)
+    picture[::2] = np.nan
+    text = fit({"words": words}, context(frame), truth, CLASSES)
+    scores = {"words": words, "picture": picture}
+    fused = fit(scores, context(frame), truth, CLASSES, base=text)
+    likely, by_text = fused.predict_proba(scores, context(frame)), text.predict_proba(scores, context(frame))
+    assert (likely[::2] == by_text[::2]).all()
+    seen = truth[1::2]
+    assert (likely[1::2].argmax(axis=1) == seen).mean() > (by_text[1::2].argmax(axis=1) == seen).mean() + 0.05
 
 
 def test_it_is_written_as_arrays_and_read_back() -> None:
