@@ -90,6 +90,13 @@ class PredictParams(_Section):
     target_precision: Share
 
 
+class PromoteParams(_Section):
+    min_gain: Annotated[float, Field(ge=-1, le=1)]
+    max_class_drop: Share
+    max_latency_ms: Positive
+    max_size_mb: Positive
+
+
 class Params(_Section):
     """params.yaml as typed values; the comments there say what each one does."""
 
@@ -98,6 +105,7 @@ class Params(_Section):
     features: FeatureParams
     train: TrainParams
     predict: PredictParams
+    promote: PromoteParams
 
     def flat(self) -> dict[str, object]:
         """Leaves by dotted name, the way DVC and MLflow show them."""

@@ -2,21 +2,24 @@
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src import tracking
 from src.cli import run
 from src.config import MODELS, PROCESSED, REPORTS, ROOT
 from src.errors import UserError
+from src.tracking import lineage, lock, record, server
+
+log = logging.getLogger(__name__)
 
 UI = ".venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db    (or: make ui)"
 
 
 def table(
-    quality: dict[str, Any], metrics: dict[str, Any], decisions: dict[str, Any], predictions: Path, ui: str
+    quality: dict[str, Any], metrics: dict[str, Any], decisions: dict[str, Any], model: str, predictions: Path, ui: str
 ) -> str:
     """The closing table from data_quality.json, metrics.json and decisions.json."""
     train, test = quality["train"], quality["test"]
@@ -31,6 +34,7 @@ def table(
         "": "out of fold, 95 % interval" + (", on SYNTHETIC data" if metrics["synthetic"] else ""),
         "Decided": f"{decisions['decided']:,} of {decisions['rows']:,} test products without review, "
         f"for a precision of {decisions['target_precision']:.0%}",
+        "Model": f"version {model}    (python -m src.tracking trace {model})",
         "Predictions": str(predictions),
         "Runs": ui,
     }
@@ -42,10 +46,14 @@ def summarise(_: argparse.Namespace) -> str:
     files = (REPORTS / "data_quality.json", MODELS / "metrics.json", REPORTS / "decisions.json")
     quality, metrics, decisions = (_read(path) for path in files)
     # A training that DVC was forced to repeat gives the same model, so no later stage ran after it.
-    tracking.attach_lock_if_reachable(MODELS)
-    ui = UI if tracking.uri() == tracking.EMBEDDED else tracking.shown_uri()
+    lock.attach_lock_if_reachable(MODELS)
+    waiting = len(record.unsent(MODELS))
+    if waiting:
+        log.warning("%d run(s) still to be sent to %s: `python -m src.tracking sync`", waiting, server.shown_uri())
+    ui = UI if server.uri() == server.EMBEDDED else server.shown_uri()
+    model = lineage.model_version(MODELS)
     predictions = (PROCESSED / "predictions.csv").relative_to(ROOT)
-    sys.stdout.write(f"\n{table(quality, metrics, decisions, predictions, ui)}\n\n")
+    sys.stdout.write(f"\n{table(quality, metrics, decisions, model, predictions, ui)}\n\n")
     sys.stdout.flush()
     return ""
 

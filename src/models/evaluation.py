@@ -107,6 +107,41 @@ def _scores_of_confusion(confusion: Ints) -> Floats:
     return np.array([weighted, f1[there].mean(), right.sum() / support.sum(), *f1])
 
 
+class Paired(NamedTuple):
+    """What one model gains over another on the same rows."""
+
+    gain: float  # in weighted F1
+    interval: tuple[float, float]  # of the gain, 95 %
+    f1_gain: dict[int, float]  # of each true code
+
+
+def paired(true: Ints, challenger: Ints, champion: Ints, resamples: int, seed: int) -> Paired:
+    """Paired bootstrap: both models are judged on the same draw of rows, so what is hard for both cancels out."""
+    codes, encoded = np.unique(np.concatenate([true, challenger, champion]), return_inverse=True)
+    size, rows = len(codes), len(true)
+    # Rows alike in all three fall into one cell: a draw with replacement is a multinomial over the cells.
+    cells, counts = np.unique(encoded.reshape(3, rows), axis=1, return_counts=True)
+
+    def f1_of(drawn: Ints, predicted: Ints) -> Floats:
+        confusion = np.bincount(cells[0] * size + predicted, weights=drawn, minlength=size * size)
+        return _scores_of_confusion(confusion.reshape(size, size))
+
+    def gain_of(drawn: Ints) -> Floats:
+        gain: Floats = f1_of(drawn, cells[1]) - f1_of(drawn, cells[2])
+        return gain
+
+    draws = np.random.default_rng(seed).multinomial(rows, counts / rows, resamples)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile([gain_of(drawn)[0] for drawn in draws], [tail, 1 - tail]).tolist()
+    gain = gain_of(counts)
+    known = np.isin(codes, true)
+    return Paired(
+        float(gain[0]),
+        (low, high),
+        {int(code): float(gain[3 + at]) for at, code in enumerate(codes) if known[at]},
+    )
+
+
 def per_class(true: Ints, predicted: Ints) -> pd.DataFrame:
     """prdtypecode, precision, recall, f1, support of every true code, in order."""
     labels = np.unique(true)

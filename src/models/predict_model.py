@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src import tracking
 from src.cli import run_stage
 from src.config import MODELS, PROCESSED, REPORTS, Params
 from src.data.catalog import read_table, write_table
@@ -12,6 +11,7 @@ from src.errors import UserError
 from src.features.embeddings import read_embeddings
 from src.files import dump_json, writing
 from src.models.classifier import ProductClassifier, Products
+from src.tracking import lineage, lock
 
 NUMBERS = ("designation_len", "description_len", "has_description", "has_image")
 PARTS = ("texts", "images")
@@ -25,9 +25,10 @@ def predict(params: Params, processed: Path, models: Path, reports: Path) -> str
     if classifier.features != params.features:
         raise UserError(f"{models}: trained on features made otherwise than params.yaml says now; run `dvc repro`")
     table = classifier.predict(products)
+    version = lineage.model_version(models)
     review = int(table["needs_review"].sum())
     with writing(processed / "predictions.csv", reports / "decisions.json") as (predictions, decisions):
-        write_table(rows[["productid", "imageid"]].join(table), predictions)
+        write_table(rows[["productid", "imageid"]].join(table).assign(model_version=version), predictions)
         dump_json(
             {
                 "rows": len(rows),
@@ -38,7 +39,7 @@ def predict(params: Params, processed: Path, models: Path, reports: Path) -> str
             },
             decisions,
         )
-    tracking.attach_lock_if_reachable(models)
+    lock.attach_lock_if_reachable(models)
     return f"{len(rows):,} products predicted, {len(rows) - review:,} decided automatically and {review:,} to review"
 
 

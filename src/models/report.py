@@ -15,6 +15,7 @@ from src.models import evaluation, plots
 from src.models.evaluation import Ints
 from src.models.fitting import Fit, Rival
 
+OUT_OF_FOLD = "out_of_fold.csv"  # each train product's code by a model that never saw its title
 FEW_CHARACTERS = 20  # a title below it, with no description, is next to no text
 
 
@@ -83,8 +84,11 @@ def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
-def write_reports(fitted: Fit, metrics: dict[str, Any], issues: pd.DataFrame, card: str, reports: Path) -> list[Path]:
-    """Write each result as the table that DVC plots and as a picture, doubted labels, the card; return the files."""
+def write_reports(
+    fitted: Fit, table: pd.DataFrame, metrics: dict[str, Any], issues: pd.DataFrame, card: str, reports: Path
+) -> list[Path]:
+    """Write each result as the table that DVC plots and as a picture, what was predicted out of fold, doubted
+    labels, the card; return the files."""
     classes = fitted.classifier.classes
     true, predicted = classes[fitted.true_index], classes[fitted.likely.argmax(axis=1)]
     confidence, right = fitted.likely.max(axis=1), true == predicted
@@ -101,13 +105,15 @@ def write_reports(fitted: Fit, metrics: dict[str, Any], issues: pd.DataFrame, ca
         "coverage": (coverage, plots.coverage_figure(coverage, metrics["decided"], f"Decided automatically, {kind}")),
     }
     files = [reports / f"{name}{ending}" for name in results for ending in (".csv", ".png")]
-    files += [reports / "label_issues.csv", reports / "model_card.md"]
+    files += [reports / name for name in (OUT_OF_FOLD, "label_issues.csv", "model_card.md")]
+    judged = table[["productid", "imageid", "prdtypecode"]].assign(predicted=predicted, confidence=confidence.round(6))
     with writing(*files) as parts:
         for (frame, figure), table_part, picture_part in zip(
-            results.values(), parts[:-2:2], parts[1:-2:2], strict=True
+            results.values(), parts[:-3:2], parts[1:-3:2], strict=True
         ):
             write_table(frame, table_part)
             plots.save(figure, picture_part)
+        write_table(judged, parts[-3])
         write_table(issues, parts[-2])
         parts[-1].write_text(card, encoding="utf-8", newline="\n")
     return files

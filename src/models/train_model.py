@@ -1,14 +1,12 @@
 """Stage train: the classifier, judged out of fold, recorded in MLflow."""
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from src import tracking
 from src.cli import run_stage
 from src.config import MODELS, PROCESSED, REPORTS, Params
 from src.data.catalog import is_synthetic, read_table
@@ -20,6 +18,7 @@ from src.models.label_issues import label_issues
 from src.models.model_card import model_card
 from src.models.raw_model import OUTPUTS, encoder_identities
 from src.models.report import flat, measure, write_reports
+from src.tracking import lineage, record, server
 
 NUMBERS = ("designation_len", "description_len", "has_description", "has_image", "prdtypecode")
 EXAMPLE = pd.DataFrame(
@@ -29,25 +28,24 @@ EXAMPLE = pd.DataFrame(
 
 def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
     """Fit the classifier and record its out-of-fold scores, model and reports as one MLflow run."""
-    tracking.check_server()
+    server.check_server()
     sources = [processed / f"train_{part}" for part in ("features.csv", "texts.npy", "images.npy")]
     table = read_table(sources[0], integers=NUMBERS)
     products = Products(table, *(read_embeddings(source, len(table)) for source in sources[1:]))
     synthetic = is_synthetic(table)
-    with tracking.training_run(params.flat(), sources, {"synthetic": str(synthetic).lower()}) as run:
+    tags = {"synthetic": str(synthetic).lower()}
+    with record.training_run(params.flat(), sources, tags, models) as training:
         fitted = fit(products, params, encoder_identities(params.features))
         issues = label_issues(table, fitted.classifier.classes, fitted.true_index, fitted.likely)
         metrics = measure(fitted, table, params) | {"synthetic": synthetic, "label_issues": len(issues)}
         fitted.classifier.save(models)
         with writing(models / "metrics.json") as (part,):
             dump_json(metrics, part)
-        card = model_card(metrics, params, fitted.classifier.settings, tracking.data_digests(sources))
+        card = model_card(metrics, params, fitted.classifier.settings, lineage.data_digests(sources))
         written = [models / "metrics.json", models / VECTORIZER]
-        written += write_reports(fitted, metrics, issues, card, reports)
-        with tempfile.TemporaryDirectory() as folder:
-            fitted.classifier.save(Path(folder))
-            tracking.log_training(flat(metrics), Path(folder), EXAMPLE, OUTPUTS, written)
-    return _closing(metrics, run)
+        written += write_reports(fitted, table, metrics, issues, card, reports)
+        training.finish(flat(metrics), EXAMPLE, OUTPUTS, written)
+    return _closing(metrics, training.run_id)
 
 
 def _closing(metrics: dict[str, Any], run: str) -> str:
