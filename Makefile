@@ -3,13 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
+COMPOSE ?= docker compose
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench lint format lock sample ui clean
+.PHONY: help setup run test test-docker doctor remote add-data promote server backup restore bench lint format lock sample ui clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(DONE) ## make .venv and install the locked requirements
 
@@ -32,13 +33,40 @@ test: lint ## ruff, mypy and every test, with coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+test-docker: $(DONE) ## build the images, bring the compose file up, train against it (needs Docker)
+	TEST_DOCKER=1 $(BIN)/python -m pytest -v tests/docker
+
+doctor: $(DONE) ## check Python, lock, .env, tracking server, DVC remote and data; changes nothing
+	@$(BIN)/python -m src.doctor
+
+remote: $(DONE) ## name the DVC remote: make remote URL=https://dagshub.com/USER/REPO (or s3://..., or a folder)
+	@$(BIN)/python -m src.remote $(URL) $(if $(ENDPOINT),--endpoint $(ENDPOINT))
+
+add-data: $(DONE) ## put the files of data/raw under DVC, the pictures as one directory
+	@$(BIN)/dvc add data/raw/X_train.csv data/raw/Y_train.csv data/raw/X_test.csv data/raw/images
+	@echo "next: git add data/raw && git commit, then dvc push"
+
+promote: $(DONE) ## make the challenger champion, if the rules of params.yaml allow it
+	@$(BIN)/python src/models/promote.py $(ARGS)
+
+server: ## bring up MLflow with PostgreSQL, http://127.0.0.1:5000 (needs Docker and .env)
+	$(COMPOSE) -f docker-compose.mlflow.yml up -d --build
+
+backup: ## back up the MLflow server's database and artifacts: make backup [TO=folder]
+	@COMPOSE="$(COMPOSE)" deploy/backup.sh $(TO)
+
+restore: ## put a backup back: make restore FROM=backups/...
+	@COMPOSE="$(COMPOSE)" deploy/restore.sh $(FROM)
+
 bench: $(DONE) ## costs at the real size, on a synthetic catalogue outside the project (an hour or more)
 	$(BIN)/python -m bench.stages
 
-lint: $(DONE) ## ruff and mypy
+lint: $(DONE) ## ruff, mypy, hadolint and the compose file's schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile.mlflow
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml
 
 format: $(DONE) ## let ruff mend style and order
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,5 @@
 """Catalogues to test on: a sample drawn once, and a small one written by hand to be broken."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.data.sample import write_catalogue
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers import ROOT, copy_project, run_in
 
 X_TRAIN = """\
 ,designation,description,productid,imageid
@@ -66,25 +64,14 @@ def run_script() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 def clone(tmp_path: Path) -> Callable[[str], Path]:
     """Copies of the project as Git sees it, changes not committed included, each a repository of its own."""
 
-    def make(name: str) -> Path:
-        folder = tmp_path / name
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        for file in filter(None, listed.split("\0")):
-            if (ROOT / file).is_file():
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / file, folder / file)
-        git(folder, "init", "--quiet", "--initial-branch=main")
-        git(folder, "add", "--all")
-        git(folder, "commit", "--quiet", "--message", "as tested")
-        return folder
-
-    return make
+    return lambda name: copy_project(tmp_path / name)
 
 
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with a sample catalogue, quick parameters, and features made by DVC. Copy it, do not use it."""
+    folder = tmp_path_factory.mktemp("workshop") / "project"
+    copy_project(folder, quick=True)
+    write_catalogue(300, 60, 7, folder / "data" / "raw")
+    run_in(folder, "dvc", "repro", "features")
+    return folder

@@ -199,6 +199,8 @@ def write_catalogue(rows: int, test_rows: int, seed: int, out: Path) -> None:
 def check_free(out: Path) -> None:
     """Raise UserError if writing to `out` would touch or shadow somebody's data."""
     for name, published in CHALLENGE_NAMES.items():
+        if (out / f"{name}.dvc").exists():
+            raise UserError(f"{out / name} is under DVC but not here: `dvc pull` (or `dvc checkout`) brings it")
         if (out / name).exists():
             raise UserError(f"{out / name} is already there; choose another --out or move it away")
         if (out / published).exists():

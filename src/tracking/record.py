@@ -151,8 +151,11 @@ def _input(path: str, md5: str) -> DatasetInput:
     return DatasetInput(dataset._to_mlflow_entity(), tags)
 
 
-def send(place: Path) -> str:
+def send(place: Path, late: bool = False) -> str:
     """Send one record, or what is missing of it, then forget it. Returns the run's id.
+
+    Args:
+        late: later trainings may have been sent before it.
 
     Raises:
         OSError, MlflowException: the server failed; the record stays.
@@ -164,7 +167,7 @@ def send(place: Path) -> str:
     asked.log_batch(run_id, metrics=metrics, tags=[RunTag(*tag) for tag in record["tags"].items()])
     asked.log_artifacts(run_id, str(place / FILES))
     model = _model_of(asked, run_id) or _log_model(run_id, place / MODEL, record)
-    registry.register(asked, run_id, model, record["tags"][MODEL_TAG], record["started"])
+    registry.register(asked, run_id, model, record["tags"][MODEL_TAG], record["started"], late)
     asked.set_terminated(run_id, "FINISHED", record["ended"])
     shutil.rmtree(place)
     return run_id
@@ -226,7 +229,7 @@ def sync(models: Path) -> list[str]:
         if digest(place / MODEL / "manifest.json") != json.loads((place / RECORD).read_text())["tags"][MODEL_TAG]:
             raise UserError(f"{place}: its model was changed since; delete this folder to give the run up")
         with server.answering():
-            sent.append(send(place))
+            sent.append(send(place, late=True))
     return sent
 
 

@@ -25,8 +25,13 @@ STARTED = "started"  # tag: when its training began, so that a record sent late 
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # how MLflow says that there is none
 
 
-def register(asked: mlflow.MlflowClient, run_id: str, model: Any, digest: str, started: int) -> str:
-    """Make a run's model a version, once, and the challenger if no later training is. Returns the version."""
+def register(asked: mlflow.MlflowClient, run_id: str, model: Any, digest: str, started: int, late: bool) -> str:
+    """Make a run's model a version, once, and the challenger. Returns the version.
+
+    Args:
+        started: when the training began, in ms by the clock of its machine. Clocks differ, so it decides only
+            where the model comes late: a later training stays the challenger.
+    """
     if not asked.search_registered_models(f"name = '{NAME}'"):
         try:
             asked.create_registered_model(NAME)
@@ -41,7 +46,7 @@ def register(asked: mlflow.MlflowClient, run_id: str, model: Any, digest: str, s
         source = f"models:/{model.model_id}"
         found = asked.create_model_version(NAME, source, run_id, tags, model_id=model.model_id)
     now = by_alias(asked, CHALLENGER)
-    if now is None or int(now.tags.get(STARTED, 0)) <= started:
+    if not late or now is None or int(now.tags.get(STARTED, 0)) <= started:
         asked.set_registered_model_alias(NAME, CHALLENGER, found.version)
     return str(found.version)
 

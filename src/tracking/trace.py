@@ -28,6 +28,7 @@ def find(asked: mlflow.MlflowClient, what: str) -> Run:
     Raises:
         UserError: nothing is known by this name.
     """
+    what = what.strip("\"' ")  # as copied from a CSV file
     if re.fullmatch(r"[0-9a-f]{32}", what):
         try:
             return asked.get_run(what)

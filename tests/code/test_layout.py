@@ -18,7 +18,10 @@ SCRIPTS = {
 FLOORS = ["src/errors", "src/config", "src/files", "src/cli", "src/tracking", "src/data", "src/features", "src/models"]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # Shared plumbing: flags, paths, logs and MLflow do not change what a stage writes.
-PLUMBING = {"src/cli.py", "src/config.py", "src/errors.py", "src/tracking.py"}
+PLUMBING = {"src/cli.py", "src/config.py", "src/errors.py"} | {
+    file for file in SOURCES if file.startswith("src/tracking/")
+}
+ROOFS = {"src/__init__.py", "src/summary.py", "src/doctor.py", "src/remote.py"}
 
 
 def imports(file: str) -> set[str]:
@@ -47,18 +50,19 @@ def floor(file: str) -> int:
 
 def test_a_room_imports_only_rooms_above_it() -> None:
     for file in SOURCES:
-        if file not in ("src/__init__.py", "src/summary.py"):
+        if file not in ROOFS:
             below = {other for other in imports(file) if floor(other) > floor(file)}
             assert not below, f"{file} imports {below}"
 
 
 def test_nothing_imports_a_script() -> None:
-    assert not {(file, other) for file in SOURCES for other in imports(file) & SCRIPTS}
+    assert not {(file, other) for file in SOURCES for other in imports(file) & (SCRIPTS | ROOFS - {"src/__init__.py"})}
 
 
 def test_mlflow_has_one_door() -> None:
     doors = [file for file, text in SOURCES.items() if re.search(r"^\s*(import|from) mlflow", text, re.MULTILINE)]
-    assert doors == ["src/tracking.py"]
+    assert doors
+    assert all(door.startswith("src/tracking/") for door in doors)
 
 
 def test_each_stage_depends_on_every_module_that_can_change_its_result() -> None:

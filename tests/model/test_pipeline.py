@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,22 +15,12 @@ import pytest
 import yaml
 
 from src.files import digest
+from tests.helpers import ROOT, copy_project, environment, git
+from tests.helpers import run_in as run
 
 Clone = Callable[[str], Path]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 TRAINED_ON = ("train_features.csv", "train_texts.npy", "train_images.npy")
-
-
-def run(folder: Path, *command: str, code: int = 0) -> str:
-    """Run a command in a clone, with the clone's own `src`, this Python, and no server or key."""
-    own = ("MLFLOW_", "DVC_", "AWS_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    environment |= {
-        "PYTHONPATH": str(folder),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def with_sample(folder: Path, sample: Path) -> Path:
@@ -110,6 +101,107 @@ def test_from_raw_files_to_predictions_and_back(clone: Clone, sample: Path) -> N
     assert decisions["target_precision"] == 0.7
     assert reviewed["needs_review"].tolist() == (reviewed["confidence"] < decisions["threshold"]).tolist()
     assert decisions["decided"] == (~reviewed["needs_review"]).sum() > 20
+
+
+# Kills its whole process group, DVC included, when the script named by KILL is about to put its second file in place.
+KILLER = """
+import os, pathlib, signal, sys
+renamed = []
+right = pathlib.Path.replace
+def replace(self, target):
+    if sys.argv[0].endswith(os.environ.get("KILL", "nothing")) and self.name.endswith(".partial"):
+        renamed.append(self)
+        if len(renamed) == 2:
+            os.killpg(0, signal.SIGKILL)
+    return right(self, target)
+pathlib.Path.replace = replace
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "project"
+    shutil.copytree(workshop, folder, symlinks=True)
+    run(folder, "dvc", "repro")
+    return folder
+
+
+@pytest.mark.parametrize("stage", ["ingest", "features", "train", "predict"])
+def test_a_stage_killed_goes_on_to_the_same_bytes(stage: str, undisturbed: Path, tmp_path: Path) -> None:
+    folder = copy_project(tmp_path / "killed", quick=True)
+    shutil.copytree(undisturbed / "data" / "raw", folder / "data" / "raw")
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(KILLER)
+    script = PIPELINE[stage]["cmd"].removeprefix("python ")
+    env = environment(folder, KILL=script, PYTHONPATH=f"{tmp_path / 'hook'}{os.pathsep}{folder}")
+    killed = subprocess.run(["dvc", "repro"], cwd=folder, env=env, start_new_session=True, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert PIPELINE[stage]["cmd"].encode() in killed.stdout
+    assert not (folder / "data" / "processed" / "predictions.csv").exists() or stage == "predict"
+    run(folder, "dvc", "repro")
+    assert (folder / "dvc.lock").read_bytes() == (undisturbed / "dvc.lock").read_bytes()
+    for file in ("data/processed/predictions.csv", "models/manifest.json", "reports/model_card.md"):
+        assert (folder / file).read_bytes() == (undisturbed / file).read_bytes()
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_an_experiment_has_one_name_in_dvc_and_mlflow(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(undisturbed, folder, symlinks=True)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "ran")
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    before = {found.info.run_id for found in runs_of(folder)}
+    run(folder, "dvc", "exp", "run", "--name", "softer-margin", "--set-param", "train.svm_c=0.2")
+    (new,) = (found for found in runs_of(folder) if found.info.run_id not in before)
+    assert new.info.run_name == "softer-margin"
+    assert new.data.params["train.svm_c"] == "0.2"
+    assert "softer-margin" in run(folder, "dvc", "exp", "list", "--all-commits")
+
+
+def test_a_prediction_leads_back_to_its_very_state(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(undisturbed, folder, symlinks=True)
+    shutil.rmtree(folder / ".git")
+    shutil.copytree(undisturbed / ".git", folder / ".git")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "the first state's results")
+    first = (folder / "data" / "processed" / "predictions.csv").read_bytes()
+    version = pd.read_csv(folder / "data" / "processed" / "predictions.csv", dtype=str)["model_version"][0]
+
+    # The project goes on: other parameters, other data, another model.
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("svm_c: 0.4", "svm_c: 0.1"))
+    labels = folder / "data" / "raw" / "Y_train.csv"
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:250]))
+    rows = folder / "data" / "raw" / "X_train.csv"
+    table = pd.read_csv(rows, dtype=str, keep_default_na=False)
+    table.iloc[:249].to_csv(rows, index=False, header=["", *table.columns[1:]])
+    git(folder, "commit", "--quiet", "--all", "--message", "another state")
+    run(folder, "dvc", "repro")
+    git(folder, "commit", "--quiet", "--all", "--message", "its results")
+    assert (folder / "data" / "processed" / "predictions.csv").read_bytes() != first
+
+    traced = run(folder, sys.executable, "-m", "src.tracking", "trace", version)
+    assert f"model   {version}  rakuten-classifier version" in traced
+    assert "dirty   no" in traced
+    assert "train.svm_c " in traced
+    lock = yaml.safe_load((undisturbed / "dvc.lock").read_text())["stages"]
+    for entry in (*lock["ingest"]["deps"][:2], lock["features"]["outs"][-1]):
+        if "train" in entry["path"]:
+            assert f"{entry['path']}" in traced
+            assert entry["md5"] in traced
+
+    # The lines that it prints are true.
+    commands = [
+        line.partition("#")[0].split() for line in traced.partition("back to this very state\n")[2].splitlines()
+    ]
+    assert [command[:2] for command in commands] == [
+        ["git", "checkout"], ["python", "-m"], ["dvc", "checkout"], ["dvc", "repro"],
+    ]  # fmt: skip
+    for command in commands:
+        run(folder, *command)
+    assert (folder / "data" / "processed" / "predictions.csv").read_bytes() == first
 
 
 def test_bad_input_stops_the_pipeline_with_its_line(clone: Clone, sample: Path) -> None:

@@ -2,12 +2,9 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,48 +12,20 @@ from urllib.parse import urlsplit
 import mlflow
 import pytest
 
-from src import tracking
 from src.errors import UserError
+from src.tracking import lineage, lock, record, server
+from tests.stack.servers import MLflow, free_port
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts"),
-    ]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
-
-
-def test_a_server_that_answers_is_accepted(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    for _ in range(90):
-        try:
-            tracking.check_server()
-            break
-        except UserError:
-            time.sleep(1)
-    tracking.check_server()
+def test_a_server_that_answers_is_accepted(tracking_server: MLflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.url)
+    server.check_server()
 
 
 def test_the_embedded_store_needs_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.uri().startswith("sqlite:///")
-    tracking.check_server()
+    assert server.uri().startswith("sqlite:///")
+    server.check_server()
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
@@ -65,7 +34,7 @@ def test_a_server_that_is_away_is_named_with_both_ways_out(scheme: str, monkeypa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     started = time.monotonic()
     with pytest.raises(UserError, match="does not answer .*start it, or unset MLFLOW_TRACKING_URI") as caught:
-        tracking.check_server()
+        server.check_server()
     assert time.monotonic() - started < 5
     assert "secret" not in str(caught.value)
 
@@ -77,7 +46,7 @@ def test_a_server_that_hangs_is_given_up_after_five_seconds(monkeypatch: pytest.
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         started = time.monotonic()
         with pytest.raises(UserError, match="does not answer"):
-            tracking.check_server()
+            server.check_server()
         assert 4 < time.monotonic() - started < 8
 
 
@@ -101,40 +70,43 @@ def test_a_refusal_says_what_to_set(code: int, hint: str, monkeypatch: pytest.Mo
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
         with pytest.raises(UserError, match=f"refuses \\({code} .*{hint}"):
-            tracking.check_server()
+            server.check_server()
     assert asked == [("/api/2.0/mlflow/experiments/search?max_results=1", "Basic dXNlcjpzZWNyZXQ=")]
 
 
 def test_a_token_goes_before_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
-    assert tracking._credentials(urlsplit("http://a")) == {"Authorization": "Bearer token"}
+    assert server.credentials(urlsplit("http://a")) == {"Authorization": "Bearer token"}
 
 
 def test_credentials_in_the_address_are_used_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TOKEN", "USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
-    sent = tracking._credentials(urlsplit("http://user:se%40cret@a"))
+    sent = server.credentials(urlsplit("http://user:se%40cret@a"))
     assert sent == {"Authorization": "Basic " + b64encode(b"user:se@cret").decode()}
-    assert tracking._credentials(urlsplit("http://a")) == {}
+    assert server.credentials(urlsplit("http://a")) == {}
     for address, shown in (
         ("http://user:secret@a:1/x", "http://a:1/x"),
         ("postgresql://user:secret@a/b", "postgresql://a/b"),
         ("sqlite:////tmp/x.db", "sqlite:////tmp/x.db"),
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        assert tracking.shown_uri() == shown
+        assert server.shown_uri() == shown
     assert os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
 
 
-def test_a_failed_training_is_a_failed_run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    test_a_server_that_answers_is_accepted(server, monkeypatch)
+def test_a_failed_training_is_a_failed_run(
+    tracking_server: MLflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_server.url)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "failing")
     data = tmp_path / "train_features.csv"
     data.write_text("a\n")
-    with pytest.raises(RuntimeError), tracking.training_run({"seed": 1}, [data], {"synthetic": "true"}) as run_id:
+    tags = {"synthetic": "true"}
+    with pytest.raises(RuntimeError), record.training_run({"seed": 1}, [data], tags, tmp_path) as training:
         raise RuntimeError
-    run = mlflow.get_run(run_id)
+    run = mlflow.get_run(training.run_id)
     assert run.info.status == "FAILED"
     assert run.data.params == {"seed": "1"}
     assert run.data.tags["synthetic"] == "true"
@@ -146,16 +118,16 @@ def test_what_dvc_lock_does_not_record_is_not_attached(
 ) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"other")
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  train:\n    outs:\n    - {path: m, md5: abc}\n")
-    for lock in (tmp_path / "dvc.lock", tmp_path / "none"):
-        monkeypatch.setattr(tracking, "DVC_LOCK", lock)
+    for file in (tmp_path / "dvc.lock", tmp_path / "none"):
+        monkeypatch.setattr(lineage, "DVC_LOCK", file)
         with caplog.at_level("INFO"):
-            tracking.attach_lock_if_reachable(tmp_path)
+            lock.attach_lock_if_reachable(tmp_path)
         assert "dvc.lock does not record this model" in caplog.text
         caplog.clear()
 
 
 def test_no_git_no_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "ROOT", tmp_path)
-    assert tracking.git_tags() == {}
+    monkeypatch.setattr(lineage, "ROOT", tmp_path)
+    assert lineage.git_tags() == {}
     monkeypatch.setenv("PATH", "")
-    assert tracking.git_tags() == {}
+    assert lineage.git_tags() == {}

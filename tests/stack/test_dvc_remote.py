@@ -1,0 +1,133 @@
+"""`dvc push` and `dvc pull` against a real S3 in DagsHub's shape: `s3://dvc`, an endpoint, a token as keys."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import environment, git, run_in
+from tests.stack.servers import KEY, S3, SECRET
+
+DOCTOR = (sys.executable, "-m", "src.doctor")
+
+
+@pytest.fixture
+def remote(s3: S3) -> Iterator[S3]:
+    """An empty bucket `dvc`."""
+    s3.client.create_bucket(Bucket="dvc")
+    yield s3
+    for key in s3.keys("dvc"):
+        s3.client.delete_object(Bucket="dvc", Key=key)
+    s3.client.delete_bucket(Bucket="dvc")
+
+
+@pytest.fixture
+def pushed(project: Path, remote: S3) -> Path:
+    """A project that ran whole, with data under DVC, committed and pushed."""
+    run_in(project, "dvc", "repro")
+    raw = ("X_train.csv", "Y_train.csv", "X_test.csv", "images")
+    assert f"dvc add {' '.join(f'data/raw/{name}' for name in raw)}" in run_in(project, "make", "--dry-run", "add-data")
+    run_in(project, "dvc", "add", *(f"data/raw/{name}" for name in raw))
+    name_remote(project, remote)
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "data, models and their remote")
+    run_in(project, "dvc", "push")
+    return project
+
+
+def name_remote(project: Path, remote: S3, key: str = KEY, secret: str = SECRET) -> None:
+    keys = {"S3_ACCESS_KEY_ID": key, "S3_SECRET_ACCESS_KEY": secret}
+    run_in(project, sys.executable, "-m", "src.remote", "s3://dvc", "--endpoint", remote.url, **keys)
+
+
+def clone(project: Path, folder: Path) -> Path:
+    subprocess.run(["git", "clone", "--quiet", str(project), str(folder)], check=True)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What DVC brings into a project, byte for byte."""
+    places = ("data/raw", "data/interim", "data/processed", "models", "reports")
+    files = (file for place in places for file in (folder / place).rglob("*") if file.is_file())
+    left_out = (".gitignore", "run.json")
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.name not in left_out}
+
+
+def test_a_second_clone_pulls_everything_and_reproduces_nothing(pushed: Path, remote: S3, tmp_path: Path) -> None:
+    # No output of a stage and no raw file is in Git, nor any key; the pictures are one directory for DVC.
+    tracked = git(pushed, "ls-files", "data", "models", "reports").splitlines()
+    assert {file for file in tracked if not file.endswith((".dvc", ".gitignore", "README.md"))} == {
+        "models/metrics.json", "reports/data_quality.json", "reports/decisions.json",
+    }  # fmt: skip
+    assert "data/raw/images.dvc" in tracked
+    assert all(SECRET not in (pushed / file).read_text() for file in git(pushed, "ls-files", ".dvc").splitlines())
+    assert SECRET in (pushed / ".dvc" / "config.local").read_text()
+    assert git(pushed, "status", "--porcelain") == ""
+
+    second = clone(pushed, tmp_path / "second")
+    assert "under DVC but not here: `dvc pull`" in run_in(second, *DOCTOR, code=1)
+    assert "`dvc pull`" in run_in(second, sys.executable, "-m", "src.data.sample", "--if-absent", code=1)
+    name_remote(second, remote)
+    run_in(second, "dvc", "pull")
+    assert contents(second) == contents(pushed)
+    said = run_in(second, "dvc", "repro")
+    assert "Data and pipelines are up to date" in said
+    assert "Running stage" not in said
+    doctor = run_in(second, *DOCTOR)
+    assert "ok    DVC remote   dvc answers" in doctor
+    assert git(second, "status", "--porcelain") == ""
+
+
+def test_a_wrong_token_is_said_and_nothing_is_lost(pushed: Path, remote: S3, tmp_path: Path) -> None:
+    second = clone(pushed, tmp_path / "second")
+    name_remote(second, remote, "wrong", "token")
+    assert "ERROR" in run_in(second, "dvc", "pull", code=255)
+    doctor = run_in(second, *DOCTOR, code=1)
+    assert "BAD   DVC remote" in doctor
+    assert "check .dvc/config, and the keys" in doctor
+    assert "Traceback" not in doctor
+    name_remote(second, remote)
+    run_in(second, "dvc", "pull")
+    assert contents(second) == contents(pushed)
+
+
+def test_a_corrupted_object_is_not_taken(pushed: Path, remote: S3, tmp_path: Path) -> None:
+    model = pushed / "models" / "model.safetensors"
+    stored = next(key for key in remote.keys("dvc") if size_of(remote, key) == model.stat().st_size)
+    whole = remote.client.get_object(Bucket="dvc", Key=stored)["Body"].read()
+    remote.client.put_object(Bucket="dvc", Key=stored, Body=whole[:-1] + bytes([whole[-1] ^ 1]))
+    second = clone(pushed, tmp_path / "second")
+    name_remote(second, remote)
+    assert "ERROR" in run_in(second, "dvc", "pull", code=255)
+    assert not (second / "models" / "model.safetensors").exists()
+    # Mended by whoever still has it.
+    remote.client.delete_object(Bucket="dvc", Key=stored)
+    run_in(pushed, "dvc", "push")
+    run_in(second, "dvc", "pull")
+    assert contents(second) == contents(pushed)
+
+
+def size_of(remote: S3, key: str) -> int:
+    return int(remote.client.head_object(Bucket="dvc", Key=key)["ContentLength"])
+
+
+def test_a_server_that_dies_in_mid_push_is_pushed_to_again(project: Path, remote: S3, tmp_path: Path) -> None:
+    run_in(project, "dvc", "repro")
+    name_remote(project, remote)
+    env = environment(project)
+    push = subprocess.Popen(["dvc", "push", "--jobs", "1"], cwd=project, env=env, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not remote.keys("dvc"):
+        assert push.poll() is None, "the push ended before it could be cut"
+        assert time.monotonic() < until
+    remote.stop()
+    said = push.communicate(timeout=240)[1]
+    assert push.returncode != 0, said
+    assert "ERROR" in said
+    remote.start()
+    assert remote.keys("dvc")  # it was in the middle: some was there, not all
+    assert "pushed" in run_in(project, "dvc", "push")
+    assert "in sync" in run_in(project, "dvc", "status", "--cloud")
