@@ -23,7 +23,19 @@ PROBE = "/api/2.0/mlflow/experiments/search?max_results=1"
 TRUE = ("1", "true", "yes", "on")
 
 
+# What a variable is called in .env, where it has another name.
+IN_ENV = {
+    "PGPASSWORD": "POSTGRES_PASSWORD",
+    "MLFLOW_AUTH_ADMIN_PASSWORD": "MLFLOW_ADMIN_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY": "MLFLOW_SECRET_KEY",
+    "MLFLOW_SERVER_ALLOWED_HOSTS": "MLFLOW_ALLOWED_HOSTS",
+}
+
+
 def main(command: str) -> int:
+    # Compose passes what is not set as an empty text, which boto3 would take for a key.
+    for name in [name for name, value in os.environ.items() if not value]:
+        del os.environ[name]
     try:
         match command:
             case "serve":
@@ -38,17 +50,15 @@ def main(command: str) -> int:
                 restore(sys.stdin.buffer)
             case _:
                 return fail(f"{command!r} is not one of serve, healthy, upgrade, export, restore")
-    except KeyError as error:
-        return fail(f"{error.args[0]} is not set: see .env.example")
     except Exception as error:  # the edge of the program: everything ends as one line
-        return fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        reason = " ".join(str(error).split())
+        return fail(reason if isinstance(error, (PermissionError, ValueError)) else f"{type(error).__name__}: {reason}")
     return 0
 
 
 def serve() -> None:
     """Become the MLflow server."""
-    for name in ("PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE", "MLFLOW_SERVER_ALLOWED_HOSTS"):
-        os.environ[name]  # a KeyError names what is not set
+    need("PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE", "MLFLOW_SERVER_ALLOWED_HOSTS")
     name, prefix = bucket()
     if name:
         make_bucket(name)
@@ -65,11 +75,16 @@ def serve() -> None:
     arguments += ["--workers", os.environ.get("WORKERS") or "2"]
     arguments += ["--backend-store-uri", DATABASE, "--artifacts-destination", destination]
     if asks_who():
+        need("MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
         arguments += ["--app-name", "basic-auth"]
         os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(auth_config())
-        os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"]
-        os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"]
     os.execv(sys.executable, arguments)
+
+
+def need(*names: str) -> None:
+    for name in names:
+        if name not in os.environ:
+            raise ValueError(f"{IN_ENV.get(name, name)} is not set: see .env.example")
 
 
 def mlflow(*arguments: str) -> list[str]:

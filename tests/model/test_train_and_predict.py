@@ -20,7 +20,7 @@ from src.features import build_features
 from src.files import digest
 from src.models import predict_model, train_model
 from src.models.raw_model import OUTPUTS
-from src.tracking import model_digest
+from src.tracking.lineage import model_digest
 
 PLOTS = ("confusion_matrix", "per_class_f1", "reliability", "coverage")
 STAGES = ("src/features/build_features.py", "src/models/train_model.py", "src/models/predict_model.py")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,14 @@ def assert_recorded_once(asked: mlflow.MlflowClient, experiment: str, project: P
     return run
 
 
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
 def begin(project: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         TRAIN, cwd=project, env=environment(project, **env), stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -90,7 +99,7 @@ def begin(project: Path, env: dict[str, str]) -> "subprocess.Popen[str]":
 
 
 def wait_for_run(asked: mlflow.MlflowClient, experiment: str) -> None:
-    wait_for(lambda: any(run.data.params for run in runs(asked, experiment)), "the run", 60)
+    wait_for(lambda: any(run.inputs.dataset_inputs for run in runs(asked, experiment)), "the run", 60)
 
 
 def pause(training: "subprocess.Popen[str]") -> None:
@@ -117,9 +126,27 @@ def test_a_training_is_recorded_and_loads_elsewhere(
     subprocess.run([sys.executable, "elsewhere.py"], cwd=tmp_path, env=elsewhere, check=True, timeout=120)
     run_in(project, sys.executable, "src/models/predict_model.py", **env)
     here = pd.read_csv(project / "data" / "processed" / "predictions.csv")
-    pd.testing.assert_frame_equal(
-        pd.read_csv(tmp_path / "predicted.csv"), here[["predicted_prdtypecode", "confidence"]]
-    )
+    there = pd.read_csv(tmp_path / "predicted.csv")
+    pd.testing.assert_frame_equal(there, here[["predicted_prdtypecode", "confidence"]])
+
+    # And by MLflow's own scoring server.
+    port = free_port()
+    command = ["mlflow", "models", "serve", "--model-uri", f"models:/{NAME}@{CHALLENGER}", "--env-manager", "local"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with (tmp_path / "serve.log").open("w") as log:
+        serving = subprocess.Popen(command, cwd=tmp_path, env=elsewhere, stdout=log, stderr=log, start_new_session=True)
+    try:
+        body = json.dumps({"dataframe_records": [{"designation": "Piscine gonflable", "description": "Avec pompe"}]})
+        address = f"http://127.0.0.1:{port}"
+        wait_for(lambda: answers(f"{address}/ping"), "mlflow models serve", 90)
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/invocations", body.encode(), headers)) as answer:
+            (product,) = json.load(answer)["predictions"]
+        assert product["predicted_prdtypecode"] in here["predicted_prdtypecode"].tolist()
+        assert 0 < product["confidence"] <= 1
+    finally:
+        os.killpg(serving.pid, signal.SIGKILL)
+        serving.wait(30)
 
 
 def test_a_server_that_is_away_stops_the_training_before_it_begins(project: Path) -> None:
@@ -281,6 +308,17 @@ def test_an_altered_record_is_not_sent(project: Path, env: dict[str, str], track
     (kept / "model" / "manifest.json").write_text("{}")
     (kept / "record.json").write_text(json.dumps({"tags": {"model_digest": "another"}}))
     assert "its model was changed since" in run_in(project, *SYNC, code=1, **env)
+
+
+def test_a_setting_that_is_missing_stops_the_server_with_its_name(postgres: Postgres, tmp_path: Path) -> None:
+    env = postgres.database("missing") | {"ARTIFACTS_FOLDER": str(tmp_path / "artifacts")}
+    for missing, name in (
+        ({"PGPASSWORD": ""}, "POSTGRES_PASSWORD"),
+        ({"AUTH": "true", "MLFLOW_AUTH_ADMIN_PASSWORD": ""}, "MLFLOW_ADMIN_PASSWORD"),
+    ):
+        server = MLflow(tmp_path, env | missing)
+        done = subprocess.run(server.command, env=server.env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (1, f"ERROR mlflow server: {name} is not set: see .env.example\n")
 
 
 def test_s3_keys_that_are_wrong_stop_the_server_with_a_line(postgres: Postgres, s3: S3, tmp_path: Path) -> None:
