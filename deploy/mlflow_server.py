@@ -78,6 +78,8 @@ def serve() -> None:
         need("MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
         arguments += ["--app-name", "basic-auth"]
         os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(auth_config())
+    # MLflow's jobs judge answers of language models: eight processes that nothing here asks for.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(sys.executable, arguments)
 
 

@@ -31,6 +31,15 @@ X_TEST = """\
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares servers or a trained project runs in one process; the longest are begun first."""
+    order = {"stack": 0, "serving": 1, "model": 2}
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in ("stack", "serving") else item.path.name))
+    items.sort(key=lambda item: order.get(item.path.parent.name, 3))
+
+
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 + 60 synthetic products with pictures. Read only."""
