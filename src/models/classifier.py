@@ -69,6 +69,14 @@ class Settings(NamedTuple):
     threshold: float  # confidence from which a prediction needs no review
 
 
+class Ranked(NamedTuple):
+    """The likeliest codes of products, the likeliest first."""
+
+    codes: Ints  # products x codes
+    confidence: Floats  # products x codes, to six digits
+    needs_review: np.ndarray[Any, np.dtype[np.bool_]]  # products
+
+
 class ProductClassifier:
     """Products in (cleaned), codes and calibrated confidences out."""
 
@@ -118,6 +126,14 @@ class ProductClassifier:
         ]
         return np.vstack(parts) if parts else np.empty((0, len(self.classes)))
 
+    def rank(self, products: Products, count: int) -> Ranked:
+        """The likeliest codes of each row, `count` of them or all that there are."""
+        # Rounded first, so that ties and bytes do not hang on a platform's last bit.
+        likely = self.predict_proba(products).round(6)
+        order = np.argsort(-likely, axis=1, kind="stable")[:, :count]
+        confidence = np.take_along_axis(likely, order, 1)
+        return Ranked(self.classes[order], confidence, confidence[:, 0] < self.settings.threshold)
+
     def predict(self, products: Products) -> pd.DataFrame:
         """The three likeliest codes of each row, and whether a person should look.
 
@@ -127,19 +143,18 @@ class ProductClassifier:
             the model knows two codes. Rows and index are the table's.
         """
         index = products.table.index
-        # Rounded first, so that ties and bytes do not hang on a platform's last bit.
-        likely = self.predict_proba(products).round(6)
-        order = np.argsort(-likely, axis=1, kind="stable")[:, : len(CHOICES)]
+        ranked = self.rank(products, len(CHOICES))
         columns: dict[str, Any] = {}
-        for rank, name in enumerate(CHOICES):
-            known = rank < order.shape[1]
-            code = pd.Series(self.classes[order[:, rank]], index) if known else pd.Series(pd.NA, index)
+        for place, name in enumerate(CHOICES):
+            known = place < ranked.codes.shape[1]
+            code = pd.Series(ranked.codes[:, place], index) if known else pd.Series(pd.NA, index)
             columns[f"{name}_prdtypecode"] = code.astype("Int64")
-            if rank == 0:
+            if place == 0:
                 columns["label"] = [label(int(value)) for value in code]
-            confidence = np.take_along_axis(likely, order[:, [rank]], 1)[:, 0] if known else np.nan
-            columns["confidence" if rank == 0 else f"{name}_confidence"] = confidence
-        columns["needs_review"] = columns["confidence"] < self.settings.threshold
+            columns["confidence" if place == 0 else f"{name}_confidence"] = (
+                ranked.confidence[:, place] if known else np.nan
+            )
+        columns["needs_review"] = ranked.needs_review
         return pd.DataFrame(columns, index=index)
 
     def save(self, folder: Path) -> None:

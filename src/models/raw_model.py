@@ -27,6 +27,9 @@ OUTPUTS = {
 }
 
 
+USED, NO_PICTURE = "used", "none"
+
+
 class RawModel:
     """Raw products in, predictions out."""
 
@@ -43,33 +46,41 @@ class RawModel:
 
     def describe(self, products: pd.DataFrame) -> Products:
         """Raw products as the features stage would describe them."""
-        features, rows = self.classifier.features, len(products)
-        pictures = products["picture"].tolist() if "picture" in products else [None] * rows
-        seen = [self._see(picture) for picture in pictures]
+        pictures = products["picture"].tolist() if "picture" in products else [None] * len(products)
         named = zip(_texts(products, "designation"), _texts(products, "description"), strict=True)
-        table = raw_features(list(named), [int(usable) for usable, _ in seen], features)
-        table.index = products.index
-        texts: list[Vector | None] = [None] * rows
+        described, _ = self.describe_all(list(named), pictures)
+        described.table.index = products.index
+        return described
+
+    def describe_all(self, named: Sequence[tuple[str, str]], pictures: Sequence[Any]) -> tuple[Products, list[str]]:
+        """The same from lists, and for each product what its picture was: USED, NO_PICTURE, or why it cannot be used.
+
+        Args:
+            named: designation and description of each.
+            pictures: a file's bytes each, or anything else for none.
+        """
+        features = self.classifier.features
+        seen = [self._see(picture) for picture in pictures]
+        table = raw_features(named, [int(word == USED) for word, _ in seen], features)
+        texts: list[Vector | None] = [None] * len(named)
         if MEANING in self.classifier.linear:
             encoder = text_encoder(features.text_encoder)
             texts = [encoder.encode(text) if text else None for text in embedded_text(table)]
-        return Products(
-            table,
-            _stack(texts, self.classifier, MEANING),
-            _stack([vector for _, vector in seen], self.classifier, PICTURE),
-        )
+        vectors = [vector for _, vector in seen]
+        described = Products(table, _stack(texts, self.classifier, MEANING), _stack(vectors, self.classifier, PICTURE))
+        return described, [word for word, _ in seen]
 
-    def _see(self, picture: Any) -> tuple[bool, Vector | None]:
-        """Whether a picture can be used, and its embedding if the model has use for one."""
+    def _see(self, picture: Any) -> tuple[str, Vector | None]:
+        """What a picture is good for in a word, and its embedding if the model has use for one."""
         if not isinstance(picture, bytes):
-            return False, None
+            return NO_PICTURE, None
         try:
             if PICTURE in self.classifier.linear:
-                return True, image_encoder(self.classifier.features.image_encoder, all_cores=True).encode(picture)
+                return USED, image_encoder(self.classifier.features.image_encoder, all_cores=True).encode(picture)
             decode(picture, at_least=1)
-            return True, None
-        except BadPictureError:
-            return False, None
+            return USED, None
+        except BadPictureError as error:
+            return str(error), None
 
 
 def encoder_identities(features: FeatureParams) -> dict[str, str]:

@@ -1,0 +1,129 @@
+/* CSV in and out, without the page: every record keeps its own text, so that what a user wrote
+   goes out byte for byte and only the new columns are ours. */
+
+export const ADDED = ["prdtypecode", "label", "confidence", "needs_review", "model_version", "error"];
+
+/** A file that cannot be read; `reason` is a key of texts.js, `values` fill its text. */
+export class CsvError extends Error {
+  constructor(reason, values = {}) {
+    super(reason);
+    this.reason = reason;
+    this.values = values;
+  }
+}
+
+/** Bytes to text. The mark that Excel sets at the start (BOM) stays in the text. */
+export function decode(bytes) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new CsvError("csv_not_utf8");
+  }
+}
+
+/** The separator of the first record: whichever stands in it more often outside quotes. */
+export function separatorOf(text) {
+  const count = { ",": 0, ";": 0 };
+  let quoted = false;
+  for (const char of text) {
+    if (char === '"') quoted = !quoted;
+    else if (!quoted && (char === "\n" || char === "\r")) break;
+    else if (!quoted && char in count) count[char] += 1;
+  }
+  return count[";"] > count[","] ? ";" : ",";
+}
+
+/** Records of a text, each {fields, raw, end, line}: its cells, its text as written, its line ending, its first line. */
+export function records(text, separator) {
+  const found = [];
+  let at = 0;
+  let line = 1;
+  while (at < text.length) {
+    const record = recordAt(text, at, separator, line);
+    found.push(record);
+    at += record.raw.length + record.end.length;
+    line += newlines(record.raw) + 1;
+  }
+  return found;
+}
+
+function recordAt(text, start, separator, line) {
+  const fields = [];
+  let at = start;
+  for (;;) {
+    let cell = "";
+    if (text[at] === '"') {
+      // A quote opens a quoted cell only at the cell's start: 12" screen is a title like another.
+      for (at += 1; ; at += 1) {
+        const close = text.indexOf('"', at);
+        if (close < 0) throw new CsvError("csv_unclosed", { line });
+        cell += text.slice(at, close);
+        at = close + 1;
+        if (text[at] !== '"') break;
+        cell += '"';
+      }
+    }
+    let end = at;
+    while (end < text.length && text[end] !== separator && text[end] !== "\n" && text[end] !== "\r") end += 1;
+    fields.push(cell + text.slice(at, end));
+    at = end;
+    if (text[at] !== separator) break;
+    at += 1;
+  }
+  const end = text.startsWith("\r\n", at) ? "\r\n" : text.slice(at, at + 1);
+  return { fields, raw: text.slice(start, at), end, line };
+}
+
+function newlines(raw) {
+  return (raw.match(/\r\n|\r|\n/g) ?? []).length;
+}
+
+/**
+ * A catalogue from a file's bytes: {separator, mark, header, rows, products}.
+ * `products` has one {designation, description} or {error, values} for each row; blank lines are rows without a product.
+ */
+export function catalogue(bytes) {
+  const text = decode(bytes);
+  const mark = text.startsWith("\ufeff") ? "\ufeff" : "";
+  const body = text.slice(mark.length);
+  const separator = separatorOf(body);
+  const [header, ...rows] = records(body, separator);
+  if (!header) throw new CsvError("csv_empty");
+  const names = header.fields.map((name) => name.trim().toLowerCase());
+  const title = names.indexOf("designation");
+  const text_ = names.indexOf("description");
+  if (title < 0) throw new CsvError("csv_no_title", { columns: header.fields.join(", ") });
+  const products = rows.map(({ fields, raw }) => {
+    if (raw === "") return null;
+    if (fields.length !== names.length) {
+      return { error: "row_cells", values: { got: fields.length, wanted: names.length } };
+    }
+    return { designation: fields[title], description: (text_ < 0 ? "" : fields[text_]) || null };
+  });
+  if (!products.some(Boolean)) throw new CsvError("csv_empty");
+  return { separator, mark, header, rows, products };
+}
+
+function cell(value, separator) {
+  const text = String(value ?? "");
+  return /["\r\n]/.test(text) || text.includes(separator) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** The catalogue's text with the added columns; `results` has one object by names of ADDED for each row, or null. */
+export function withResults({ separator, mark, header, rows }, results) {
+  const taken = new Set(header.fields.map((name) => name.trim()));
+  const names = ADDED.map((name) => (taken.has(name) ? `predicted_${name}` : name));
+  const newline = header.end || "\n";
+  const join = (record, cells) => {
+    // A row that is short of cells is filled up, or the new ones would stand under the wrong names.
+    const missing = Math.max(0, header.fields.length - record.fields.length);
+    return [record.raw + separator.repeat(missing), ...cells.map((one) => cell(one, separator))].join(separator);
+  };
+  const parts = [mark, join(header, names), newline];
+  rows.forEach((record, at) => {
+    const result = results[at];
+    const blank = record.raw === "";
+    parts.push(blank ? "" : join(record, ADDED.map((name) => result?.[name])), record.end);
+  });
+  return parts.join("");
+}
