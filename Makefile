@@ -7,7 +7,7 @@ COMPOSE ?= docker compose
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-docker doctor remote add-data promote server backup restore bench lint format lock sample ui clean
+.PHONY: help setup run test test-docker doctor remote add-data promote serve server backup restore bench lint format lock sample ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ add-data: $(DONE) ## put the files of data/raw under DVC, the pictures as one di
 promote: $(DONE) ## make the challenger champion, if the rules of params.yaml allow it
 	@$(BIN)/python src/models/promote.py $(ARGS)
 
+serve: $(DONE) ## the API and its page on http://127.0.0.1:8000
+	@$(BIN)/python -m src.serving
+
 server: ## bring up MLflow with PostgreSQL, http://127.0.0.1:5000 (needs Docker and .env)
 	$(COMPOSE) -f docker-compose.mlflow.yml up -d --build
 
@@ -65,8 +68,8 @@ lint: $(DONE) ## ruff, mypy, hadolint and the compose file's schema
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/hadolint Dockerfile.mlflow
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml
+	$(BIN)/hadolint Dockerfile.mlflow deploy/Dockerfile.api
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml deploy/docker-compose.api.yml
 
 format: $(DONE) ## let ruff mend style and order
 	$(BIN)/ruff check --fix .

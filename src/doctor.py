@@ -77,7 +77,9 @@ def env() -> Finding:
         return Finding(OK, "no .env: embedded defaults")
     known = set(re.findall(r"^#?([A-Z0-9_]+)=", ENV_EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE))
     there = dotenv_values(ENV)
-    unknown = sorted(name for name in there if name not in known and not name.startswith(("MLFLOW_", "AWS_", "DVC_")))
+    unknown = sorted(
+        name for name in there if name not in known and not name.startswith(("MLFLOW_", "AWS_", "DVC_", "API_"))
+    )
     if unknown:
         return Finding(NOTE, f".env sets {', '.join(unknown)}, which nothing here reads; .env.example has the names")
     if subprocess.run(["git", "check-ignore", "--quiet", ".env"], cwd=ROOT, capture_output=True).returncode == 1:

@@ -12,6 +12,7 @@ from src.cli import run
 from src.errors import UserError
 from src.serving.app import create_app
 from src.serving.champion import Holder
+from src.serving.keys import Keys
 from src.serving.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ def serve(_: argparse.Namespace) -> str:
     held = holder.current()
     keys = f"keys of {settings.keys_file}" if settings.asks_for_keys else "no keys asked for"
     log.info("model %s (%s), http://%s:%d, %s", held.model_version, held.source, settings.host, settings.port, keys)
+    if settings.asks_for_keys and not Keys(settings.keys_file).there():
+        log.warning("%s has no key, so nobody is let in: `python -m src.serving.keys NAME`", settings.keys_file)
     logging.getLogger("src.serving.access").propagate = False
     logging.getLogger("src.serving.access").addHandler(_plain())
     uvicorn.run(

@@ -41,6 +41,10 @@ class Keys:
                 found = name
         return found
 
+    def there(self) -> bool:
+        """Whether there is any key."""
+        return bool(self._read())
+
     def _read(self) -> dict[str, str]:
         try:
             stat = self._path.stat()

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     refresh_seconds: Positive = 30.0  # how often a new champion is looked for
 
     require_keys: Literal["auto", "true", "false"] = "auto"  # auto: unless bound to loopback
-    keys_file: Path = ROOT / "api_keys.txt"
+    keys_file: Path = ROOT / "keys" / "api_keys.txt"
 
     max_body_mb: Positive = 16.0
     max_picture_mb: Positive = 10.0

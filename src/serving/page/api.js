@@ -17,6 +17,7 @@ export class Problem extends Error {
 }
 
 let key = null;
+let refused = () => {};
 try {
   key = sessionStorage.getItem(KEY);
 } catch {
@@ -30,6 +31,11 @@ export function keepKey(given) {
   } catch {
     // as above
   }
+}
+
+/** What to do when the service asks for a key. */
+export function onRefused(listener) {
+  refused = listener;
 }
 
 /**
@@ -65,6 +71,7 @@ async function once(path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new Problem("network");
   }
+  if (response.status === 401) refused(Boolean(key));
   throw await problemOf(response);
 }
 

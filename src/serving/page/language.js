@@ -62,12 +62,11 @@ export function date(iso) {
   return new Intl.DateTimeFormat(locale(), { dateStyle: "long" }).format(new Date(iso));
 }
 
-/** Put a text into an element, now and in each language to come; without a text it is emptied and hidden. */
+/** Put a text into an element, now and in each language to come; without one the element is emptied. */
 export function say(element, text = null) {
   if (text) said.set(element, text);
   else said.delete(element);
   element.textContent = text ? text() : "";
-  element.hidden = !text;
 }
 
 /** Call `render` now and at each change of language. */
@@ -106,10 +105,9 @@ export function start(button) {
 }
 
 /** An error of the API as one line. */
-export function problemLine(problem, limits) {
+export function problemLine(problem) {
   const known = has(`error_${problem.code}`);
-  const values = { status: problem.status, most: megabytes(limits.picture_bytes) };
-  const parts = [t(known ? `error_${problem.code}` : "error_unknown", values)];
+  const parts = [t(known ? `error_${problem.code}` : "error_unknown", { status: problem.status })];
   if (problem.detail && (!known || problem.code === "invalid_request")) parts.push(problem.detail);
   if (problem.requestId) parts.push(`(${t("request_id", { id: problem.requestId })})`);
   return parts.join(" ");

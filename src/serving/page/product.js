@@ -1,76 +1,128 @@
-/* One product: the form, the answer, and why. */
+/* One product: the form, and asking. */
 
+import { render as renderAnswer } from "./answer.js";
 import { call } from "./api.js";
-import { $, bar, french, h, table, takeFiles } from "./dom.js";
-import { has, megabytes, onLanguage, percent, problemLine, say, signed, t } from "./language.js";
+import { $, takeFiles } from "./dom.js";
+import { duration, megabytes, onLanguage, problemLine, say, t } from "./language.js";
+import { modelOf, onModel } from "./model.js";
 
-const TOP = 5;
+const TOP = 5; // codes shown
 const TRIES = 4;
 
-let model = null; // what /model said
+let model = null; // what /model says, once it is known
 let picture = null; // a File
-let answer = null; // what /explain said
-let busy = null; // AbortController of the question under way
+let answer = null; // what /explain says
+let asking = false;
 
-export function useModel(told) {
-  model = told;
+function render() {
+  if (picture) $("preview").alt = t("picture_alt", { name: picture.name });
+  $("empty").hidden = Boolean(answer);
+  renderAnswer($("answer"), answer, model);
+}
+
+function refusal(file) {
+  const most = model?.limits.picture_bytes ?? Infinity;
+  if (file.type && !file.type.startsWith("image/")) return () => t("error_not_picture");
+  return file.size > most ? () => t("error_picture_most", { most: megabytes(most) }) : null;
+}
+
+function addPicture(file) {
+  const problem = refusal(file);
+  say($("product-error"), problem);
+  if (problem) return;
+  showPicture(file);
+  say($("product-status"), () => t("picture_added", { name: file.name }));
+}
+
+function showPicture(file) {
+  const preview = $("preview");
+  if (picture) URL.revokeObjectURL(preview.src);
+  picture = file;
+  $("picture-shown").hidden = !file;
+  preview.hidden = !file;
+  say($("picture-name"), file && (() => file.name));
+  if (file) preview.src = URL.createObjectURL(file);
   render();
 }
 
-function setPicture(file) {
-  const problem = !file
-    ? null
-    : !file.type.startsWith("image/")
-      ? () => t("error_not_picture")
-      : file.size > model.limits.picture_bytes
-        ? () => t("error_picture_too_large", { most: megabytes(model.limits.picture_bytes) })
-        : null;
-  say($("product-error"), problem);
-  if (problem) return;
-  const preview = $("preview");
-  URL.revokeObjectURL(preview.src);
-  picture = file;
-  $("picture-shown").hidden = !file;
-  say($("picture-name"), file && (() => file.name));
-  preview.hidden = false;
-  if (file) preview.src = URL.createObjectURL(file);
-  else preview.removeAttribute("src");
-  onPictureText();
-}
-
-function onPictureText() {
-  if (picture) $("preview").alt = t("picture_alt", { name: picture.name });
+function removePicture() {
+  showPicture(null);
+  say($("product-status"), () => t("picture_removed"));
+  $("picture").focus(); // the button that had the focus is gone
 }
 
 async function ask(event) {
   event.preventDefault();
-  if (busy) return;
-  const form = new FormData();
-  form.set("designation", $("title").value.trim());
-  form.set("description", $("description").value);
-  form.set("top_k", String(TOP));
-  if (picture) form.set("picture", picture, picture.name);
-  if (!form.get("designation") && !form.get("description").trim() && !picture) {
+  if (asking) return;
+  const [designation, description] = [$("title").value.trim(), $("description").value];
+  if (!designation && !description.trim() && !picture) {
     say($("product-error"), () => t("error_nothing"));
     $("title").focus();
     return;
   }
-  busy = new AbortController();
-  say($("product-error"));
+  const form = new FormData();
+  form.set("designation", designation);
+  form.set("description", description);
+  form.set("top_k", String(TOP));
+  if (picture) form.set("picture", picture, picture.name);
   working(true);
   try {
-    answer = await call("explain", {
-      body: form,
-      signal: busy.signal,
-      tries: TRIES,
-      onWait: (seconds) => say($("product-status"), () => t("waiting", { time: waitText(seconds) })),
-    });
+    const onWait = (seconds) => say($("product-status"), () => t("waiting", { time: duration(seconds) }));
+    const told = await call("explain", { body: form, tries: TRIES, onWait });
+    model = await modelOf(told.prediction.model_version);
+    answer = told;
     render();
     $("answer-heading").focus();
   } catch (problem) {
-    if (problem.name !== "AbortError") failed(problem);
+    answer = null; // the one that stood there was another product's
+    render();
+    say($("product-error"), () => problemLine(problem));
   } finally {
-    busy = null;
     working(false);
   }
+}
+
+function working(now) {
+  asking = now;
+  $("classify").setAttribute("aria-disabled", now); // not disabled: that would take the focus away
+  $("answer").setAttribute("aria-busy", now);
+  if (now) say($("product-error"));
+  say($("product-status"), now ? () => t("working") : null);
+}
+
+function clear() {
+  answer = null;
+  say($("product-error"));
+  say($("product-status"));
+  showPicture(null);
+  $("title").focus();
+}
+
+function fillExample() {
+  $("title").value = t("example_title");
+  $("description").value = t("example_description");
+  $("classify").focus();
+}
+
+export function start() {
+  $("product-form").addEventListener("submit", ask);
+  $("product-form").addEventListener("reset", clear);
+  $("picture-remove").addEventListener("click", removePicture);
+  $("example").addEventListener("click", fillExample);
+  $("preview").addEventListener("error", () => {
+    if (!picture) return;
+    $("preview").hidden = true; // whether it can be used the API says
+    say($("picture-name"), () => `${picture.name} – ${t("picture_no_preview")}`);
+  });
+  takeFiles($("picture"), $("picture-drop"), addPicture);
+  document.addEventListener("paste", (event) => {
+    const [file] = event.clipboardData.files;
+    if (!file || $("product").hidden) return;
+    event.preventDefault();
+    addPicture(file);
+  });
+  onModel((told) => {
+    model = told;
+  });
+  onLanguage(render);
 }

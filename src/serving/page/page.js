@@ -1,0 +1,105 @@
+/* The page: language, tabs, the key, and which model answers. */
+
+import { keepKey, onRefused } from "./api.js";
+import { $, h } from "./dom.js";
+import { start as startFile } from "./file.js";
+import { date, onLanguage, percent, problemLine, say, start as speak, t } from "./language.js";
+import { modelOf, onModel } from "./model.js";
+import { start as startProduct } from "./product.js";
+
+const TRIES = 20; // of a service that is starting
+const AGAIN = 5000; // milliseconds, where no service is
+
+let model = null;
+
+function startTabs() {
+  const tabs = [$("tab-product"), $("tab-file")];
+  const select = (tab) => {
+    for (const one of tabs) {
+      one.setAttribute("aria-selected", one === tab);
+      one.tabIndex = one === tab ? 0 : -1;
+      $(one.getAttribute("aria-controls")).hidden = one !== tab;
+    }
+  };
+  tabs.forEach((tab, at) => {
+    tab.addEventListener("click", () => select(tab));
+    tab.addEventListener("keydown", (event) => {
+      const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: -1 }[event.key];
+      if (next === undefined) return;
+      event.preventDefault();
+      const other = tabs.at(next % tabs.length);
+      select(other);
+      other.focus();
+    });
+  });
+}
+
+function startKey() {
+  onRefused(() => {
+    $("key-form").hidden = false;
+  });
+  $("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    keepKey($("key").value.trim());
+    $("key").value = "";
+    $("key-form").hidden = true;
+    loadModel();
+  });
+}
+
+async function loadModel() {
+  try {
+    await modelOf(undefined, { tries: TRIES, onWait: () => say($("page-error"), () => t("error_not_ready")) });
+    say($("page-error"));
+  } catch (problem) {
+    say($("page-error"), () => problemLine(problem));
+    if (problem.status === 401) $("key").focus();
+    if (problem.code === "network") setTimeout(loadModel, AGAIN);
+  }
+}
+
+function renderModel() {
+  if (!model) return;
+  $("model").hidden = false;
+  $("synthetic").hidden = !model.synthetic;
+  $("model-facts").replaceChildren(
+    ...facts().map(([key, value, note]) =>
+      h("div", {}, h("dt", {}, t(key)), h("dd", {}, value, note ? h("span", { class: "note" }, ` ${note}`) : null)),
+    ),
+  );
+}
+
+function facts() {
+  const { scores } = model;
+  const interval = scores.weighted_f1_low !== undefined && {
+    low: percent(scores.weighted_f1_low),
+    high: percent(scores.weighted_f1_high),
+  };
+  const scored = ["weighted_f1", "macro_f1", "calibration_error"].filter((name) => Number.isFinite(scores[name]));
+  return [
+    ["model_version", model.model_version, model.registry_version && t("model_registry", { n: model.registry_version })],
+    ...(model.trained_at ? [["model_trained", date(model.trained_at)]] : []),
+    ["model_data", t(model.synthetic ? "model_synthetic" : "model_real")],
+    ...scored.map((name) => [
+      `model_${name}`,
+      percent(scores[name]),
+      name === "weighted_f1" && interval && t("model_interval", interval),
+    ]),
+    ["model_threshold", percent(model.threshold), t("model_target", { precision: percent(model.target_precision) })],
+  ];
+}
+
+// A file that misses its place must not replace the page.
+for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
+
+speak($("language"));
+startTabs();
+startKey();
+startProduct();
+startFile();
+onModel((told) => {
+  model = told;
+  renderModel();
+});
+onLanguage(renderModel);
+loadModel();
