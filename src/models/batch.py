@@ -57,11 +57,7 @@ class Scorer(NamedTuple):
     cache: Path  # folder of the embedding caches
 
     def score(self, chunk: pa.Table, where: str) -> pa.Table:
-        """Raw products with ANSWERS added, and a tally of their pictures in the table's metadata.
-
-        Args:
-            where: which rows these are, named in the log.
-        """
+        """Raw products with ANSWERS added, and a tally of their pictures in the metadata; `where` is for the log."""
         products, states = self.describe(chunk, where)
         answers = self.classifier.predict(products).assign(model_version=self.version)
         added = pa.Table.from_pandas(answers, schema=ANSWERS, preserve_index=False)
@@ -79,7 +75,7 @@ class Scorer(NamedTuple):
         usable = [there[name] if state == "" else None for name, state in zip(names, states, strict=True)]
         table = product_features(rows.assign(has_image=[str(state == "") for state in states]), features, where)
         text_choice = features.text_encoder if MEANING in views else NONE
-        image_choice = features.image_encoder if PICTURE in views else NONE
+        image_choice = features.image_encoder if PICTURE in views and any(usable) else NONE
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             texts, images = Path(folder) / "texts.npy", Path(folder) / "images.npy"
             embed_texts(embedded_text(table), text_choice, self.cache, texts, f"texts {where}")
@@ -130,12 +126,11 @@ def _score_missing(source: Path, parts: Sequence[Path], sizes: Sequence[int], sc
     start = 0
     chunks = zip(parts, read_chunks(source, CHUNK), strict=False)
     for part, chunk in progress(chunks, len(parts), f"scoring (chunks of {CHUNK:,} rows)"):
-        end = start + len(chunk)
         if part not in kept:
-            scored = scorer.score(chunk, f"of rows {start + 1:,}-{end:,}")
+            scored = scorer.score(chunk, f"of rows {start + 1:,}-{start + len(chunk):,}")
             with writing(part) as (partial,):
                 pq.write_table(scored, partial)
-        start = end
+        start += len(chunk)
     return start
 
 
@@ -173,7 +168,7 @@ def check_columns(path: Path, schema: pa.Schema, with_pictures: bool) -> None:
     for name in set(TEXTS) & set(names):
         kind = schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+        if str(kind) not in ("string", "large_string", "string_view", "null"):
             raise UserError(f"{path}: column '{name}' is {kind}, not text; write it as strings")
     if "description" not in names:
         log.warning("%s: no column 'description'; products go by their titles", path)

@@ -1,7 +1,7 @@
 /* The answer to one product: the code, how sure, and why. */
 
 import { bar, french, h, table } from "./dom.js";
-import { has, percent, signed, t } from "./language.js";
+import { chance, has, percent, signed, t } from "./language.js";
 
 const PIECES = 4; // pieces of words that are named in one line
 
@@ -28,7 +28,7 @@ function verdict(prediction, model) {
     h(
       "p",
       { class: "confidence" },
-      h("span", {}, `${t("confidence")} `, h("strong", {}, percent(prediction.confidence))),
+      h("span", {}, `${t("confidence")} `, h("strong", {}, chance(prediction.confidence))),
       h("span", { class: "note" }, t("threshold", { threshold })),
     ),
     bar(prediction.confidence, model.threshold),
@@ -50,7 +50,7 @@ function ranking({ top }) {
       {},
       h("span", { class: "code" }, String(prdtypecode)),
       french(label),
-      h("span", { class: "number" }, percent(confidence)),
+      h("span", { class: "number" }, chance(confidence)),
       bar(confidence),
     );
   return h("section", {}, h("h3", {}, t("top")), h("ol", { class: "ranking" }, top.map(line)));
@@ -82,9 +82,16 @@ function viewLine({ view, contribution, share }) {
 }
 
 function words(caption, terms) {
-  const rows = folded(terms).map(({ term, field, contribution }) => [term, field, signed(contribution)]);
-  if (rows.length > 0) return table(caption, [t("term"), t("field"), t("weight")], rows, [2]);
-  return h("div", {}, h("h4", {}, caption), h("p", { class: "note" }, t("no_words")));
+  const line = ({ term, field, contribution }) =>
+    h(
+      "li",
+      {},
+      h("span", {}, term, " ", h("span", { class: "note" }, field)),
+      h("span", { class: "number" }, signed(contribution)),
+    );
+  const lines = folded(terms).map(line);
+  const list = lines.length > 0 ? h("ul", { class: "terms" }, lines) : h("p", { class: "note" }, t("no_words"));
+  return h("div", {}, h("h4", {}, caption), list);
 }
 
 /** Terms with the pieces of words of one field in one line: six pieces of "piscine" say no more than one. */

@@ -45,8 +45,16 @@ export function percent(value, digits = 1) {
   return number(value, { style: "percent", maximumFractionDigits: digits });
 }
 
+/** A probability: neither nothing nor certain where it only rounds to it. */
+export function chance(value) {
+  const [least, most] = [0.001, 0.999];
+  if (value > 0 && value < least) return `< ${percent(least)}`;
+  return value > most && value < 1 ? `> ${percent(most)}` : percent(value);
+}
+
 export function signed(value) {
-  return number(value, { signDisplay: "exceptZero", minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  const digits = { minimumFractionDigits: 3, maximumFractionDigits: 3 };
+  return number(value, { signDisplay: "exceptZero", ...digits }).replace("-", "\u2212"); // as wide as the plus
 }
 
 export function duration(seconds) {
@@ -59,7 +67,7 @@ export function megabytes(bytes) {
 }
 
 export function date(iso) {
-  return new Intl.DateTimeFormat(locale(), { dateStyle: "long" }).format(new Date(iso));
+  return new Intl.DateTimeFormat(locale(), { dateStyle: "medium" }).format(new Date(iso));
 }
 
 /** Put a text into an element, now and in each language to come; without one the element is emptied. */

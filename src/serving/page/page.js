@@ -74,6 +74,7 @@ function facts() {
   const interval = scores.weighted_f1_low !== undefined && {
     low: percent(scores.weighted_f1_low),
     high: percent(scores.weighted_f1_high),
+    level: percent(0.95),
   };
   const scored = ["weighted_f1", "macro_f1", "calibration_error"].filter((name) => Number.isFinite(scores[name]));
   return [
