@@ -31,6 +31,7 @@ X_TEST = """\
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares servers or a trained project runs in one process; the longest are begun first."""
     order = {"stack": 0, "serving": 1, "model": 2}
