@@ -112,7 +112,7 @@ def latency(folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     model = RawModel(classifier)
     encoders = time.perf_counter() - started
-    quick = RawModel(_words_only(classifier))
+    quick = RawModel(words_only(classifier))
     found = {}
     cases = {"words_only": (quick, text), "default_text": (model, text), "with_picture": (model, both)}
     for name, (asked, rows) in cases.items():
@@ -143,7 +143,7 @@ def labels(folder: Path) -> dict[str, Any]:
     }
 
 
-def _words_only(classifier: ProductClassifier) -> ProductClassifier:
+def words_only(classifier: ProductClassifier) -> ProductClassifier:
     """The quick path: text_encoder and image_encoder none."""
     fused, at = classifier.fusion, classifier.fusion.views.index(WORDS)
     own = {name: getattr(fused, name)[[at]] for name in ("temperature", "trust", "own")}

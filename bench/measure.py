@@ -30,7 +30,7 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], log: Path
             [str(part) for part in command], stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **environment}
         )
         while process.poll() is None:
-            peak = max(peak, _memory(process.pid))
+            peak = max(peak, memory(process.pid))
             time.sleep(EVERY)
     after = os.times()
     if process.returncode:
@@ -39,7 +39,8 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str], log: Path
     return Cost(cpu, time.perf_counter() - started, peak)
 
 
-def _memory(pid: int) -> float:
+def memory(pid: int) -> float:
+    """MB of a process and its children: the sum of their shares of the pages (PSS)."""
     total = 0.0
     try:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]

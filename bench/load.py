@@ -1,0 +1,215 @@
+"""The API under load on loopback: `python -m bench.load --folder FOLDER` after `make bench` made FOLDER.
+
+wrk (Debian's package of that name) asks the real server for one product at a time from 1, 8 and 64
+clients, on the quick path (words only), with the default encoders, and with a picture each. Beside
+each stand, in the same run, the rate of the bare model call in one process, and MLflow's own scoring
+server on the same model. Then ten times as many clients as fit the queue, and the memory over many requests.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import psutil
+
+from bench.beside import words_only
+from bench.measure import memory
+from src.config import ROOT
+from src.data.catalog import X_COLUMNS, picture_name, read_raw
+from src.data.pictures import picture_files
+from src.models.classifier import ProductClassifier
+
+CLIENTS = (1, 8, 64)
+PRODUCTS = 300
+PATHS = {"words only": ("quick", False), "text": ("default", False), "text and picture": ("default", True)}
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+READY = 120  # seconds that a server may take to start
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="with raw/ and models/, as `make bench` leaves them")
+    parser.add_argument("--seconds", type=int, default=15, help="of each measurement")
+    parser.add_argument("--flat", type=int, default=50_000, help="requests behind the memory's course")
+    arguments = parser.parse_args(argv)
+    if shutil.which("wrk") is None:
+        parser.error("wrk is not installed: apt-get install wrk")
+    work = arguments.folder / "load"
+    work.mkdir(exist_ok=True)
+    bodies = _bodies(arguments.folder, work)
+    models = _models(arguments.folder / "models", work)
+    found: dict[str, Any] = {}
+    for name, (kind, picture) in PATHS.items():
+        body = bodies[picture]
+        bare = _bare(models[kind], body[0], arguments.seconds)
+        with api(models[kind], work) as (address, _):
+            ours = {n: wrk(f"{address}/predict", body[0], n, arguments.seconds) for n in CLIENTS}
+        with mlflow_serve(models[kind], work / f"mlflow-{kind}") as address:
+            theirs = {n: wrk(f"{address}/invocations", body[1], n, arguments.seconds) for n in CLIENTS}
+        found[name] = {"bare_per_s": bare, "api": ours, "mlflow": theirs}
+        _say(name, found[name])
+    with api(models["quick"], work) as (address, process):
+        found["overload"] = wrk(f"{address}/predict", bodies[False][0], 2560, arguments.seconds)
+        found["memory_mb"] = _course(process, address, bodies[False][0], arguments.flat)
+    _say("overload", found["overload"])
+    _say("memory_mb", found["memory_mb"])
+    (arguments.folder / "load.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _say(name: str, what: Any) -> None:
+    sys.stdout.write(f"{name}: {json.dumps(what)}\n")
+    sys.stdout.flush()
+
+
+def _bodies(folder: Path, work: Path) -> dict[bool, tuple[Path, Path]]:
+    """Files of request bodies, ours and MLflow's, without and with a picture."""
+    raw = read_raw(folder / "raw" / "X_test.csv", X_COLUMNS)[:PRODUCTS]
+    files = picture_files(folder / "raw" / "images")
+    found = {}
+    for picture in (False, True):
+        ours, theirs = [], []
+        for row in raw.to_dict("records"):
+            product = {"designation": row["designation"], "description": row["description"]}
+            if picture:
+                data = files[picture_name(row["imageid"], row["productid"])].read_bytes()
+                product["picture"] = b64encode(data).decode()
+            ours.append(json.dumps(product))
+            theirs.append(json.dumps({"dataframe_records": [product]}))
+        pair = tuple(work / f"{name}-{picture}.jsonl" for name in ("ours", "theirs"))
+        for path, lines in zip(pair, (ours, theirs), strict=True):
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        found[picture] = (pair[0], pair[1])
+    return found
+
+
+def _models(models: Path, work: Path) -> dict[str, Path]:
+    quick = work / "quick"
+    words_only(ProductClassifier.load(models)).save(quick)
+    return {"default": models, "quick": quick}
+
+
+def _bare(models: Path, bodies: Path, seconds: int) -> float:
+    """Products a second through the model's own call, one at a time, in a process of its own."""
+    script = f"""
+import base64, itertools, json, time
+from pathlib import Path
+from src.models.classifier import ProductClassifier
+from src.models.raw_model import RawModel
+model = RawModel(ProductClassifier.load(Path({str(models)!r})))
+lines = Path({str(bodies)!r}).read_text().splitlines()
+asked = [json.loads(line) for line in lines]
+pictures = [base64.b64decode(each.get("picture", "")) or None for each in asked]
+named = [([(each["designation"], each["description"])], [seen]) for each, seen in zip(asked, pictures)]
+def ask(product):
+    model.classifier.rank(model.describe_all(*product)[0], 3)
+for product in named[:20]:
+    ask(product)
+count, started = 0, time.perf_counter()
+for product in itertools.cycle(named):
+    ask(product)
+    count += 1
+    if time.perf_counter() - started > {seconds}:
+        break
+print(count / (time.perf_counter() - started))
+"""
+    env = os.environ | THREADS
+    done = subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+    return round(float(done.stdout), 1)
+
+
+def wrk(address: str, bodies: Path, clients: int, seconds: int) -> dict[str, Any]:
+    """One measurement by wrk."""
+    command = ["wrk", "--threads", "1", "--connections", str(clients), "--duration", f"{seconds}s", "--timeout", "60s"]
+    command += ["--latency", "--script", str(Path(__file__).with_name("load.lua")), address]
+    env = os.environ | {"BODIES": str(bodies)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+    return found | {"per_s": round(found["ok"] / found["seconds"], 1)}
+
+
+@contextmanager
+def api(models: Path, work: Path) -> Iterator[tuple[str, psutil.Process]]:
+    port = _free_port()
+    command = [sys.executable, "-m", "src.serving"]
+    with _server(
+        command, {"API_MODELS": str(models), "API_PORT": str(port)}, f"{port}/ready", work / "api.log"
+    ) as process:
+        yield f"http://127.0.0.1:{port}", process
+
+
+@contextmanager
+def mlflow_serve(models: Path, place: Path) -> Iterator[str]:
+    """MLflow's scoring server on the same model, with as many workers as it takes by default."""
+    if not place.exists():
+        mlflow.pyfunc.save_model(
+            str(place), loader_module="src.models.raw_model", data_path=str(models), pip_requirements=["mlflow"]
+        )
+    port = _free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(place), "--env-manager", "local"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with _server(command, THREADS, f"{port}/ping", place.with_suffix(".log")):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _server(command: Sequence[str], settings: Mapping[str, str], probe: str, log: Path) -> Iterator[psutil.Process]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    env |= {"PYTHONPATH": str(ROOT), **settings}
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=stream, stderr=stream)
+    try:
+        _wait(f"http://127.0.0.1:{probe}", process, log)
+        yield psutil.Process(process.pid)
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(60)
+        for child in family:
+            if child.is_running():
+                child.kill()
+
+
+def _wait(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + READY
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{address} does not answer: see {log}") from error
+            time.sleep(0.5)
+
+
+def _course(process: psutil.Process, address: str, bodies: Path, requests: int) -> dict[str, float]:
+    """The server's memory in MB after a tenth of the requests, and after all of them."""
+    found, asked = {}, 0
+    for share in (0.1, 0.5, 1.0):
+        while asked < share * requests:
+            asked += wrk(f"{address}/predict", bodies, 8, 10)["ok"]
+        found[f"after {asked:,}"] = round(memory(process.pid), 1)
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
