@@ -29,7 +29,7 @@ run: $(DONE) ## the whole pipeline; on a sample catalogue where data/raw has no 
 
 test: lint ## ruff, mypy and every test, with coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses=logical --dist=loadgroup
+	$(BIN)/coverage run -m pytest --numprocesses=logical --dist=loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

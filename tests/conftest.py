@@ -31,13 +31,9 @@ X_TEST = """\
 """
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares servers or a trained project runs in one process; the longest are begun first."""
+    """The longest files first: they are dealt out to two processes, which should end together."""
     order = {"stack": 0, "serving": 1, "model": 2}
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in ("stack", "serving") else item.path.name))
     items.sort(key=lambda item: order.get(item.path.parent.name, 3))
 
 

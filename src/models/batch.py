@@ -78,8 +78,8 @@ class Scorer(NamedTuple):
         image_choice = features.image_encoder if PICTURE in views and any(usable) else NONE
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             texts, images = Path(folder) / "texts.npy", Path(folder) / "images.npy"
-            embed_texts(embedded_text(table), text_choice, self.cache, texts, f"texts {where}")
-            embed_pictures(usable, image_choice, self.cache, images, f"pictures {where}")
+            embed_texts(embedded_text(table), text_choice, self.cache, texts, f"texts of {where}")
+            embed_pictures(usable, image_choice, self.cache, images, f"pictures of {where}")
             return Products(table, *(read_embeddings(path, len(table)) for path in (texts, images))), states
 
 
@@ -127,7 +127,7 @@ def _score_missing(source: Path, parts: Sequence[Path], sizes: Sequence[int], sc
     chunks = zip(parts, read_chunks(source, CHUNK), strict=False)
     for part, chunk in progress(chunks, len(parts), f"scoring (chunks of {CHUNK:,} rows)"):
         if part not in kept:
-            scored = scorer.score(chunk, f"of rows {start + 1:,}-{start + len(chunk):,}")
+            scored = scorer.score(chunk, f"rows {start + 1:,}-{start + len(chunk):,}")
             with writing(part) as (partial,):
                 pq.write_table(scored, partial)
         start += len(chunk)

@@ -77,7 +77,7 @@ def test_a_second_clone_pulls_everything_and_reproduces_nothing(pushed: Path, re
     assert "Data and pipelines are up to date" in said
     assert "Running stage" not in said
     doctor = run_in(second, *DOCTOR)
-    assert "ok    DVC remote   dvc answers" in doctor
+    assert "ok    DVC remote   dvc/files/md5 answers" in doctor
     assert git(second, "status", "--porcelain") == ""
 
 

@@ -86,7 +86,7 @@ function words(caption, terms) {
     h(
       "li",
       {},
-      h("span", {}, term, " ", h("span", { class: "note" }, field)),
+      h("span", {}, h("span", { class: "term" }, term), " ", h("span", { class: "note" }, field)),
       h("span", { class: "number" }, signed(contribution)),
     );
   const lines = folded(terms).map(line);

@@ -33,7 +33,7 @@ export function separatorOf(text) {
   return count[";"] > count[","] ? ";" : ",";
 }
 
-/** Records of a text, each {fields, raw, end, line}: its cells, its text as written, its line ending, its first line. */
+/** Records of a text, each {fields, raw, end, line}: cells, text as written, line ending, number of the first line. */
 export function records(text, separator) {
   const found = [];
   let at = 0;
@@ -80,7 +80,7 @@ function newlines(raw) {
 
 /**
  * A catalogue from a file's bytes: {separator, mark, header, rows, products}.
- * `products` has one {designation, description} or {error, values} for each row; blank lines are rows without a product.
+ * `products` has {designation, description} or {error, values} for each row, and null for a blank line.
  */
 export function catalogue(bytes) {
   const text = decode(bytes);

@@ -9,6 +9,7 @@ import { modelOf } from "./model.js";
 const TRIES = 8; // of one part, while the service says it is busy
 const ERRORS_SHOWN = 20;
 const UNSURE_SHOWN = 5;
+const CHARACTERS = 1_000_000; // of one part, about: long before a request is too large to be read
 // Answers that may be the fault of one product in a part: the part is then halved until that one is found.
 const OF_A_PRODUCT = new Set([413, 422]);
 
@@ -20,7 +21,7 @@ let running = null; // AbortController
 let began = null; // {at, done}: when and where this run started
 let announced = 0; // tenths of the file that were told
 
-const rowsToScore = () => read.products.flatMap((product, at) => (product && !product.error && !results[at] ? [at] : []));
+const rowsToScore = () => read.products.flatMap((product, at) => (product && !results[at] ? [at] : []));
 const all = () => read.products.filter(Boolean).length;
 const done = () => results.filter(Boolean).length;
 
@@ -32,8 +33,9 @@ async function open(file) {
   try {
     read = catalogue(await file.arrayBuffer());
     name = file.name;
-    results = read.products.map((product) => (product?.error ? { text: () => t(product.error, product.values) } : null));
-    say($("file-status"), () => t("file_read", { name, n: all() }));
+    results = read.products.map((one) => (one?.error ? { text: () => t(one.error, one.values) } : null));
+    const n = all();
+    say($("file-status"), () => t("file_read", { name, n }));
   } catch (error) {
     say($("file-status"));
     say($("file-error"), () => (error instanceof CsvError ? t(error.reason, error.values) : String(error)));
@@ -51,16 +53,35 @@ async function run() {
   let stopped = false;
   try {
     const { limits } = await modelOf();
-    const todo = rowsToScore();
-    for (let at = 0; at < todo.length; at += limits.batch) await score(todo.slice(at, at + limits.batch), limits);
+    for (const part of parts(rowsToScore(), limits.batch)) await score(part, limits);
   } catch (problem) {
     stopped = true;
     if (problem.name !== "AbortError") say($("file-error"), () => problemLine(problem));
   }
   running = null;
-  say($("file-status"), () => (stopped ? t("file_stopped", { done: done(), all: all() }) : t("file_finished", { n: all() })));
+  const [scored, n] = [done(), all()];
+  say($("file-status"), () =>
+    stopped ? t("file_stopped", { name, done: scored, all: n }) : t("file_finished", { name, n }),
+  );
   render();
   $(stopped ? "file-start" : "file-result-heading").focus();
+}
+
+/** Rows in parts that are small enough for one request. */
+function parts(places, most) {
+  const found = [];
+  let size = Infinity;
+  for (const at of places) {
+    const { designation, description } = read.products[at];
+    const length = designation.length + (description ?? "").length;
+    if (size + length > CHARACTERS || found.at(-1).length === most) {
+      found.push([]);
+      size = 0;
+    }
+    found.at(-1).push(at);
+    size += length;
+  }
+  return found;
 }
 
 async function score(places, { text_characters: most }) {
@@ -106,10 +127,11 @@ function progress() {
   $("file-progress").value = now / of;
   const rate = (now - began.done) / (performance.now() - began.at);
   const left = rate > 0 ? (of - now) / rate / 1000 : 0;
-  const parts = () => [t("file_done", { done: now, all: of }), ...(left > 3 ? [t("file_left", { time: duration(left) })] : [])];
-  say($("file-count"), () => parts().join(" – "));
+  const remaining = () => (left > 3 ? ` – ${t("file_left", { time: duration(left) })}` : "");
+  say($("file-count"), () => t("file_done", { done: now, all: of }) + remaining());
   const tenth = Math.floor((10 * now) / of);
-  if (tenth !== announced) say($("file-status"), () => t("file_done", { done: now, all: of })); // seldom: it is read out
+  // Seldom: it is read out.
+  if (tenth !== announced) say($("file-status"), () => t("file_done", { done: now, all: of }));
   announced = tenth;
 }
 

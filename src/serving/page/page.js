@@ -77,8 +77,9 @@ function facts() {
     level: percent(0.95),
   };
   const scored = ["weighted_f1", "macro_f1", "calibration_error"].filter((name) => Number.isFinite(scores[name]));
+  const number = model.registry_version && t("model_registry", { n: model.registry_version });
   return [
-    ["model_version", model.model_version, model.registry_version && t("model_registry", { n: model.registry_version })],
+    ["model_version", model.model_version, number],
     ...(model.trained_at ? [["model_trained", date(model.trained_at)]] : []),
     ["model_data", t(model.synthetic ? "model_synthetic" : "model_real")],
     ...scored.map((name) => [

@@ -117,7 +117,8 @@ export function start() {
   takeFiles($("picture"), $("picture-drop"), addPicture);
   document.addEventListener("paste", (event) => {
     const [file] = event.clipboardData.files;
-    if (!file || $("product").hidden) return;
+    // A spreadsheet's cells come as text and as a picture of it: they are meant as text.
+    if (!file || event.clipboardData.getData("text/plain") || $("product").hidden) return;
     event.preventDefault();
     addPicture(file);
   });
