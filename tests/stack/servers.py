@@ -34,7 +34,7 @@ def free_port() -> int:
             return port
 
 
-def wait_for(ready: Callable[[], bool], what: str, seconds: float = 90) -> None:
+def wait_for(ready: Callable[[], bool], what: str, seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < until, f"{what} did not come up in {seconds} s"
