@@ -16,7 +16,7 @@ function verdict(prediction, model) {
   const threshold = percent(model.threshold);
   return h(
     "div",
-    { class: "verdict" },
+    { class: "card verdict" },
     h("p", { class: `state ${state}` }, t(state)),
     h(
       "h2",
@@ -53,13 +53,13 @@ function ranking({ top }) {
       h("span", { class: "number" }, chance(confidence)),
       bar(confidence),
     );
-  return h("section", {}, h("h3", {}, t("top")), h("ol", { class: "ranking" }, top.map(line)));
+  return h("section", { class: "card" }, h("h3", {}, t("top")), h("ol", { class: "ranking" }, top.map(line)));
 }
 
 function reasons({ views, spoke_for, spoke_against, pictures }) {
   return h(
     "section",
-    { class: "why" },
+    { class: "card why" },
     h("h3", {}, t("why")),
     h("h4", {}, t("views")),
     h("ul", { class: "views" }, views.map(viewLine)),

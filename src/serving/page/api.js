@@ -71,7 +71,7 @@ async function once(path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new Problem("network");
   }
-  if (response.status === 401) refused(Boolean(key));
+  if (response.status === 401) refused();
   throw await problemOf(response);
 }
 

@@ -96,7 +96,7 @@ export function catalogue(bytes) {
   const products = rows.map(({ fields, raw }) => {
     if (raw === "") return null;
     if (fields.length !== names.length) {
-      return { error: "row_cells", values: { got: fields.length, wanted: names.length } };
+      return { error: "row_cells", values: { n: fields.length, wanted: names.length } };
     }
     return { designation: fields[title], description: (text_ < 0 ? "" : fields[text_]) || null };
   });

@@ -50,12 +50,12 @@ async function run() {
   say($("file-error"));
   render();
   $("file-cancel").focus();
-  let stopped = false;
+  let [stopped, next] = [false, "file-result-heading"];
   try {
     const { limits } = await modelOf();
     for (const part of parts(rowsToScore(), limits.batch)) await score(part, limits);
   } catch (problem) {
-    stopped = true;
+    [stopped, next] = [true, problem.status === 401 ? "key" : "file-start"];
     if (problem.name !== "AbortError") say($("file-error"), () => problemLine(problem));
   }
   running = null;
@@ -64,7 +64,7 @@ async function run() {
     stopped ? t("file_stopped", { name, done: scored, all: n }) : t("file_finished", { name, n }),
   );
   render();
-  $(stopped ? "file-start" : "file-result-heading").focus();
+  $(next).focus();
 }
 
 /** Rows in parts that are small enough for one request. */

@@ -37,6 +37,7 @@ function startTabs() {
 function startKey() {
   onRefused(() => {
     $("key-form").hidden = false;
+    $("key").focus();
   });
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -53,7 +54,6 @@ async function loadModel() {
     say($("page-error"));
   } catch (problem) {
     say($("page-error"), () => problemLine(problem));
-    if (problem.status === 401) $("key").focus();
     if (problem.code === "network") setTimeout(loadModel, AGAIN);
   }
 }

@@ -57,7 +57,6 @@ async function ask(event) {
   const [designation, description] = [$("title").value.trim(), $("description").value];
   if (!designation && !description.trim() && !picture) {
     say($("product-error"), () => t("error_nothing"));
-    $("title").focus();
     return;
   }
   const form = new FormData();

@@ -163,7 +163,7 @@ export const TEXTS = {
   ],
   csv_empty: ["Ce fichier n'a pas de lignes à classer.", "This file has no rows to classify."],
   csv_no_title: ["Aucune colonne designation parmi : {columns}", "No column designation among: {columns}"],
-  row_cells: ["{got} cellules au lieu de {wanted}", "{got} cells instead of {wanted}"],
+  row_cells: ["{n} cellule{s} au lieu de {wanted}", "{n} cell{s} instead of {wanted}"],
   row_long: ["texte de plus de {most} caractères", "text of more than {most} characters"],
 
   error_network: [
