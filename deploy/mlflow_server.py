@@ -7,6 +7,7 @@ MLFLOW_SERVER_ALLOWED_HOSTS; AUTH (true: ask who is there) with MLFLOW_AUTH_ADMI
 """
 
 import os
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -174,17 +175,23 @@ def export(out: Any) -> None:
 def restore(source: Any) -> None:
     """Put the artifacts of a tar stream back; what is there under another name stays."""
     name, prefix = bucket()
-    with tarfile.open(fileobj=source, mode="r|") as tar:
-        if not name:
-            FOLDER.mkdir(parents=True, exist_ok=True)
-            tar.extractall(FOLDER, filter="data")
-            return
+    if name:
         make_bucket(name)
-        client = s3()
+    client = s3() if name else None
+    with tarfile.open(fileobj=source, mode="r|") as tar:
         for member in tar:
             body = tar.extractfile(member)
-            if body is not None:
+            if body is None:  # a folder, or what no export writes
+                continue
+            if client is not None:
                 client.put_object(Bucket=name, Key=f"{prefix}/{member.name}".lstrip("/"), Body=body.read())
+                continue
+            path = (FOLDER / member.name).resolve()
+            if not path.is_relative_to(FOLDER.resolve()):
+                raise ValueError(f"{member.name}: outside the artifacts' folder; this is no export of theirs")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                shutil.copyfileobj(body, file)
 
 
 def fail(reason: str) -> int:
