@@ -46,7 +46,8 @@ class Server:
 
     def __init__(self, name: str, command: list[str], env: dict[str, str], folder: Path) -> None:
         self.name, self.command, self.folder = name, command, folder
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "AWS_"))} | env
+        others = ("MLFLOW_", "AWS_", "COVERAGE_")
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(others)} | env
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
