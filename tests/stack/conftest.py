@@ -1,6 +1,7 @@
 """Servers that tests share, and a project that is ready to train."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from tests.stack.servers import KEY, S3, SECRET, MLflow, Postgres
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
-    yield server
-    server.server.cleanup()
+def postgres() -> Iterator[Postgres]:
+    # Not in pytest's folder: PostgreSQL refuses to run as root, and each pytest that starts closes that folder to others.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        server = Postgres(Path(folder) / "data")
+        yield server
+        server.server.cleanup()
 
 
 @pytest.fixture(scope="session")
