@@ -12,7 +12,7 @@ from tests.stack.servers import KEY, S3, SECRET, MLflow, Postgres
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    # Not in pytest's folder: PostgreSQL refuses to run as root, and each pytest that starts closes that folder to others.
+    # Not in pytest's folder: each pytest that starts closes that to others, and PostgreSQL does not run as root.
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
         server = Postgres(Path(folder) / "data")
         yield server
