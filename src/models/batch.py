@@ -39,7 +39,7 @@ from src.tracking.lineage import model_digest, model_version
 log = logging.getLogger(__name__)
 
 CHUNK = 2_000  # rows in memory at a time, and what a killed job loses
-BUFFER = 1 << 20  # bytes of a Parquet column read at a time; without it pyarrow reads a row group's column whole
+BUFFER = 1 << 20  # bytes of a Parquet column read at a time: pyarrow else reads all of a row group's
 CSV, PARQUET = ".csv", ".parquet"
 TEXTS, IDS = ("designation", "description"), ("productid", "imageid")
 TALLY = b"pictures"  # where a part keeps what its rows' pictures were
@@ -178,7 +178,7 @@ def check_columns(path: Path, schema: pa.Schema, with_pictures: bool) -> None:
 def _parquet(path: Path) -> Iterator[Any]:
     """A Parquet file to read; what pyarrow says of a damaged one becomes a UserError."""
     try:
-        with pq.ParquetFile(path, buffer_size=BUFFER, page_checksum_verification=True) as file:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True) as file:
             yield file
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a whole Parquet file ({error}); write it or fetch it again") from error

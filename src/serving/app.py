@@ -1,15 +1,13 @@
 """The routes. Reading and answering happen here; scoring in `scorer`, everything around a request in `guard`."""
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import json
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,8 +15,6 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from joblib import cpu_count
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from threadpoolctl import threadpool_limits
 
@@ -31,36 +27,15 @@ from src.serving.champion import Holder
 from src.serving.guard import Guard
 from src.serving.metrics import Metrics, metrics
 from src.serving.problems import Problem
+from src.serving.reading import BODY, invalid, must_be_json, parsed, product_of, read_one
 from src.serving.schemas import BatchIn, ProductIn
-from src.serving.scorer import Product, Scored, Scorer
+from src.serving.scorer import Scored, Scorer
 from src.serving.settings import MB, Settings
 
 log = logging.getLogger(__name__)
-M = TypeVar("M", bound=BaseModel)
 
 PAGE = Path(__file__).parent / "page"
-LARGE = 200_000  # bytes of a body from which on it is read off the event loop
 AN_HOUR = {"cache-control": "public, max-age=3600"}
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/ProductIn"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["designation"],
-                    "properties": {
-                        "designation": {"type": "string"},
-                        "description": {"type": "string"},
-                        "picture": {"type": "string", "format": "binary"},
-                        "top_k": {"type": "integer", "minimum": 1, "maximum": 27, "default": 3},
-                    },
-                }
-            },
-        },
-    }
-}
 
 
 class Service:
@@ -129,13 +104,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/predict", response_model=schemas.PredictionOut, summary="Classify one product", **common)
     async def predict(request: Request) -> Response:
-        asked = await _one(request, service)
+        asked = await read_one(request, service.settings)
         scored = await _score(request, service, [asked])
         return _json(_whole(scored, asked.top_k))
 
     @app.post("/explain", response_model=schemas.ExplanationOut, summary="Classify one product and say why", **common)
     async def explain(request: Request) -> Response:
-        asked = await _one(request, service)
+        asked = await read_one(request, service.settings)
         scored = await _score(request, service, [asked], explained=True)
         assert scored.explanation is not None
         return _json({"prediction": _whole(scored, asked.top_k), **_reasons(scored.explanation)})
@@ -153,8 +128,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         },
     )
     async def predict_batch(request: Request) -> Response:
-        _must_be_json(request)
-        asked = (await _parsed(BatchIn, await request.body())).products
+        must_be_json(request)
+        asked = (await parsed(BatchIn, await request.body())).products
         if len(asked) > service.settings.max_batch:
             raise Problem("batch_too_large", f"at most {service.settings.max_batch} products at once")
         scored = await _score(request, service, asked)
@@ -220,61 +195,8 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _one(request: Request, service: Service) -> ProductIn:
-    """The product of a JSON body or a form; a form's picture is put in base64's place as bytes."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        return await _parsed(ProductIn, await request.body())
-    if kind != "multipart/form-data":
-        raise Problem("unsupported_media_type", "send application/json or multipart/form-data")
-    most = int(service.settings.max_picture_mb * MB)
-    async with request.form(max_files=1, max_fields=8, max_part_size=4 * service.settings.max_text) as form:
-        fields: dict[str, Any] = {}
-        for name, value in form.multi_items():
-            if name in fields:
-                raise Problem("invalid_request", f"{name}: given twice")
-            if isinstance(value, UploadFile):
-                if name != "picture":
-                    raise Problem("invalid_request", f"{name}: only picture may be a file")
-                data = await value.read(most + 1)
-                fields[name] = base64.b64encode(data).decode() if data else None
-            elif name == "picture" and not value:
-                fields[name] = None
-            else:
-                fields[name] = value
-    return _validated(ProductIn, fields)
-
-
-def _must_be_json(request: Request) -> None:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Problem("unsupported_media_type", "send application/json")
-
-
-async def _parsed(model: type[M], body: bytes) -> M:
-    def parse() -> M:
-        try:
-            return model.model_validate_json(body)
-        except ValidationError as error:
-            raise _invalid(error.errors(include_url=False, include_input=False)) from None
-
-    return await asyncio.to_thread(parse) if len(body) > LARGE else parse()
-
-
-def _validated(model: type[ProductIn], fields: dict[str, Any]) -> ProductIn:
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise _invalid(error.errors(include_url=False, include_input=False)) from None
-
-
-def _invalid(errors: Sequence[Any]) -> Problem:
-    first = errors[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return Problem("invalid_request", f"{where}: {first['msg']}" if where else str(first["msg"]))
-
-
 async def _score(request: Request, service: Service, asked: Sequence[ProductIn], explained: bool = False) -> Scored:
-    products = [_product(each, service.settings) for each in asked]
+    products = [product_of(each, service.settings) for each in asked]
     request.scope["state"]["modality"] = "batch" if len(products) > 1 else "picture" if products[0].picture else "text"
     if service.settings.log_text:
         texts = [{"designation": each.designation, "description": each.description} for each in asked]
@@ -282,21 +204,6 @@ async def _score(request: Request, service: Service, asked: Sequence[ProductIn],
     scored = await service.scorer.score(products, explained)
     _count(service.metrics, scored)
     return scored
-
-
-def _product(asked: ProductIn, settings: Settings) -> Product:
-    for name, text in (("designation", asked.designation), ("description", asked.description or "")):
-        if len(text) > settings.max_text:
-            raise Problem("invalid_request", f"{name}: at most {settings.max_text:,} characters")
-    picture = None
-    if asked.picture:
-        try:
-            picture = base64.b64decode(asked.picture, validate=True)
-        except (binascii.Error, ValueError):
-            raise Problem("invalid_request", "picture: not base64") from None
-        if len(picture) > settings.max_picture_mb * MB:
-            raise Problem("picture_too_large", f"at most {settings.max_picture_mb:g} MB")
-    return Product(asked.designation, asked.description or "", picture)
 
 
 def _count(told: Metrics, scored: Scored) -> None:
@@ -363,8 +270,8 @@ def _speak_of_problems(app: FastAPI) -> None:
         return answer(request, Problem(codes.get(error.status_code, "invalid_request"), str(error.detail)))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return answer(request, _invalid(error.errors()))
+    async def refused_by_fastapi(request: Request, error: RequestValidationError) -> Response:
+        return answer(request, invalid(error.errors()))
 
     @app.exception_handler(UserError)
     async def unready(request: Request, error: UserError) -> Response:
