@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ def serve(_: argparse.Namespace) -> str:
         log.warning("%s has no key, so nobody is let in: `python -m src.serving.keys NAME`", settings.keys_file)
     logging.getLogger("src.serving.access").propagate = False
     logging.getLogger("src.serving.access").addHandler(_plain())
+    # uvicorn raises the signal again once it has stopped: a stop that was asked for is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         create_app(settings, holder),
         host=settings.host,
