@@ -7,7 +7,7 @@ COMPOSE ?= docker compose
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-docker doctor remote add-data promote serve server backup restore bench lint format lock sample ui clean
+.PHONY: help setup run test test-slow test-docker doctor remote add-data promote serve server backup restore bench lint format lock sample ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: lint ## ruff, mypy and every test, with coverage
 	$(BIN)/coverage run -m pytest --numprocesses=logical --dist=loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-slow: $(DONE) ## what takes minutes: ten thousand hostile requests, memory over many rows
+	$(BIN)/python -m pytest -m slow
 
 test-docker: $(DONE) ## build the images, bring the compose file up, train against it (needs Docker)
 	TEST_DOCKER=1 $(BIN)/python -m pytest -v tests/docker

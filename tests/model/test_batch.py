@@ -336,6 +336,7 @@ def test_an_input_that_changes_under_way_is_refused(
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_memory_does_not_grow_with_the_rows(ending: str, quick: Model, titles: list[str], tmp_path: Path) -> None:

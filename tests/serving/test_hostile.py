@@ -21,7 +21,6 @@ from PIL import Image
 from tests.serving.conftest import Api
 from tests.serving.test_api import POOL, get, post
 
-REQUESTS = 10_000
 SEED = 7
 
 
@@ -150,7 +149,8 @@ def bodies(dice: random.Random) -> Iterator[dict[str, Any]]:
             yield {"json": {"products": [{"designation": dice.choice(odd)} for _ in range(dice.randrange(4))]}}
 
 
-def test_no_hostile_request_is_answered_by_a_servers_error(api: Api) -> None:
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_no_hostile_request_is_answered_by_a_servers_error(api: Api, count: int) -> None:
     seen: Counter[int] = Counter()
     dice = random.Random(SEED)
 
@@ -158,7 +158,9 @@ def test_no_hostile_request_is_answered_by_a_servers_error(api: Api) -> None:
     schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json")
     quiet = list(hypothesis.HealthCheck)
 
-    @hypothesis.settings(max_examples=1500, deadline=None, suppress_health_check=quiet, derandomize=True, database=None)
+    @hypothesis.settings(
+        max_examples=count // 7, deadline=None, suppress_health_check=quiet, derandomize=True, database=None
+    )
     @hypothesis.given(case=schema.as_strategy())
     def by_the_document(case: schemathesis.Case) -> None:
         answer = case.call(timeout=60)
@@ -166,12 +168,12 @@ def test_no_hostile_request_is_answered_by_a_servers_error(api: Api) -> None:
         assert answer.status_code < 500 or answer.status_code == 503, case.as_curl_command()
 
     by_the_document()
-    assert sum(seen.values()) >= 1500
+    assert sum(seen.values()) >= count // 7
 
     # By the corpus: broken pictures, texts and bodies, eight at a time.
     routes = ("/predict", "/predict", "/predict", "/explain", "/predict/batch")
     made = bodies(dice)
-    asked = [(dice.choice(routes), next(made)) for _ in range(REQUESTS - sum(seen.values()))]
+    asked = [(dice.choice(routes), next(made)) for _ in range(count - sum(seen.values()))]
 
     def ask(one: tuple[str, dict[str, Any]]) -> tuple[int, str]:
         with requests.Session() as session:
@@ -183,9 +185,9 @@ def test_no_hostile_request_is_answered_by_a_servers_error(api: Api) -> None:
         for status, wrong in clients.map(ask, asked):
             assert not wrong
             seen[status] += 1
-    assert sum(seen.values()) >= REQUESTS
-    assert seen[200] > 1000  # most of what is odd is still a product
-    assert seen[422] > 1000
+    assert sum(seen.values()) >= count
+    assert seen[200] > count // 10  # much of what is odd is still a product
+    assert seen[422] > count // 10
     assert "Traceback" not in api.log.read_text()
     assert get(f"{api.url}/ready").status_code == 200
 
