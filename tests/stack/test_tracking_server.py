@@ -210,8 +210,10 @@ def test_a_restart_of_postgresql_goes_unnoticed(
     training = begin(project, env)
     wait_for_run(asked, experiment)
     pause(training)
-    postgres.restart()
-    resume(training)
+    try:
+        postgres.restart()
+    finally:
+        resume(training)
     said = training.communicate(timeout=200)[1]
     assert training.returncode == 0, said
     if "the run is kept in" in said:  # it was caught in the middle of a request
