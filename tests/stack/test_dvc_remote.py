@@ -1,5 +1,6 @@
 """`dvc push` and `dvc pull` against a real S3 in DagsHub's shape: `s3://dvc`, an endpoint, a token as keys."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -24,18 +25,33 @@ def remote(s3: S3) -> Iterator[S3]:
     s3.client.delete_bucket(Bucket="dvc")
 
 
-@pytest.fixture
-def pushed(project: Path, remote: S3) -> Path:
-    """A project that ran whole, with data under DVC, committed and pushed."""
-    run_in(project, "dvc", "repro")
+@pytest.fixture(scope="module")
+def whole(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that ran whole, with its raw data under DVC. Copy it, do not use it."""
+    folder = tmp_path_factory.mktemp("whole") / "project"
+    shutil.copytree(workshop, folder, symlinks=True)
+    run_in(folder, "dvc", "repro")
     raw = ("X_train.csv", "Y_train.csv", "X_test.csv", "images")
-    assert f"dvc add {' '.join(f'data/raw/{name}' for name in raw)}" in run_in(project, "make", "--dry-run", "add-data")
-    run_in(project, "dvc", "add", *(f"data/raw/{name}" for name in raw))
-    name_remote(project, remote)
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "--message", "data, models and their remote")
-    run_in(project, "dvc", "push")
-    return project
+    assert f"dvc add {' '.join(f'data/raw/{name}' for name in raw)}" in run_in(folder, "make", "--dry-run", "add-data")
+    run_in(folder, "dvc", "add", *(f"data/raw/{name}" for name in raw))
+    return folder
+
+
+@pytest.fixture
+def complete(whole: Path, remote: S3, tmp_path: Path) -> Path:
+    """A copy of it with the remote named, committed."""
+    folder = tmp_path / "complete"
+    shutil.copytree(whole, folder, symlinks=True)
+    name_remote(folder, remote)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "data, models and their remote")
+    return folder
+
+
+@pytest.fixture
+def pushed(complete: Path) -> Path:
+    run_in(complete, "dvc", "push")
+    return complete
 
 
 def name_remote(project: Path, remote: S3, key: str = KEY, secret: str = SECRET) -> None:
@@ -114,11 +130,9 @@ def size_of(remote: S3, key: str) -> int:
     return int(remote.client.head_object(Bucket="dvc", Key=key)["ContentLength"])
 
 
-def test_a_server_that_dies_in_mid_push_is_pushed_to_again(project: Path, remote: S3, tmp_path: Path) -> None:
-    run_in(project, "dvc", "repro")
-    name_remote(project, remote)
-    env = environment(project)
-    push = subprocess.Popen(["dvc", "push", "--jobs", "1"], cwd=project, env=env, stderr=subprocess.PIPE, text=True)
+def test_a_server_that_dies_in_mid_push_is_pushed_to_again(complete: Path, remote: S3) -> None:
+    env = environment(complete)
+    push = subprocess.Popen(["dvc", "push", "--jobs", "1"], cwd=complete, env=env, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while not remote.keys("dvc"):
         assert push.poll() is None, "the push ended before it could be cut"
@@ -129,5 +143,5 @@ def test_a_server_that_dies_in_mid_push_is_pushed_to_again(project: Path, remote
     assert "ERROR" in said
     remote.start()
     assert remote.keys("dvc")  # it was in the middle: some was there, not all
-    assert "pushed" in run_in(project, "dvc", "push")
-    assert "in sync" in run_in(project, "dvc", "status", "--cloud")
+    assert "pushed" in run_in(complete, "dvc", "push")
+    assert "in sync" in run_in(complete, "dvc", "status", "--cloud")

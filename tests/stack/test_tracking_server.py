@@ -232,6 +232,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_artifacts_does_not_cost_the_run(
     project: Path, experiment: str, postgres: Postgres, full_disk: Path, tmp_path: Path
 ) -> None:
@@ -250,6 +251,7 @@ def test_a_full_disk_of_artifacts_does_not_cost_the_run(
         server.stop()
 
 
+@pytest.mark.slow
 def test_a_server_that_asks_who_is_there(project: Path, experiment: str, postgres: Postgres, tmp_path: Path) -> None:
     secrets = {"AUTH": "true", "MLFLOW_AUTH_ADMIN_PASSWORD": "a-long-password", "MLFLOW_FLASK_SERVER_SECRET_KEY": "x"}
     folder = {"ARTIFACTS_FOLDER": str(tmp_path / "artifacts")}
@@ -267,6 +269,7 @@ def test_a_server_that_asks_who_is_there(project: Path, experiment: str, postgre
         server.stop()
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_slow_does_not_hide_the_newest_training(
     project: Path, env: dict[str, str], asked: mlflow.MlflowClient, experiment: str, tmp_path: Path
 ) -> None:
