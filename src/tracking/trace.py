@@ -96,7 +96,7 @@ def restore_lock(run: Run) -> str:
         raise UserError(f"run {run.info.run_id} has no dvc.lock: it was trained without `dvc repro`")
     with tempfile.TemporaryDirectory() as folder, writing(DVC_LOCK) as (part,):
         part.write_bytes(registry.download(run.info.run_id, lock.NAME, Path(folder)).read_bytes())
-    return f"dvc.lock is that of run {run.info.run_id}; `dvc checkout` (or `dvc pull`) brings its data and model"
+    return f"dvc.lock is that of run {run.info.run_id}; `dvc checkout --allow-missing` brings its data and model"
 
 
 def _has_lock(run: Run) -> bool:
@@ -111,10 +111,10 @@ def _way_back(run: Run) -> Iterator[str]:
     yield f"git checkout {commit}"
     if lock.LOCK_TAG in run.data.tags or _has_lock(run):
         yield f"python -m src.tracking lock {run.info.run_id}"
-        yield "dvc checkout       # `dvc pull` where the cache is not here"
-        yield "dvc repro          # only predict has something to do"
+        yield "dvc checkout --allow-missing    # `dvc pull --allow-missing` where the cache is not here"
+        yield "dvc repro                       # only predict has something to do"
     else:
-        yield "dvc repro          # no dvc.lock was attached: this trains again"
+        yield "dvc repro                       # no dvc.lock was attached: this trains again"
     if run.data.tags.get("git_dirty") == "true":
         yield "but the tree was dirty: what was changed and not committed is lost"
 
