@@ -78,10 +78,10 @@ def command(arguments: argparse.Namespace) -> str:
     wanted = remote(arguments.url, arguments.endpoint, token, (pair[0], pair[1]) if pair[0] and pair[1] else None)
     configure(wanted)
     keys = "its keys are in .dvc/config.local" if wanted.keys else "no keys were set"
-    if wanted.endpoint and not wanted.keys:
-        keys += " (set DAGSHUB_TOKEN in .env and run this again)" if wanted.url == "s3://dvc" else ""
+    if DAGSHUB.fullmatch(arguments.url) and not wanted.keys:
+        keys += " (set DAGSHUB_TOKEN in .env and run this again)"
     place = f"{wanted.url} at {wanted.endpoint}" if wanted.endpoint else wanted.url
-    return f"the DVC remote is {place}; {keys}; commit .dvc/config, check with `make doctor`, then `dvc push`:"
+    return f"the DVC remote is {place}; {keys}; commit .dvc/config, check with `make doctor`, then `dvc push`; written"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ import csv
 import difflib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -97,16 +98,30 @@ def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. {missing_hint(path)}")
+    found = records(path)
+    _, header = next(found)
+    places = _columns(path, header, columns)
+    ended = list(found)
+    if not ended:
+        raise UserError(f"{path}: no rows below the header; fetch the file again")
+    frame = pd.DataFrame({name: [row[at] for _, row in ended] for name, at in places.items()}, dtype="str")
+    return frame.assign(line=[line for line, _ in ended])
+
+
+def records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The header of a CSV file and then its rows, one at a time, each with the line that it ends on.
+
+    Raises:
+        UserError: the file is not UTF-8, cut short or wrongly quoted.
+    """
     _check_end(path)
-    rows: list[list[str]] = []
-    lines: list[int] = []
     start = 1
     csv.field_size_limit(2**31 - 1)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             header = next(reader)
-            places = _columns(path, header, columns)
+            yield reader.line_num, header
             start = reader.line_num + 1
             for row in reader:
                 if len(row) != len(header) and row:
@@ -116,8 +131,7 @@ def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
                         "was damaged; fix the record or fetch the file again"
                     )
                 if row:
-                    rows.append(row)
-                    lines.append(reader.line_num)
+                    yield reader.line_num, row
                 start = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise UserError(_not_utf8(path)) from error
@@ -126,10 +140,6 @@ def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f"{path}: the record that begins on line {start} is broken ({error}): "
             "a quote is missing or the file was cut short; fix the record or fetch the file again"
         ) from error
-    if not rows:
-        raise UserError(f"{path}: no rows below the header; fetch the file again")
-    frame = pd.DataFrame({name: [row[at] for row in rows] for name, at in places.items()}, dtype="str")
-    return frame.assign(line=lines)
 
 
 def missing_hint(path: Path) -> str:

@@ -24,7 +24,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from src.cli import progress
-from src.data.catalog import _check_end, _not_utf8, picture_name
+from src.data.catalog import picture_name, records
 from src.data.checks import INTEGER, picture_state
 from src.data.pictures import counts, inspect_all, picture_files
 from src.errors import UserError
@@ -189,7 +189,7 @@ def read_schema(path: Path) -> pa.Schema:
     if path.suffix.lower() == PARQUET:
         with _parquet(path) as file:
             return file.schema_arrow
-    return pa.schema([(name, pa.string()) for name in next(_records(path))])
+    return pa.schema([(name, pa.string()) for name in next(records(path))[1]])
 
 
 def read_chunks(path: Path, size: int) -> Iterator[pa.Table]:
@@ -204,35 +204,10 @@ def read_chunks(path: Path, size: int) -> Iterator[pa.Table]:
                 batch.validate(full=True)  # texts that are not UTF-8
                 yield pa.Table.from_batches([batch])
         return
-    records = _records(path)
-    header = next(records)
-    while rows := list(islice(records, size)):
+    found = records(path)
+    _, header = next(found)
+    while rows := [row for _, row in islice(found, size)]:
         yield pa.Table.from_arrays([pa.array(values, pa.string()) for values in zip(*rows, strict=True)], header)
-
-
-def _records(path: Path) -> Iterator[list[str]]:
-    """Header and rows of a CSV file, as strictly as `catalog.read_raw` but one at a time."""
-    _check_end(path)
-    csv.field_size_limit(2**31 - 1)
-    start = 1
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            yield (header := next(reader))
-            start = reader.line_num + 1
-            for row in reader:
-                if row and len(row) != len(header):
-                    raise csv.Error(f"{len(row)} fields where the header has {len(header)}")
-                if row:
-                    yield row
-                start = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        raise UserError(_not_utf8(path)) from error
-    except csv.Error as error:
-        raise UserError(
-            f"{path}: the record that begins on line {start} is broken ({error}): a quote is missing or astray, "
-            "or the file was cut short; fix the record or fetch the file again"
-        ) from error
 
 
 def _job(source: Path, images: Path | None, scorer: Scorer, models: Path) -> dict[str, Any]:

@@ -35,7 +35,6 @@ from src.serving.settings import MB, Settings
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-AN_HOUR = {"cache-control": "public, max-age=3600"}
 
 
 class Service:

@@ -96,10 +96,10 @@ class Guard:
             raise Problem("host_not_allowed", "this server answers to localhost only")
         path = request.scope["path"]
         if self._keys is not None and path not in OPEN and not path.startswith("/static/"):
-            self._rates.take(f"address {request.address}")
             given = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
             owner = self._keys.owner(given) if given else None
             if owner is None:
+                self._rates.take(f"address {request.address}")  # who guesses is slowed, not who has a key
                 raise Problem("unauthorized", "send a valid key in the header X-API-Key")
             request.client = owner
         self._rates.take(request.client)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src.cli import run
 from src.config import MODELS
-from src.tracking import record, server, trace
+from src.tracking import record, registry, server, trace
 
 
 def command(arguments: argparse.Namespace) -> str:
@@ -28,7 +28,7 @@ def command(arguments: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m src.tracking", description=__doc__)
     commands = parser.add_subparsers(dest="do", required=True, metavar="{trace,lock,sync}")
-    what = f"a run's id, model_version of a prediction, or a number or alias of {'rakuten-classifier'}"
+    what = f"a run's id, model_version of a prediction, or a number or alias of {registry.NAME}"
     for name, does in (
         ("trace", "print commit, parameters, data digests, and how to get back there"),
         ("lock", "write the run's dvc.lock here, for `dvc checkout`"),

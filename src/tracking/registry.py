@@ -1,7 +1,7 @@
 """Versions of rakuten-classifier: challenger is the newest, champion the one that answers."""
 
-import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,6 @@ from mlflow.entities.model_registry import ModelVersion
 from src.errors import UserError
 from src.tracking import server
 from src.tracking.lineage import MODEL_TAG
-
-log = logging.getLogger(__name__)
 
 NAME = "rakuten-classifier"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -53,17 +51,17 @@ def register(asked: mlflow.MlflowClient, run_id: str, model: Any, digest: str, s
 
 def by_alias(asked: mlflow.MlflowClient, alias: str) -> ModelVersion | None:
     """The version under an alias; None where nobody has it."""
-    try:
-        return asked.get_model_version_by_alias(NAME, alias)
-    except mlflow.MlflowException as error:
-        if error.error_code in ABSENT:
-            return None
-        raise
+    return _if_there(asked.get_model_version_by_alias, alias)
 
 
 def by_version(asked: mlflow.MlflowClient, version: str) -> ModelVersion | None:
+    """The version of this number; None where there is none."""
+    return _if_there(asked.get_model_version, version)
+
+
+def _if_there(ask: Callable[[str, str], ModelVersion], which: str) -> ModelVersion | None:
     try:
-        return asked.get_model_version(NAME, version)
+        return ask(NAME, which)
     except mlflow.MlflowException as error:
         if error.error_code in ABSENT:
             return None
@@ -102,10 +100,10 @@ def check_traceable(version: Version) -> None:
     """
     run = server.client().get_run(version.run_id)
     tags, inputs = run.data.tags, run.inputs.dataset_inputs if run.inputs else []
-    raw = {tag.value for entry in inputs for tag in entry.tags if tag.key == "mlflow.data.context"}
+    kinds = {tag.value for entry in inputs for tag in entry.tags if tag.key == "mlflow.data.context"}
     missing = [name for name in ("git_commit", MODEL_TAG) if not tags.get(name)]
-    missing += [] if "training" in raw else ["digests of the features"]
-    missing += [] if "raw" in raw else ["digests of the raw data (train by `dvc repro`)"]
+    missing += [] if "training" in kinds else ["digests of the features"]
+    missing += [] if "raw" in kinds else ["digests of the raw data (train by `dvc repro`)"]
     if tags.get("git_dirty") != "false":
         missing.append("a clean tree (commit, then `dvc repro --force --single-item train`)")
     if missing:

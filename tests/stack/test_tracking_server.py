@@ -307,6 +307,27 @@ def test_two_trainings_at_once_are_two_runs_and_two_versions(
     assert asked.get_model_version_by_alias(NAME, CHALLENGER).run_id in {run.info.run_id for run in found}
 
 
+# Dies when all was sent, before the record is forgotten.
+CUT = """
+import shutil, sys, types
+from src.models import train_model
+from src.tracking import record
+def rmtree(path, ignore_errors=False):
+    if not ignore_errors:
+        raise OSError("cut")
+record.shutil = types.SimpleNamespace(**vars(shutil) | {"rmtree": rmtree})
+sys.exit(train_model.main([]))
+"""
+
+
+def test_what_was_sent_already_is_not_sent_again(
+    project: Path, env: dict[str, str], asked: mlflow.MlflowClient, experiment: str
+) -> None:
+    assert "the run is kept in" in run_in(project, sys.executable, "-c", CUT, **env)
+    assert "1 kept run(s) sent" in run_in(project, *SYNC, **env)
+    assert_recorded_once(asked, experiment, project)
+
+
 def test_an_altered_record_is_not_sent(project: Path, env: dict[str, str], tracking_server: MLflow) -> None:
     kept = project / "models" / UNSENT / ("0" * 32)
     (kept / "model").mkdir(parents=True)
