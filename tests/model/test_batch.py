@@ -376,7 +376,10 @@ SOUND = ",designation,description,productid,imageid\n" + "".join(f"{n},Piscine,b
 BROKEN: dict[str, tuple[str | bytes, str]] = {
     "quote not closed": (SOUND + '9,"Roman,policier,9,9\n', "record that begins on line 11 is broken"),
     "quote astray": (SOUND + '9,"Ro"man,policier,9,9\n', "record that begins on line 11 is broken"),
-    "wrong number of fields": (SOUND + "9,Roman,policier,9\n", "line 11 is broken (4 fields where the header has 5)"),
+    "wrong number of fields": (
+        SOUND + "9,Roman,policier,9\n",
+        "the record on lines 11-11 has 4 fields, the header has 5",
+    ),
     "cut in a line": (SOUND[:-3], "the last line has no line end"),
     "empty": ("", "the file is empty"),
     "not UTF-8": (SOUND.encode() + "9,é,,9,9\n".encode("cp1252"), "line 11 is not UTF-8"),
