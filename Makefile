@@ -18,7 +18,8 @@ $(DONE): requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or name it with make PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' requirements.txt)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode -r requirements.txt
 	@touch $@
 
 run: $(DONE) ## the whole pipeline; on a sample catalogue where data/raw has no files
@@ -78,8 +79,8 @@ format: $(DONE) ## let ruff mend style and order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## compile requirements.txt from pyproject.toml (needs uv)
-	{ echo '-e .'; uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-header --quiet; } > .requirements.partial
+lock: $(DONE) ## compile requirements.txt from pyproject.toml
+	{ echo '-e .'; $(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-header --quiet; } > .requirements.partial
 	mv .requirements.partial requirements.txt
 
 sample: $(DONE) ## write the sample catalogue to data/raw

@@ -31,9 +31,11 @@ class Linear(NamedTuple):
     intercept: NDArray[np.float32]
 
     def decision(self, features: csr_matrix | Numbers) -> Floats:
+        coef = self.coef
         if isinstance(features, np.ndarray):
-            features = features.astype(np.float32)  # embeddings come in float16
-        scores: Floats = np.asarray(features @ self.coef.T, dtype=np.float64) + self.intercept
+            # Embeddings come in float16. In 64 bits a score does not depend on how many rows are scored with it.
+            features, coef = features.astype(np.float64), coef.astype(np.float64)
+        scores: Floats = np.asarray(features @ coef.T, dtype=np.float64) + self.intercept
         return scores
 
     def over(self, classes: Ints) -> "Linear":

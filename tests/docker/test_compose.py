@@ -4,11 +4,14 @@ Needs a Docker daemon; takes minutes. COMPOSE names another compose command (doc
 further arguments of `docker build` (--network=host, where containers reach the package registry so only).
 """
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import mlflow
 import pytest
 
 from src.tracking.registry import CHALLENGER, CHAMPION, NAME
-from tests.helpers import environment, run_in
+from tests.helpers import environment, git, run_in
 from tests.stack.servers import free_port, wait_for
 
 pytestmark = pytest.mark.skipif(not os.environ.get("TEST_DOCKER"), reason="needs Docker: make test-docker")
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.skipif(not os.environ.get("TEST_DOCKER"), reason="needs
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
 BUILD = shlex.split(os.environ.get("BUILD", ""))
 FILE = ("-f", "docker-compose.mlflow.yml")
+API = ("-f", "deploy/docker-compose.api.yml")
 FOLDER = {"MLFLOW_UID": "1000"}
 S3 = {
     "ARTIFACTS_BUCKET": "s3://mlflow/runs", "S3_ENDPOINT_URL": "http://s3:8333",
@@ -35,8 +39,14 @@ AUTH = {"MLFLOW_AUTH": "true", "MLFLOW_ADMIN_PASSWORD": "a-long-password", "MLFL
 class Stack:
     """The compose file of a copy of the project, under a name of its own."""
 
-    def __init__(self, project: Path, settings: dict[str, str], profiles: tuple[str, ...] = ()) -> None:
-        self.project, self.port = project, free_port()
+    def __init__(
+        self,
+        project: Path,
+        settings: dict[str, str],
+        profiles: tuple[str, ...] = (),
+        files: tuple[str, ...] = FILE,
+    ) -> None:
+        self.project, self.port, self.files = project, free_port(), files
         self.url = f"http://127.0.0.1:{self.port}"
         settings = {"POSTGRES_PASSWORD": "a-long-one", "MLFLOW_PORT": str(self.port)} | settings
         (project / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -49,7 +59,7 @@ class Stack:
             os.chown(project / "mlruns", 1000, 1000)  # the container's user; a user of their own sets MLFLOW_UID
 
     def compose(self, *arguments: str) -> str:
-        command = [*COMPOSE, *FILE, *arguments]
+        command = [*COMPOSE, *self.files, *arguments]
         env = environment(self.project) | self.env
         done = subprocess.run(command, cwd=self.project, env=env, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -71,9 +81,17 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def image() -> None:
+    _build("Dockerfile.mlflow", "rakuten-mlflow")
+
+
+@pytest.fixture(scope="module")
+def api_image() -> None:
+    _build("deploy/Dockerfile.api", "rakuten-api")
+
+
+def _build(file: str, tag: str) -> None:
     root = Path(__file__).resolve().parents[2]
-    command = ["docker", "build", *BUILD, "--file", "Dockerfile.mlflow", "--tag", "rakuten-mlflow", "."]
-    subprocess.run(command, cwd=root, check=True, timeout=600)
+    subprocess.run(["docker", "build", *BUILD, "--file", file, "--tag", tag, "."], cwd=root, check=True, timeout=900)
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -165,5 +183,64 @@ def test_authentication_by_a_setting(workshop: Path, tmp_path: Path, image: None
         assert "refuses (401" in run_in(project, *train, code=1, **only)
         user = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a-long-password"}
         assert "the run is kept in" not in run_in(project, *train, **only, **user)
+    finally:
+        stack.compose("down", "--volumes", "--timeout", "5")
+
+
+def test_the_api_answers_with_the_teams_champion(workshop: Path, tmp_path: Path, image: None, api_image: None) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(workshop, project, symlinks=True)
+    port = free_port()
+    stack = Stack(project, FOLDER | {"API_PORT": str(port), "API_REFRESH_SECONDS": "2"}, files=FILE + API)
+    only = {"MLFLOW_TRACKING_URI": stack.url}
+    key = run_in(project, sys.executable, "-m", "src.serving.keys", "catalogue").splitlines()[0]
+    if os.geteuid() == 0:
+        for path in (project / "keys", project / "keys" / "api_keys.txt"):
+            os.chown(path, 1000, 1000)  # the container's user; a user of their own sets API_UID
+
+    def ask(given: str = key) -> dict[str, object]:
+        body = json.dumps({"designation": "Piscine gonflable"}).encode()
+        headers = {"Content-Type": "application/json", "X-API-Key": given}
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}/predict", body, headers)
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return dict(json.load(answer))
+
+    def run_id(alias: str) -> str:
+        return str(stack.client().get_model_version_by_alias(NAME, alias).run_id)
+
+    try:
+        stack.compose("up", "-d", "--no-build", "mlflow")
+        wait_for(lambda: stack.health("mlflow") == "healthy", "the mlflow container", 180)
+        run_in(project, "dvc", "repro", **only)
+        run_in(project, sys.executable, "src/models/promote.py", **only)
+        stack.compose("up", "-d", "--no-build", "api")
+        wait_for(lambda: stack.health("api") == "healthy", "the api container", 180)
+        first = ask()
+        assert first["run_id"] == run_id(CHAMPION)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            ask("a-key-of-nobody")
+
+        assert stack.compose("exec", "-T", "api", "id", "-u").strip() == "1000"
+        for place, said in (("/app/new", "1"), ("/app/data/cache/new", "0")):
+            script = f"touch {place} 2>/dev/null; echo $?"
+            assert stack.compose("exec", "-T", "api", "sh", "-c", script).strip() == said
+
+        # The server away: a restart answers with the last good model.
+        stack.compose("stop", "--timeout", "5", "mlflow")
+        stack.compose("restart", "--timeout", "10", "api")
+        wait_for(lambda: stack.health("api") == "healthy", "the api container without its server", 180)
+        assert ask() == first
+
+        # The server back, another champion: taken up without a restart.
+        stack.compose("start", "mlflow")
+        wait_for(lambda: stack.health("mlflow") == "healthy", "the mlflow container again", 180)
+        params = project / "params.yaml"
+        params.write_text(params.read_text().replace("svm_c: 0.4", "svm_c: 0.2"))
+        git(project, "commit", "--all", "--message", "another model")
+        run_in(project, "dvc", "repro", **only)
+        run_in(project, sys.executable, "src/models/promote.py", "--without-comparison", **only)
+        second = run_id(CHAMPION)
+        assert second != first["run_id"]
+        wait_for(lambda: ask()["run_id"] == second, "the new champion's answer", 60)
     finally:
         stack.compose("down", "--volumes", "--timeout", "5")
