@@ -23,6 +23,7 @@ from typing import Any
 
 import mlflow.pyfunc
 import psutil
+from mlflow.models import ModelSignature
 
 from bench.beside import words_only
 from bench.measure import memory
@@ -30,6 +31,7 @@ from src.config import ROOT
 from src.data.catalog import X_COLUMNS, picture_name, read_raw
 from src.data.pictures import picture_files
 from src.models.classifier import ProductClassifier
+from src.tracking.record import INPUTS
 
 CLIENTS = (1, 8, 64)
 PRODUCTS = 300
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="with raw/ and models/, as `make bench` leaves them")
     parser.add_argument("--seconds", type=int, default=15, help="of each measurement")
+    parser.add_argument("--only", nargs="*", choices=(*PATHS, "overload"), default=(*PATHS, "overload"))
     parser.add_argument("--flat", type=int, default=50_000, help="requests behind the memory's course")
     arguments = parser.parse_args(argv)
     if shutil.which("wrk") is None:
@@ -52,19 +55,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = _models(arguments.folder / "models", work)
     found: dict[str, Any] = {}
     for name, (kind, picture) in PATHS.items():
+        if name not in arguments.only:
+            continue
         body = bodies[picture]
         bare = _bare(models[kind], body[0], arguments.seconds)
         with api(models[kind], work) as (address, _):
+            said = [_ask(f"{address}/predict", body[0])["confidence"]]
             ours = {n: wrk(f"{address}/predict", body[0], n, arguments.seconds) for n in CLIENTS}
         with mlflow_serve(models[kind], work / f"mlflow-{kind}") as address:
+            said += [_ask(f"{address}/invocations", body[1])["predictions"][0]["confidence"]]
             theirs = {n: wrk(f"{address}/invocations", body[1], n, arguments.seconds) for n in CLIENTS}
+        if said[0] != said[1]:
+            raise RuntimeError(f"{name}: the two servers do not answer alike: {said}")
         found[name] = {"bare_per_s": bare, "api": ours, "mlflow": theirs}
         _say(name, found[name])
-    with api(models["quick"], work) as (address, process):
-        found["overload"] = wrk(f"{address}/predict", bodies[False][0], 2560, arguments.seconds)
-        found["memory_mb"] = _course(process, address, bodies[False][0], arguments.flat)
-    _say("overload", found["overload"])
-    _say("memory_mb", found["memory_mb"])
+    if "overload" in arguments.only:
+        with api(models["quick"], work) as (address, process):
+            found["overload"] = wrk(f"{address}/predict", bodies[False][0], 2560, arguments.seconds)
+            found["memory_mb"] = _course(process, address, bodies[False][0], arguments.flat)
+        _say("overload", found["overload"])
+        _say("memory_mb", found["memory_mb"])
     (arguments.folder / "load.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
 
@@ -101,12 +111,20 @@ def _models(models: Path, work: Path) -> dict[str, Path]:
     return {"default": models, "quick": quick}
 
 
+def _ask(address: str, bodies: Path) -> Any:
+    """The answer to the first of the bodies."""
+    body = bodies.read_bytes().splitlines()[0]
+    with urllib.request.urlopen(urllib.request.Request(address, body, {"Content-Type": "application/json"})) as answer:
+        return json.load(answer)
+
+
 def _bare(models: Path, bodies: Path, seconds: int) -> float:
     """Products a second through the model's own call, one at a time, in a process of its own."""
     script = f"""
 import base64, itertools, json, time
 from pathlib import Path
 from src.models.classifier import ProductClassifier
+from src.tracking.record import INPUTS
 from src.models.raw_model import RawModel
 model = RawModel(ProductClassifier.load(Path({str(models)!r})))
 lines = Path({str(bodies)!r}).read_text().splitlines()
@@ -145,9 +163,8 @@ def wrk(address: str, bodies: Path, clients: int, seconds: int) -> dict[str, Any
 def api(models: Path, work: Path) -> Iterator[tuple[str, psutil.Process]]:
     port = _free_port()
     command = [sys.executable, "-m", "src.serving"]
-    with _server(
-        command, {"API_MODELS": str(models), "API_PORT": str(port)}, f"{port}/ready", work / "api.log"
-    ) as process:
+    settings = {"API_MODELS": str(models), "API_PORT": str(port), "API_LIVE": str(work / "live")}
+    with _server(command, settings, f"{port}/ready", work / "api.log") as process:
         yield f"http://127.0.0.1:{port}", process
 
 
@@ -156,7 +173,11 @@ def mlflow_serve(models: Path, place: Path) -> Iterator[str]:
     """MLflow's scoring server on the same model, with as many workers as it takes by default."""
     if not place.exists():
         mlflow.pyfunc.save_model(
-            str(place), loader_module="src.models.raw_model", data_path=str(models), pip_requirements=["mlflow"]
+            str(place),
+            loader_module="src.models.raw_model",
+            data_path=str(models),
+            pip_requirements=["mlflow"],
+            signature=ModelSignature(inputs=INPUTS),  # as it is registered: a picture is decoded
         )
     port = _free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(place), "--env-manager", "local"]

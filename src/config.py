@@ -15,6 +15,7 @@ RAW = ROOT / "data" / "raw"
 INTERIM = ROOT / "data" / "interim"
 PROCESSED = ROOT / "data" / "processed"
 CACHE = ROOT / "data" / "cache"  # embeddings by content: no result hangs on it, so DVC does not know it
+LIVE = ROOT / "data" / "live"  # what the API answered, and what the monitoring found in it
 MODELS = ROOT / "models"
 REPORTS = ROOT / "reports"
 PARAMS = ROOT / "params.yaml"
@@ -97,6 +98,17 @@ class PromoteParams(_Section):
     max_size_mb: Positive
 
 
+class MonitorParams(_Section):
+    window: Count
+    min_rows: Count
+    psi: Positive
+    js: Positive
+    max_review_rise: Share
+    max_f1_drop: Share
+    min_labels: Count
+    cool_down_hours: Annotated[float, Field(ge=0)]
+
+
 class Params(_Section):
     """params.yaml as typed values; the comments there say what each one does."""
 
@@ -106,6 +118,7 @@ class Params(_Section):
     train: TrainParams
     predict: PredictParams
     promote: PromoteParams
+    monitor: MonitorParams
 
     def flat(self) -> dict[str, object]:
         """Leaves by dotted name, the way DVC and MLflow show them."""

@@ -1,5 +1,6 @@
 """Catalogues to test on: a sample drawn once, and a small one written by hand to be broken."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,4 +81,13 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy_project(folder, quick=True)
     write_catalogue(300, 60, 7, folder / "data" / "raw")
     run_in(folder, "dvc", "repro", "features")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+    """A project that ran whole, with default parameters. Read only."""
+    folder = copy_project(tmp_path_factory.mktemp("trained") / "project")
+    shutil.copytree(sample, folder / "data" / "raw")
+    run_in(folder, "dvc", "repro")
     return folder

@@ -12,9 +12,12 @@ from src.data.catalog import write_table
 from src.features.style import language
 from src.files import writing
 from src.models import evaluation, plots
+from src.models.classifier import Products
 from src.models.evaluation import Ints
 from src.models.fitting import Fit, Rival
+from src.models.watch import reference
 
+REFERENCE = "reference.parquet"  # what live traffic is compared with
 OUT_OF_FOLD = "out_of_fold.csv"  # each train product's code by a model that never saw its title
 FEW_CHARACTERS = 20  # a title below it, with no description, is next to no text
 
@@ -85,10 +88,10 @@ def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def write_reports(
-    fitted: Fit, table: pd.DataFrame, metrics: dict[str, Any], issues: pd.DataFrame, card: str, reports: Path
+    fitted: Fit, products: Products, metrics: dict[str, Any], issues: pd.DataFrame, card: str, seed: int, reports: Path
 ) -> list[Path]:
-    """Write each result as the table that DVC plots and as a picture, what was predicted out of fold, doubted
-    labels, the card; return the files."""
+    """Write each result as the table that DVC plots and as a picture, what was predicted out of fold, what live
+    traffic is compared with, doubted labels, the card; return the files."""
     classes = fitted.classifier.classes
     true, predicted = classes[fitted.true_index], classes[fitted.likely.argmax(axis=1)]
     confidence, right = fitted.likely.max(axis=1), true == predicted
@@ -105,14 +108,18 @@ def write_reports(
         "coverage": (coverage, plots.coverage_figure(coverage, metrics["decided"], f"Decided automatically, {kind}")),
     }
     files = [reports / f"{name}{ending}" for name in results for ending in (".csv", ".png")]
-    files += [reports / name for name in (OUT_OF_FOLD, "label_issues.csv", "model_card.md")]
-    judged = table[["productid", "imageid", "prdtypecode"]].assign(predicted=predicted, confidence=confidence.round(6))
+    files += [reports / name for name in (REFERENCE, OUT_OF_FOLD, "label_issues.csv", "model_card.md")]
+    kept = reference(products, predicted.tolist(), confidence.round(6), fitted.classifier.settings.threshold, seed)
+    judged = products.table[["productid", "imageid", "prdtypecode"]].assign(
+        predicted=predicted, confidence=confidence.round(6)
+    )
     with writing(*files) as parts:
         for (frame, figure), table_part, picture_part in zip(
-            results.values(), parts[:-3:2], parts[1:-3:2], strict=True
+            results.values(), parts[:-4:2], parts[1:-4:2], strict=True
         ):
             write_table(frame, table_part)
             plots.save(figure, picture_part)
+        kept.to_parquet(parts[-4], index=False)
         write_table(judged, parts[-3])
         write_table(issues, parts[-2])
         parts[-1].write_text(card, encoding="utf-8", newline="\n")

@@ -43,7 +43,7 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
             dump_json(metrics, part)
         card = model_card(metrics, params, fitted.classifier.settings, lineage.data_digests(sources))
         written = [models / "metrics.json", models / VECTORIZER]
-        written += write_reports(fitted, table, metrics, issues, card, reports)
+        written += write_reports(fitted, products, metrics, issues, card, params.seed, reports)
         training.finish(flat(metrics), EXAMPLE, OUTPUTS, written)
     return _closing(metrics, training.run_id)
 

@@ -25,7 +25,9 @@ from src.models.raw_model import NO_PICTURE, USED
 from src.serving import schemas
 from src.serving.champion import Holder
 from src.serving.guard import Guard
+from src.serving.live_log import LiveLog
 from src.serving.metrics import Metrics, metrics
+from src.serving.monitored import Monitored
 from src.serving.problems import Problem
 from src.serving.reading import BODY, invalid, must_be_json, parsed, product_of, read_one
 from src.serving.schemas import BatchIn, ProductIn
@@ -43,7 +45,13 @@ class Service:
     def __init__(self, settings: Settings, holder: Holder) -> None:
         self.settings, self.holder, self.metrics = settings, holder, metrics()
         threads = settings.threads or min(4, cpu_count())
-        self.scorer = Scorer(holder.current, self.metrics, settings.queue, settings.wait_seconds, threads)
+        self.live: LiveLog | None = None
+        if settings.live_log:
+            dropped = self.metrics.log_dropped.inc
+            self.live = LiveLog(settings.live, settings.keep_days, settings.log_text, dropped)
+            self.metrics.log_lag.set_function(self.live.lag)
+        self.scorer = Scorer(holder.current, self.metrics, settings.queue, settings.wait_seconds, threads, self.live)
+        self.metrics.registry.register(Monitored(settings.live, holder.current))
         self.stopping = False
         self.tell()
 
@@ -82,6 +90,8 @@ def create_app(settings: Settings, holder: Holder) -> Any:
         service.stopping = True
         looking.cancel()
         await asyncio.to_thread(service.scorer.stop)
+        if service.live is not None:
+            await asyncio.to_thread(service.live.stop)
 
     app = FastAPI(
         title="Rakuten product classification",
@@ -200,7 +210,7 @@ async def _score(request: Request, service: Service, asked: Sequence[ProductIn],
     if service.settings.log_text:
         texts = [{"designation": each.designation, "description": each.description} for each in asked]
         request.scope["state"]["logged"] = {"products": texts}
-    scored = await service.scorer.score(products, explained)
+    scored = await service.scorer.score(products, request.scope["state"]["request_id"], explained)
     _count(service.metrics, scored)
     return scored
 
@@ -222,6 +232,7 @@ def _prediction(scored: Scored, at: int, count: int) -> dict[str, Any]:
     ]
     word = scored.pictures[at]
     return {
+        "prediction_id": scored.names[at],
         **ranked[0],
         "top": ranked,
         "needs_review": scored.needs_review[at],

@@ -6,7 +6,6 @@ server away has the last good model. Without a server the model is the one in mo
 
 import json
 import logging
-import os
 import shutil
 from io import BytesIO
 from pathlib import Path
@@ -44,9 +43,7 @@ class Holder:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        wanted = settings.model
-        from_registry = wanted == "registry" or (wanted == "auto" and bool(os.environ.get("MLFLOW_TRACKING_URI")))
-        self._load_new = self._from_registry if from_registry else self._from_disk
+        self._load_new = self._from_registry if settings.from_registry else self._from_disk
         self._champion: Champion | None = None
         self._refused: str | None = None  # what failed its check: not tried again and again
 

@@ -22,6 +22,8 @@ class Metrics(NamedTuple):
     model: Info
     loaded: Gauge
     refused: Counter
+    log_dropped: Counter
+    log_lag: Gauge
 
 
 def metrics() -> Metrics:
@@ -52,4 +54,6 @@ def metrics() -> Metrics:
         Info("rakuten_api_model", "The model that answers", registry=registry),
         Gauge("rakuten_api_model_loaded_timestamp_seconds", "When it was loaded", registry=registry),
         counter("models_refused", "Champions that failed their self-check or could not be loaded"),
+        counter("live_log_dropped_rows", "Predictions that the live log lost"),
+        Gauge("rakuten_api_live_log_lag_seconds", "Age of the oldest prediction not yet written", registry=registry),
     )

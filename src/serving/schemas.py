@@ -34,6 +34,7 @@ class Choice(BaseModel):
 
 
 class Prediction(Choice):
+    prediction_id: str = Field(description="what the live log knows it by: name it when the true code is known")
     top: list[Choice] = Field(description="the likeliest codes, the likeliest first")
     needs_review: bool = Field(description="whether a person should look: the confidence is below the threshold")
     picture: str = Field(description="none, used, or `unusable: ` and why")

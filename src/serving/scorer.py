@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from src.models.classifier import Products, Ranked
 from src.models.explain import Explanation, explain
 from src.serving.champion import Champion
+from src.serving.live_log import LiveLog, answered
 from src.serving.metrics import Metrics
 from src.serving.problems import Problem
 
@@ -35,6 +37,7 @@ class Scored(NamedTuple):
     """What the model says of products, by the model that said it."""
 
     champion: Champion
+    names: Sequence[str]  # prediction ids
     codes: Sequence[Sequence[int]]  # the likeliest first
     confidence: Sequence[Sequence[float]]
     needs_review: Sequence[bool]
@@ -44,6 +47,7 @@ class Scored(NamedTuple):
 
 class _Job(NamedTuple):
     products: Sequence[Product]
+    name: str
     explained: bool
     until: float
     future: "asyncio.Future[Scored]"
@@ -54,9 +58,15 @@ class Scorer:
     """Takes products from the event loop, scores them on its own threads."""
 
     def __init__(
-        self, current: Callable[[], Champion], metrics: Metrics, queue: int, wait: float, threads: int
+        self,
+        current: Callable[[], Champion],
+        metrics: Metrics,
+        queue: int,
+        wait: float,
+        threads: int,
+        live: LiveLog | None = None,
     ) -> None:
-        self._current, self._metrics, self._queue, self._wait = current, metrics, queue, wait
+        self._current, self._metrics, self._queue, self._wait, self._live = current, metrics, queue, wait, live
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._ready = threading.Condition()
@@ -66,14 +76,14 @@ class Scorer:
         for thread in self._threads:
             thread.start()
 
-    async def score(self, products: Sequence[Product], explained: bool = False) -> Scored:
-        """Score products.
+    async def score(self, products: Sequence[Product], name: str, explained: bool = False) -> Scored:
+        """Score products, which the live log knows by this name.
 
         Raises:
             Problem: too many wait already, or these waited too long.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(products, explained, time.monotonic() + self._wait, loop.create_future(), loop)
+        job = _Job(products, name, explained, time.monotonic() + self._wait, loop.create_future(), loop)
         with self._ready:
             if self._stopping:
                 raise Problem("stopping", "ask again, another instance will answer", 1)
@@ -133,9 +143,14 @@ class Scorer:
         """Score jobs together; where that fails each is tried alone, so that one bad product costs nobody else."""
         try:
             champion = self._current()
-            for job, scored in zip(jobs, _scored(champion, jobs), strict=True):
+            described, ranked, answers = _scored(champion, jobs)
+            for job, scored in zip(jobs, answers, strict=True):
                 _answer(job, scored)
             self._metrics.batch.observe(sum(len(job.products) for job in jobs))
+            if self._live is not None:
+                names = [name for scored in answers for name in scored.names]
+                texts = [(product.designation, product.description) for job in jobs for product in job.products]
+                self._live.put(answered(champion.model_version, names, texts, described, ranked))
         except Exception as error:
             if len(jobs) > 1:
                 for job in jobs:
@@ -146,7 +161,7 @@ class Scorer:
             _answer(jobs[0], error)
 
 
-def _scored(champion: Champion, jobs: Sequence[_Job]) -> list[Scored]:
+def _scored(champion: Champion, jobs: Sequence[_Job]) -> tuple[Products, Ranked, list[Scored]]:
     products = [product for job in jobs for product in job.products]
     named = [(product.designation, product.description) for product in products]
     described, pictures = champion.model.describe_all(named, [product.picture for product in products])
@@ -157,8 +172,14 @@ def _scored(champion: Champion, jobs: Sequence[_Job]) -> list[Scored]:
         rows = slice(at, at + len(job.products))
         at = rows.stop
         why = explain(champion.model.classifier, described) if job.explained else None
-        found.append(Scored(champion, codes[rows], confidence[rows], review[rows], pictures[rows], why))
-    return found
+        names = prediction_ids(job.name, len(job.products))
+        found.append(Scored(champion, names, codes[rows], confidence[rows], review[rows], pictures[rows], why))
+    return described, ranked, found
+
+
+def prediction_ids(name: str, count: int) -> list[str]:
+    """What each product's prediction is called: the request's id, numbered where it had several."""
+    return [name] if count == 1 else [f"{name}-{at}" for at in range(count)]
 
 
 def _answer(job: _Job, outcome: Scored | Exception) -> None:

@@ -1,13 +1,14 @@
 """What the environment (API_...) sets, with defaults that are safe on one machine."""
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from src.config import CACHE, MODELS, ROOT
+from src.config import CACHE, LIVE, MODELS, ROOT
 from src.errors import UserError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -37,7 +38,15 @@ class Settings(BaseSettings):
     wait_seconds: Positive = 10.0  # the longest that a product waits to be scored
     rate_per_minute: Annotated[int, Field(ge=0)] = 0  # requests a client; 0: no limit
     threads: Annotated[int, Field(ge=0)] = 0  # that score; 0: one for each core, four at most
-    log_text: bool = False  # product text in the log
+    log_text: bool = False  # product text in the log, and in the live log
+    live_log: bool = True  # what the monitoring reads: each prediction's features, no text
+    live: Path = LIVE
+    keep_days: Count = 30  # of the live log
+
+    @property
+    def from_registry(self) -> bool:
+        """Whether the registry's champion answers, and not the model in `models`."""
+        return self.model == "registry" or (self.model == "auto" and bool(os.environ.get("MLFLOW_TRACKING_URI")))
 
     @property
     def asks_for_keys(self) -> bool:

@@ -5,6 +5,8 @@ lineage   what a run is traced by: commit, digests of data and model
 record    a training as one run, kept on disk until the server has all of it
 registry  the versions of rakuten-classifier, their aliases, loading one
 lock      dvc.lock, attached to its run once DVC has written it
+champion  the version that answers: its files, its reference, what is known of it
+watching  drift reports, as runs of an experiment of their own
 trace     from a prediction back to code and data: python -m src.tracking trace RUN_OR_VERSION
 """
 

@@ -10,7 +10,7 @@ import mlflow
 
 from src.errors import UserError
 from src.tracking import registry, server, trace
-from src.tracking.lineage import MODEL_TAG, model_digest
+from src.tracking.lineage import MODEL_TAG, VERSION_LENGTH, model_digest
 from src.tracking.registry import CHAMPION, NAME, Version
 
 
@@ -44,6 +44,21 @@ def fetch(version: Version, folder: Path) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         files.rename(folder)
     return about(run)
+
+
+def reference(version: Version, path: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Fetch an artifact of the run that made a version; returns its place, and model_version and synthetic.
+
+    Raises:
+        UserError: the server is away, or the run has no such artifact: it is older than the monitoring.
+    """
+    with server.answering():
+        tags = server.client().get_run(version.run_id).data.tags
+        place = registry.download(version.run_id, path, folder)
+    return place, {
+        "model_version": tags.get(MODEL_TAG, "")[:VERSION_LENGTH],
+        "synthetic": tags.get("synthetic") == "true",
+    }
 
 
 def about(run: mlflow.entities.Run) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A real API on a model of the sample catalogue with the default encoders, and ways to start others."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import copy_project, environment, run_in
+from tests.helpers import environment
 from tests.stack.servers import free_port, wait_for
 
 
@@ -49,15 +48,6 @@ class Api:
         if self.process.poll() is None:
             os.killpg(self.process.pid, how)
         return self.process.wait(60)
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
-    """A project that ran whole, with default parameters. Read only."""
-    folder = copy_project(tmp_path_factory.mktemp("trained") / "project")
-    shutil.copytree(sample, folder / "data" / "raw")
-    run_in(folder, "dvc", "repro")
-    return folder
 
 
 @pytest.fixture(scope="session")

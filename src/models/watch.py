@@ -1,0 +1,87 @@
+"""What is watched of a product and its prediction, the same in training and live: no text, nothing that names it.
+
+Training keeps it as the reference that live traffic is compared with (`reports/reference.parquet`),
+the API logs it. Of an embedding a few random projections are kept: whatever moves the embeddings
+moves most of them, and nobody needs a fitted matrix to make them (Johnson and Lindenstrauss, 1984).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.features.style import language
+from src.models.classifier import MEANING, PICTURE, Products
+from src.models.evaluation import Floats
+from src.models.linear import Numbers
+
+PROJECTIONS = 8  # of each embedding
+NUMBERS = ("designation_len", "description_len", "confidence")
+FLAGS = ("has_description", "has_image", "needs_review")
+CODE, LANGUAGE = "predicted", "language"
+EMBEDDED = {
+    view: tuple(f"{name}_{at}" for at in range(PROJECTIONS)) for view, name in ((MEANING, "text"), (PICTURE, "picture"))
+}
+WATCHED = (*NUMBERS, *FLAGS, LANGUAGE, CODE, *EMBEDDED[MEANING], *EMBEDDED[PICTURE])
+SEED = 20201  # of the projections; another would make every kept reference worthless
+REFERENCE_ROWS = 20_000  # kept at most: more would not move a threshold
+
+
+def watched(
+    products: Products, predicted: Sequence[int], confidence: Sequence[float], needs_review: Sequence[bool]
+) -> Mapping[str, Sequence[Any]]:
+    """The columns WATCHED of these products; None where a product lacks an embedding."""
+    table = products.table
+    found: dict[str, Sequence[Any]] = {
+        name: table[name].tolist() for name in ("designation_len", "description_len", "has_description", "has_image")
+    }
+    found |= {"confidence": confidence, "needs_review": [int(each) for each in needs_review], CODE: predicted}
+    found[LANGUAGE] = [language(traits) for traits in table["style"]]
+    for view, names in EMBEDDED.items():
+        vectors = products.embeddings(view)
+        if vectors is None:
+            found |= {name: [None] * len(table) for name in names}
+            continue
+        seen = _projected(vectors)
+        found |= {
+            name: [None if np.isnan(value) else value for value in seen[:, at].tolist()]
+            for at, name in enumerate(names)
+        }
+    return {name: found[name] for name in WATCHED}
+
+
+def reference(
+    products: Products, predicted: Sequence[int], confidence: Floats, threshold: float, seed: int
+) -> pd.DataFrame:
+    """What is watched of the train products, by their out-of-fold predictions, and their true code: REFERENCE_ROWS at
+    most, drawn by the seed, in the order of the train rows. NaN where a product lacks an embedding."""
+    count = len(products.table)
+    drawn = np.random.default_rng(seed).permutation(count)[:REFERENCE_ROWS]
+    rows = np.sort(drawn)
+    some = Products(products.table.iloc[rows], *(None if each is None else each[rows] for each in products[1:]))
+    kept = watched(
+        some, np.asarray(predicted)[rows].tolist(), confidence[rows].tolist(), (confidence[rows] < threshold).tolist()
+    )
+    frame = typed(pd.DataFrame(dict(kept)))
+    return frame.assign(prdtypecode=some.table["prdtypecode"].to_numpy(dtype=np.int64))
+
+
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns WATCHED in their types, wherever the rows come from."""
+    floats = [*NUMBERS, *EMBEDDED[MEANING], *EMBEDDED[PICTURE]]
+    types = dict.fromkeys(floats, "float64") | dict.fromkeys((*FLAGS, CODE), "int64") | {LANGUAGE: "object"}
+    return frame.astype(types)
+
+
+def _projected(vectors: Numbers) -> Numbers:
+    seen: Numbers = (np.asarray(vectors, dtype=np.float32) @ _directions(vectors.shape[1])).round(5)
+    return seen
+
+
+@lru_cache(maxsize=4)
+def _directions(width: int) -> Numbers:
+    drawn = np.random.default_rng(SEED).standard_normal((width, PROJECTIONS))
+    directions: Numbers = (drawn / np.sqrt(width)).astype(np.float32)
+    return directions

@@ -1,0 +1,80 @@
+"""What the monitoring and the pipeline last found, and the model's own scores, for Prometheus to scrape.
+
+Both leave a file in the folder of the live log (`drift/drift.json`, `pipeline.json`); it is read at each scrape.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from src.serving.champion import Champion
+
+DRIFT, PIPELINE = Path("drift", "drift.json"), Path("pipeline.json")
+
+
+class Monitored(Collector):
+    """Reads the files at each scrape; one that is missing or half known shows nothing."""
+
+    def __init__(self, folder: Path, current: Callable[[], Champion]) -> None:
+        self._folder, self._current = folder, current
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield from _model(self._current().about)
+        yield from _drift(_read(self._folder / DRIFT))
+        yield from _pipeline(_read(self._folder / PIPELINE))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _model(about: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
+    scores = GaugeMetricFamily("rakuten_model_score", "Out-of-fold scores of the model", labels=["score"])
+    for name, value in about["scores"].items():
+        scores.add_metric([name], value)
+    yield scores
+    if about["trained_at"]:
+        yield _at("rakuten_model_trained_timestamp_seconds", "When the model was trained", about["trained_at"])
+
+
+def _drift(found: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
+    if not found:
+        return
+    score = GaugeMetricFamily("rakuten_drift_score", "Drift of a column in the last report", labels=["column", "kind"])
+    threshold = GaugeMetricFamily("rakuten_drift_threshold", "From which a column has drifted", labels=["column"])
+    for each in found["drift"]:
+        score.add_metric([each["column"], each["kind"]], each["score"])
+        threshold.add_metric([each["column"]], each["threshold"])
+    yield score
+    yield threshold
+    yield GaugeMetricFamily("rakuten_drift_alarms", "Alarms of the last drift report", value=len(found["alarms"]))
+    yield GaugeMetricFamily("rakuten_drift_window_predictions", "Predictions it judged", value=found["rows"])
+    yield _at("rakuten_drift_checked_timestamp_seconds", "When it was made", found["checked"])
+    if found["live"]:
+        live = GaugeMetricFamily(
+            "rakuten_live_weighted_f1", "Weighted F1 by labels that came later, and the promised one", labels=["which"]
+        )
+        live.add_metric(["live"], found["live"]["weighted_f1"])
+        live.add_metric(["promised"], found["live"]["promised"])
+        yield live
+
+
+def _pipeline(found: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
+    if not found:
+        return
+    yield GaugeMetricFamily("rakuten_pipeline_succeeded", "Whether the last run did", value=float(found["succeeded"]))
+    yield GaugeMetricFamily("rakuten_pipeline_duration_seconds", "Of the last run", value=found["seconds"])
+    yield _at("rakuten_pipeline_ended_timestamp_seconds", "When the last run ended", found["ended"])
+
+
+def _at(name: str, text: str, moment: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=datetime.fromisoformat(moment).timestamp())
