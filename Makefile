@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
 COMPOSE ?= docker compose
+LOAD ?= /tmp/rakuten-load
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-docker doctor remote add-data promote serve server backup restore bench lint format lock sample ui clean
+.PHONY: help setup run test test-slow test-docker doctor remote add-data promote serve server backup restore bench bench-load bench-drift lint format lock sample ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -67,6 +68,13 @@ restore: ## put a backup back: make restore FROM=backups/...
 
 bench: $(DONE) ## costs at the real size, on a synthetic catalogue outside the project (an hour or more)
 	$(BIN)/python -m bench.stages
+
+bench-load: $(DONE) ## the API under load, beside MLflow's server, on a synthetic catalogue (half an hour; needs wrk)
+	$(BIN)/python -m bench.stages --rows 12000 --test-rows 2000 --folder $(LOAD) --only ingest features train
+	$(BIN)/python -m bench.load --folder $(LOAD)
+
+bench-drift: $(DONE) ## false alarms of the drift report, and the smallest shifts it finds (after make run; half an hour)
+	$(BIN)/python -m bench.drift --project .
 
 lint: $(DONE) ## ruff, mypy, hadolint and the compose file's schema
 	$(BIN)/ruff check .

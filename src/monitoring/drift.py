@@ -86,7 +86,9 @@ def compare(reference: pd.DataFrame, current: pd.DataFrame, params: MonitorParam
     categories = [column for column in judged if column in CATEGORIES]
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
     data = [Dataset.from_pandas(side[judged], definition) for side in sides]
-    methods = {column: _method(column, *(side[column].dropna() for side in sides), params) for column in judged}
+    methods = {
+        column: _method(column, sides[0][column].dropna(), sides[1][column].dropna(), params) for column in judged
+    }
     metrics = [ValueDrift(column=column, method=name, threshold=level) for column, (name, level) in methods.items()]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # its own, about pandas to come
@@ -109,7 +111,7 @@ def _method(column: str, reference: pd.Series, current: pd.Series, params: Monit
 
 
 def _prepared(reference: pd.DataFrame, current: pd.DataFrame) -> list[pd.DataFrame]:
-    """Lengths by their logarithm (bins are of equal width), numbers cut to the reference's range, categories as words."""
+    """Lengths by their logarithm (bins are of equal width), numbers cut to the reference's range, codes as text."""
     sides = []
     for frame in (reference, current):
         lengths = {name: np.log1p(frame[name]) for name in LENGTHS}
