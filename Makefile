@@ -8,7 +8,7 @@ LOAD ?= /tmp/rakuten-load
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-docker doctor remote add-data promote serve server backup restore bench bench-load bench-drift lint format lock sample ui clean
+.PHONY: help setup run test test-slow test-docker doctor remote add-data promote serve server dashboard deploy backup restore bench bench-load bench-drift lint format lock sample ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -65,6 +65,12 @@ backup: ## back up the MLflow server's database and artifacts: make backup [TO=f
 
 restore: ## put a backup back: make restore FROM=backups/...
 	@COMPOSE="$(COMPOSE)" deploy/restore.sh $(FROM)
+
+dashboard: $(DONE) ## write Grafana's dashboard from deploy/grafana/dashboard.py
+	@$(BIN)/python deploy/grafana/dashboard.py
+
+deploy: $(DONE) ## name the flows and their schedules to the Prefect server of PREFECT_API_URL
+	$(BIN)/prefect --no-prompt deploy --all
 
 bench: $(DONE) ## costs at the real size, on a synthetic catalogue outside the project (an hour or more)
 	$(BIN)/python -m bench.stages

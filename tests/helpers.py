@@ -4,9 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pandas as pd
 import yaml
+
+from src.serving.live_log import COLUMNS, append
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,3 +61,12 @@ def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
     done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+def log_window(live: Path, window: pd.DataFrame, model_version: str, first: int = 0) -> list[str]:
+    """Put a window (columns WATCHED) into a live log; returns its prediction ids, numbered from `first`."""
+    ids = [f"p{first + at}" for at in range(len(window))]
+    named = {"time": time.time(), "model_version": model_version, "designation": None, "description": None}
+    rows = window.assign(**named, prediction_id=ids)[list(COLUMNS)].astype(object)
+    append(live / "2026-01-01.sqlite", list(rows.where(rows.notna(), None).itertuples(index=False)))
+    return ids

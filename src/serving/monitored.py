@@ -59,6 +59,10 @@ def _drift(found: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
     yield GaugeMetricFamily("rakuten_drift_alarms", "Alarms of the last drift report", value=len(found["alarms"]))
     yield GaugeMetricFamily("rakuten_drift_window_predictions", "Predictions it judged", value=found["rows"])
     yield _at("rakuten_drift_checked_timestamp_seconds", "When it was made", found["checked"])
+    review = GaugeMetricFamily("rakuten_review_share", "Share to review, of the window and promised", labels=["which"])
+    review.add_metric(["live"], found["review"])
+    review.add_metric(["promised"], found["promised_review"])
+    yield review
     if found["live"]:
         live = GaugeMetricFamily(
             "rakuten_live_weighted_f1", "Weighted F1 by labels that came later, and the promised one", labels=["which"]

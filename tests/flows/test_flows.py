@@ -18,10 +18,9 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from src.serving.live_log import COLUMNS, append
 from src.tracking import lineage
 from src.tracking.registry import CHAMPION, NAME
-from tests.helpers import environment, git, run_in
+from tests.helpers import environment, git, log_window, run_in
 from tests.stack.servers import free_port, wait_for
 
 PIPELINE = (sys.executable, "flows/pipeline.py")
@@ -44,11 +43,7 @@ def log_drift(project: Path) -> None:
     """A live log whose every product is taken for one class."""
     reference = pd.read_parquet(project / "reports" / "reference.parquet")
     window = reference.sample(600, replace=True, random_state=0).assign(predicted=2583)
-    version = lineage.model_version(project / "models")
-    named = {"time": time.time(), "model_version": version, "designation": None, "description": None}
-    rows = window.assign(**named, prediction_id="p")[list(COLUMNS)]
-    rows = rows.astype(object).where(rows.notna(), None)
-    append(project / "data" / "live" / "2026-01-01.sqlite", list(rows.itertuples(index=False)))
+    log_window(project / "data" / "live", window, lineage.model_version(project / "models"))
 
 
 def test_the_loop_without_a_server(project: tuple[Path, dict[str, str]]) -> None:

@@ -17,9 +17,8 @@ from src.models.classifier import ProductClassifier
 from src.models.raw_model import RawModel
 from src.models.watch import WATCHED
 from src.monitoring.drift import KINDS, compare
-from src.serving.live_log import COLUMNS, append
 from src.tracking import lineage
-from tests.helpers import run_in
+from tests.helpers import log_window, run_in
 
 PARAMS = load_params()
 FRESH = 120  # products that windows are drawn from
@@ -79,12 +78,6 @@ def project(trained: Path, tmp_path: Path) -> Iterator[tuple[Path, dict[str, str
     yield tmp_path / "live", {"API_LIVE": str(tmp_path / "live"), "API_MODEL": "local", "MLFLOW_TRACKING_URI": uri}
 
 
-def log(folder: Path, window: pd.DataFrame, version: str, first: int = 0) -> None:
-    named = {"time": 1.7e9, "model_version": version, "designation": None, "description": None}
-    rows = window.assign(**named, prediction_id=[f"p{first + at}" for at in range(len(window))])[list(COLUMNS)]
-    append(folder / "2026-01-01.sqlite", list(rows.astype(object).where(rows.notna(), None).itertuples(index=False)))
-
-
 def test_the_report_is_written_and_recorded(
     trained: Path, reference: pd.DataFrame, live: Live, project: tuple[Path, dict[str, str]]
 ) -> None:
@@ -92,12 +85,12 @@ def test_the_report_is_written_and_recorded(
     monitoring = (sys.executable, "-m", "src.monitoring")
     version = lineage.model_version(trained / "models")
     assert "0 predictions of model" in run_in(trained, *monitoring, **env)
-    log(folder, reference.sample(300, random_state=0), version)
+    log_window(folder, reference.sample(300, random_state=0), version)
     assert f"300 predictions of model {version}: too few to judge (min_rows 500)" in run_in(trained, *monitoring, **env)
     # Predictions of another model are none of its business.
-    log(folder, live.shifted(PRIOR, 0.9, 0)(800, 0), "another")
+    log_window(folder, live.shifted(PRIOR, 0.9, 0)(800, 0), "another")
     assert "300 predictions" in run_in(trained, *monitoring, **env)
-    log(folder, live.shifted(PRIOR, 0.9, 0)(800, 0), version, first=300)
+    log_window(folder, live.shifted(PRIOR, 0.9, 0)(800, 0), version, first=300)
     labels = reference.assign(prediction_id=[f"p{at}" for at in range(len(reference))])
     labels[["prediction_id", "prdtypecode"]].to_csv(folder / "labels.csv", index=False)
     said = run_in(trained, *monitoring, **env)

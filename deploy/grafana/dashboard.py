@@ -1,0 +1,133 @@
+"""The dashboard as code: `make dashboard` writes dashboards/rakuten.json, which Grafana is provisioned with.
+
+Built with Grafana's own foundation SDK, so its shape is what Grafana's schema allows.
+"""
+
+import sys
+from pathlib import Path
+
+from grafana_foundation_sdk.builders import bargauge, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import BarGaugeDisplayMode, BigValueGraphMode, BigValueTextMode
+from grafana_foundation_sdk.models.dashboard import DataSourceRef
+
+OUT = Path(__file__).parent / "dashboards" / "rakuten.json"
+SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
+Panel = timeseries.Panel | stat.Panel | bargauge.Panel
+FRACTION, SECONDS, RATE = "percentunit", "s", "reqps"
+
+
+def query(expr: str, legend: str = "", instant: bool = False) -> prometheus.Dataquery:
+    made = prometheus.Dataquery().datasource(SOURCE).expr(expr).legend_format(legend or "__auto")
+    return made.instant() if instant else made.range()
+
+
+def course(title: str, unit: str, *queries: prometheus.Dataquery, width: int = 8) -> timeseries.Panel:
+    panel = timeseries.Panel().title(title).datasource(SOURCE).unit(unit).height(7).span(width).min(0)
+    for each in queries:
+        panel = panel.with_target(each)
+    return panel
+
+
+def number(title: str, unit: str, expr: str, legend: str = "") -> stat.Panel:
+    panel = stat.Panel().title(title).datasource(SOURCE).unit(unit).height(4).span(4)
+    return panel.graph_mode(BigValueGraphMode.NONE).with_target(query(expr, legend, instant=True))
+
+
+def bars(title: str, expr: str, legend: str) -> bargauge.Panel:
+    panel = bargauge.Panel().title(title).datasource(SOURCE).height(10).span(12).min(0)
+    return panel.display_mode(BarGaugeDisplayMode.BASIC).with_target(query(expr, legend, instant=True))
+
+
+LATENCY = "modality:rakuten_api_request_duration_seconds"
+ROWS: dict[str, list[Panel]] = {
+    "The model": [
+        number("API answers", "none", 'min(up{job="api"})'),
+        number("Model", "string", "rakuten_api_model_info", "{{version}}").text_mode(BigValueTextMode.NAME),
+        number("Weighted F1, out of fold", FRACTION, 'max(rakuten_model_score{score="weighted_f1"})'),
+        number("Trained, ago", SECONDS, "time() - max(rakuten_model_trained_timestamp_seconds)"),
+        number("Drift alarms", "none", "max(rakuten_drift_alarms)"),
+        number("Pipeline succeeded", "none", "max(rakuten_pipeline_succeeded)"),
+    ],
+    "Requests": [
+        course("Requests", RATE, query("sum by (route) (rate(rakuten_api_requests_total[5m]))", "{{route}}")),
+        course(
+            "Latency by modality",
+            SECONDS,
+            query(f"{LATENCY}:p50_5m", "{{modality}} p50"),
+            query(f"{LATENCY}:p99_5m", "{{modality}} p99"),
+        ),
+        course("Refused, failed", RATE, query("sum by (code) (rate(rakuten_api_problems_total[5m]))", "{{code}}")),
+        course("Waiting products", "none", query("sum(rakuten_api_waiting_products)", "waiting")),
+        course(
+            "Products scored at once",
+            "none",
+            query(
+                "sum(rate(rakuten_api_batch_products_sum[5m])) / sum(rate(rakuten_api_batch_products_count[5m]))",
+                "mean",
+            ),
+        ),
+        course("Live log's lag", SECONDS, query("max(rakuten_api_live_log_lag_seconds)", "lag")),
+    ],
+    "Predictions": [
+        bars(
+            "By code, last hour",
+            "sort_desc(sum by (prdtypecode) (increase(rakuten_api_predictions_total[1h])))",
+            "{{prdtypecode}}",
+        ),
+        bars(
+            "At most this sure, last hour",
+            "sort(sum by (le) (increase(rakuten_api_confidence_bucket[1h])))",
+            "{{le}}",
+        ),
+        course(
+            "Share to review",
+            FRACTION,
+            query("job:rakuten_api_to_review:ratio_rate30m", "live"),
+            query('max(rakuten_review_share{which="promised"})', "promised"),
+            width=12,
+        ),
+        course(
+            "Pictures",
+            RATE,
+            query("sum by (outcome) (rate(rakuten_api_pictures_total[5m]))", "{{outcome}}"),
+            width=12,
+        ),
+    ],
+    "Drift": [
+        bars(
+            "Each column's drift to its threshold (1: drifted)",
+            "sort_desc(max by (column) (rakuten_drift_score) / max by (column) (rakuten_drift_threshold))",
+            "{{column}}",
+        ),
+        course(
+            "Weighted F1 by labels that came later",
+            FRACTION,
+            query("max by (which) (rakuten_live_weighted_f1)", "{{which}}"),
+            width=12,
+        ),
+        course(
+            "Since the last drift report",
+            SECONDS,
+            query("time() - max(rakuten_drift_checked_timestamp_seconds)", "ago"),
+            width=12,
+        ),
+        course("Last pipeline run", SECONDS, query("max(rakuten_pipeline_duration_seconds)", "took"), width=12),
+    ],
+}
+
+
+def build() -> str:
+    """The dashboard's JSON."""
+    made = dashboard.Dashboard("Rakuten classification").uid("rakuten").tags(["rakuten"]).readonly()
+    made = made.refresh("30s").time("now-6h", "now").timezone("browser")
+    for title, panels in ROWS.items():
+        made = made.with_row(dashboard.Row(title))
+        for panel in panels:
+            made = made.with_panel(panel)
+    return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"
+
+
+if __name__ == "__main__":
+    OUT.write_text(build(), encoding="utf-8")
+    sys.stdout.write(f"{OUT}\n")
