@@ -26,7 +26,7 @@ from src.errors import UserError
 from src.files import dump_json, writing
 from src.models.promote import promote
 from src.tracking import server, watching
-from src.tracking.record import RUN
+from src.tracking.record import trained_run
 
 STAGES = ("ingest", "features", "train", "predict")
 UNCHANGED = "didn't change, skipping"  # what DVC says of a stage that it does not run
@@ -89,9 +89,8 @@ def show(trained: bool) -> str | None:
     create_markdown_artifact(_scores(metrics), key="metrics", description="out of fold")
     card = (REPORTS / "model_card.md").read_text(encoding="utf-8")
     create_markdown_artifact(card, key="model-card")
-    try:
-        run_id = str(json.loads((MODELS / RUN).read_text(encoding="utf-8"))["run_id"])
-    except (OSError, ValueError, KeyError):
+    run_id = trained_run(MODELS)
+    if run_id is None:  # the model came by `dvc pull`
         return None
     create_link_artifact(watching.run_url(run_id), key="mlflow-run", link_text=f"MLflow run {run_id}")
     if trained:

@@ -159,10 +159,11 @@ def _about_local(folder: Path) -> dict[str, Any]:
         scores["weighted_f1_low"], scores["weighted_f1_high"] = metrics["interval"]["weighted_f1"]
     processed = [ROOT / "data" / "processed" / f"train_{part}" for part in ("features.csv", "texts.npy", "images.npy")]
     there = folder == ROOT / "models" and lineage.lock_records(folder) and all(path.is_file() for path in processed)
+    training = record.training_of(folder)
     return {
-        "run_id": record.trained_run(folder),
-        "trained_at": None,
-        "git_commit": None,
+        "run_id": training.get("run_id"),
+        "trained_at": registered.moment(training["started"]) if "started" in training else None,
+        "git_commit": training.get("git_commit"),
         "data": lineage.data_digests(processed) if there else {},
         "scores": scores,
         "synthetic": bool(metrics.get("synthetic", False)),

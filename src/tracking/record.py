@@ -90,7 +90,8 @@ class Training:
         dump_json(record, partial / RECORD)
         partial.rename(place)
         # Which of several runs with this very model is the one that made these files.
-        dump_json({"run_id": self.run_id, MODEL_TAG: tags[MODEL_TAG]}, self.models / RUN)
+        known = {"run_id": self.run_id, "started": self.begun["started"], "git_commit": tags.get("git_commit")}
+        dump_json(known | {MODEL_TAG: tags[MODEL_TAG]}, self.models / RUN)
         try:
             send(place)
         except server.FAULTS as error:
@@ -233,13 +234,20 @@ def sync(models: Path) -> list[str]:
     return sent
 
 
-def trained_run(models: Path) -> str | None:
-    """The run that wrote this model here; None where it came by `dvc pull` or was altered."""
+def training_of(models: Path) -> dict[str, Any]:
+    """What is known here of the training that wrote this model: run_id, started (ms since 1970), git_commit; nothing
+    where it came by `dvc pull` or was altered."""
     try:
         known = json.loads((models / RUN).read_text(encoding="utf-8"))
-        return str(known["run_id"]) if known[MODEL_TAG] == model_digest(models) else None
+        return dict(known) if known[MODEL_TAG] == model_digest(models) else {}
     except (OSError, ValueError, KeyError):
-        return None
+        return {}
+
+
+def trained_run(models: Path) -> str | None:
+    """The run that wrote this model here, if that is known."""
+    run_id = training_of(models).get("run_id")
+    return run_id and str(run_id)
 
 
 def _copy(file: Path, folder: Path) -> None:
