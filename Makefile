@@ -42,6 +42,9 @@ test-slow: $(DONE) ## what takes minutes: ten thousand hostile requests, memory 
 test-docker: $(DONE) ## build the images, bring the compose file up, train against it (needs Docker)
 	TEST_DOCKER=1 $(BIN)/python -m pytest -v tests/docker
 
+story: $(DONE) ## the whole loop in one go: train, serve, drift, alert, retrain, promote, swap (five minutes; needs prometheus)
+	@$(BIN)/python -m tests.story $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
+
 doctor: $(DONE) ## check Python, lock, .env, tracking server, DVC remote and data; changes nothing
 	@$(BIN)/python -m src.doctor
 

@@ -74,12 +74,14 @@ def codes_for(rows: int, seed: int) -> list[int]:
     return codes
 
 
-def products(codes: Sequence[int], first: int, seed: int) -> Iterator[Product]:
+def products(
+    codes: Sequence[int], first: int, seed: int, languages: Sequence[float] = LANGUAGE_SHARES
+) -> Iterator[Product]:
     """The products at indexes first, first + 1, ...; each depends on its index and the seed alone,
     but for the title or description that it may repeat from the one before in its class."""
     before: dict[int, Product] = {}
     for index, code in enumerate(codes, start=first):
-        product = _product(index, code, seed)
+        product = _product(index, code, seed, languages)
         earlier = before.get(code)
         if earlier:
             rng = random.Random(f"{seed}:{index}:repeat")
@@ -91,10 +93,10 @@ def products(codes: Sequence[int], first: int, seed: int) -> Iterator[Product]:
         yield product
 
 
-def _product(index: int, code: int, seed: int) -> Product:
+def _product(index: int, code: int, seed: int, languages: Sequence[float]) -> Product:
     rng = random.Random(f"{seed}:{index}:text")
     spec = _words()["classes"][str(code)]
-    language = rng.choices(LANGUAGES, LANGUAGE_SHARES)[0]
+    language = rng.choices(LANGUAGES, languages)[0]
     designation = _designation(rng, code, language)
     described = rng.random() < spec["described"]
     productid = _productid(index, seed)
@@ -164,8 +166,10 @@ def _description(rng: random.Random, spec: dict[str, Any], code: int, language: 
     return " ".join([*sentences, *details])
 
 
-def write_catalogue(rows: int, test_rows: int, seed: int, out: Path) -> None:
-    """Write X_train.csv, Y_train.csv, X_test.csv and images/ under `out`.
+def write_catalogue(
+    rows: int, test_rows: int, seed: int, out: Path, languages: Sequence[float] = LANGUAGE_SHARES
+) -> None:
+    """Write X_train.csv, Y_train.csv, X_test.csv and images/ under `out`, with these shares of LANGUAGES.
 
     The same arguments give the same bytes. Memory does not grow with the pictures. The tables
     come last, so a folder with an X_train.csv is whole.
@@ -190,10 +194,10 @@ def write_catalogue(rows: int, test_rows: int, seed: int, out: Path) -> None:
         texts.writerow(header)
         tests.writerow(header)
         labels.writerow(["", "prdtypecode"])
-        for product in products(train, 0, seed):
+        for product in products(train, 0, seed, languages):
             texts.writerow(product[:5])
             labels.writerow([product.row, product.prdtypecode])
-        tests.writerows(product[:5] for product in products(test, rows, seed))
+        tests.writerows(product[:5] for product in products(test, rows, seed, languages))
 
 
 def check_free(out: Path) -> None:

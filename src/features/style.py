@@ -20,6 +20,7 @@ FRENCH = _set(
 ENGLISH = _set("the of and in for with on is this your by to a an from you are be it at as")
 GERMAN = _set("der die das und mit für von ein eine ist im den zu auf nicht sie aus")
 
+UNKNOWN = "unknown"
 _WORD = re.compile(r"[^\W\d_]+")
 _TAG = re.compile(r"</?\s*([a-zA-Z][a-zA-Z0-9]*)")
 _TITLE_TRAITS = {
@@ -91,15 +92,25 @@ def _language(where: str, text: str) -> list[str]:
     }
     best = max(hits, key=lambda name: hits[name])
     return [
-        f"{where}_{best if hits[best] else 'unknown'}",
+        f"{where}_{best if hits[best] else UNKNOWN}",
         f"{where}_{'ascii' if text.isascii() else 'accented'}",
     ]
 
 
 def language(traits: str) -> str:
     """The title's language by what `style` wrote of it: french, english, german, or unknown."""
-    known = [trait.removeprefix("title_") for trait in traits.split() if trait.startswith("title_")]
-    return next((trait for trait in known if trait in ("french", "english", "german")), "unknown")
+    return _told("title_", traits)
+
+
+def spoken(traits: str) -> str:
+    """The product's language: the description's, which has more words, or else the title's."""
+    found = _told("text_", traits)
+    return found if found != UNKNOWN else language(traits)
+
+
+def _told(where: str, traits: str) -> str:
+    told = (trait.removeprefix(where) for trait in traits.split() if trait.startswith(where))
+    return next((trait for trait in told if trait in ("french", "english", "german")), UNKNOWN)
 
 
 def _bucket(size: int) -> int:

@@ -20,6 +20,7 @@ from src.config import PARAMS, Params, load_params
 from src.data.catalog import read_table
 from src.errors import UserError
 from src.models.evaluation import Paired, paired
+from src.models.newcomers import champion_on_new
 from src.models.report import OUT_OF_FOLD
 from src.tracking import registry, server
 from src.tracking.registry import CHALLENGER, CHAMPION, NAME, Loaded, Version
@@ -81,7 +82,7 @@ def compare(challenger: pd.DataFrame, champion: pd.DataFrame, params: Params) ->
             f"challenger and champion share {len(both):,} of {len(challenger):,} products with the same code: too few "
             "to compare them; train the champion's code on today's data, or promote by `--without-comparison`"
         )
-    log.info("compared out of fold on %s products that both were trained on", f"{len(both):,}")
+    log.info("compared on %s products, each judged by models that were not trained on it", f"{len(both):,}")
     names = ("prdtypecode", "predicted", "predicted_champion")
     true, ours, theirs = (both[name].to_numpy(dtype=np.int64) for name in names)
     return paired(true, ours, theirs, params.train.bootstrap, params.seed)
@@ -116,7 +117,11 @@ def promote(params: Params, dry_run: bool, compared: bool = True) -> str:
     registry.check_traceable(challenger)
     gain = None
     if champion is not None and compared:
-        gain = compare(_out_of_fold(challenger), _out_of_fold(champion), params)
+        ours, theirs = _out_of_fold(challenger), _out_of_fold(champion)
+        new = champion_on_new(challenger, champion, theirs, params)
+        if len(new):
+            log.info("the champion never saw %s of the challenger's products: it is asked for them", f"{len(new):,}")
+        gain = compare(ours, pd.concat([theirs, new]), params)
     model = Loaded(challenger)
     verdict = judge(gain, latency(model), model.size / 1e6, params)
     against = f"version {champion.number}" if champion else "no champion"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.features.style import language
+from src.features.style import spoken
 from src.models.classifier import MEANING, PICTURE, Products
 from src.models.evaluation import Floats
 from src.models.linear import Numbers
@@ -38,7 +38,7 @@ def watched(
         name: table[name].tolist() for name in ("designation_len", "description_len", "has_description", "has_image")
     }
     found |= {"confidence": confidence, "needs_review": [int(each) for each in needs_review], CODE: predicted}
-    found[LANGUAGE] = [language(traits) for traits in table["style"]]
+    found[LANGUAGE] = [spoken(traits) for traits in table["style"]]
     for view, names in EMBEDDED.items():
         vectors = products.embeddings(view)
         if vectors is None:

@@ -86,6 +86,11 @@ def inputs(run: Run) -> dict[str, str]:
     return found
 
 
+def inputs_of(run_id: str) -> dict[str, str]:
+    """Path -> MD5 of the data that a run, known by its id, was trained on."""
+    return inputs(server.client().get_run(run_id))
+
+
 def restore_lock(run: Run) -> str:
     """Write the run's dvc.lock here, so that `dvc checkout` brings its data and model back.
 

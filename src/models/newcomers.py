@@ -1,0 +1,59 @@
+"""What the champion says of the challenger's products that it never saw: there both can be compared, too."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from src.config import PROCESSED, Params
+from src.data.catalog import read_table
+from src.features.embeddings import read_embeddings
+from src.files import digest
+from src.models.classifier import ProductClassifier, Products
+from src.models.raw_model import encoder_identities
+from src.tracking import champion as registered
+from src.tracking import lineage, trace
+from src.tracking.registry import Version
+
+log = logging.getLogger(__name__)
+
+KEYS = ["productid", "imageid"]
+NUMBERS = ("designation_len", "description_len", "has_description", "has_image", "prdtypecode")
+PARTS = ("features.csv", "texts.npy", "images.npy")
+
+
+def champion_on_new(
+    challenger: Version, champion: Version, seen: pd.DataFrame, params: Params, processed: Path = PROCESSED
+) -> pd.DataFrame:
+    """The champion's predictions of the products that the challenger was trained on and the champion was not.
+
+    Args:
+        seen: the champion's own products: productid, imageid.
+
+    Returns:
+        productid, imageid, prdtypecode, predicted; no rows where the challenger's features are not in `processed`,
+        or were made by another encoder than the champion's.
+    """
+    none = pd.DataFrame(columns=[*KEYS, "prdtypecode", "predicted"])
+    sources = [processed / f"train_{part}" for part in PARTS]
+    inputs = trace.inputs_of(challenger.run_id)
+    if any(not path.is_file() or inputs.get(lineage.shown(path)) != digest(path, "md5") for path in sources):
+        log.info("the challenger's features are not here: compared on the products of both alone")
+        return none
+    table = read_table(sources[0], integers=NUMBERS)
+    known = pd.MultiIndex.from_frame(seen[KEYS])
+    rows = ~pd.MultiIndex.from_frame(table[KEYS]).isin(known)
+    if not rows.any():
+        return none
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model"
+        registered.fetch(champion, model)
+        classifier = ProductClassifier.load(model)
+    if dict(classifier.settings.encoders) != encoder_identities(params.features):
+        log.info("the champion has other encoders: compared on the products of both alone")
+        return none
+    embedded = [read_embeddings(path, len(table)) for path in sources[1:]]
+    products = Products(table[rows], *(None if each is None else each[rows] for each in embedded))
+    predicted = classifier.predict(products)["predicted_prdtypecode"].astype("int64")
+    return table.loc[rows, [*KEYS, "prdtypecode"]].assign(predicted=predicted)
