@@ -1,6 +1,6 @@
 import pytest
 
-from src.features.style import language, style
+from src.features.style import language, spoken, style
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,9 @@ def test_the_language_is_read_off_the_traits() -> None:
     assert language(style("Das Buch der Tiere", "", "")) == "german"
     assert language(style("XJ-900", "Le livre de la jungle", "")) == "unknown"
     assert language(style("", "", "")) == "unknown"
+
+
+def test_the_description_says_the_language_before_the_title() -> None:
+    assert spoken(style("Le livre de la jungle", "This is the book of the jungle", "")) == "english"
+    assert spoken(style("Le livre de la jungle", "", "")) == "french"
+    assert spoken(style("XJ-900", "5 x 7", "")) == "unknown"

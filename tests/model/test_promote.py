@@ -11,11 +11,13 @@ import pytest
 from sklearn.metrics import f1_score
 
 from src.config import load_params
+from src.data.sample import write_catalogue
 from src.errors import UserError
 from src.models.evaluation import Paired, paired
 from src.models.promote import compare, judge
 from src.tracking.registry import CHALLENGER, CHAMPION, NAME
 from tests.helpers import git, run_in
+from tests.story import add_labelled
 
 PROMOTE = (sys.executable, "src/models/promote.py")
 
@@ -125,7 +127,7 @@ def test_a_worse_challenger_is_held_back_and_the_decision_is_noted(project: Path
     said = run_in(project, *PROMOTE)
     assert "version 2 not promoted, champion stays version 1" in said
     assert "FAILED weighted F1 -" in said
-    assert "300 products that both were trained on" in said
+    assert "compared on 300 products" in said
     assert champion(project) == "1"
     for version in ("1", "2"):
         assert "version 2 not promoted" in registry(project).get_model_version(NAME, version).tags["promotion"]
@@ -148,6 +150,21 @@ def test_a_better_challenger_is_crowned_and_can_be_rolled_back(project: Path) ->
     assert champion(project) == "1"
     assert "version 2 was rolled back: train another" in run_in(project, *PROMOTE, code=1)
     assert "no champion that followed another" in run_in(project, *PROMOTE, "--rollback", code=1)
+
+
+def test_the_champion_is_asked_for_products_that_are_new_to_it(project: Path, tmp_path: Path) -> None:
+    write_catalogue(100, 1, 9, tmp_path / "new")
+    add_labelled(project, tmp_path / "new")
+    git(project, "commit", "--quiet", "--all", "--message", "dvc.lock of version 1")
+    run_in(project, "dvc", "repro")
+    said = run_in(project, *PROMOTE, "--dry-run")
+    assert "the champion never saw 100 of the challenger's products" in said
+    assert "compared on 400 products" in said
+    # Without the challenger's features there is nothing to ask it with: those of both, as before.
+    (project / "data" / "processed" / "train_features.csv").unlink()
+    said = run_in(project, *PROMOTE, "--dry-run")
+    assert "the challenger's features are not here" in said
+    assert "compared on 300 products" in said
 
 
 def test_what_cannot_be_traced_is_refused(project: Path) -> None:
