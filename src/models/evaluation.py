@@ -113,6 +113,7 @@ class Paired(NamedTuple):
     gain: float  # in weighted F1
     interval: tuple[float, float]  # of the gain, 95 %
     f1_gain: dict[int, float]  # of each true code
+    f1_interval: dict[int, tuple[float, float]]  # of each gain, 95 %; a draw that lacks the code has no say in it
 
 
 def paired(true: Ints, challenger: Ints, champion: Ints, resamples: int, seed: int) -> Paired:
@@ -132,13 +133,16 @@ def paired(true: Ints, challenger: Ints, champion: Ints, resamples: int, seed: i
 
     draws = np.random.default_rng(seed).multinomial(rows, counts / rows, resamples)
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile([gain_of(drawn)[0] for drawn in draws], [tail, 1 - tail]).tolist()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        low, high = np.nanquantile([gain_of(drawn) for drawn in draws], [tail, 1 - tail], axis=0).tolist()
     gain = gain_of(counts)
-    known = np.isin(codes, true)
+    known = {3 + at: int(code) for at, code in enumerate(codes) if code in true}
     return Paired(
         float(gain[0]),
-        (low, high),
-        {int(code): float(gain[3 + at]) for at, code in enumerate(codes) if known[at]},
+        (low[0], high[0]),
+        {code: float(gain[at]) for at, code in known.items()},
+        {code: (low[at], high[at]) for at, code in known.items()},
     )
 
 

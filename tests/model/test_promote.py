@@ -41,6 +41,7 @@ def test_the_paired_gain_is_the_difference_of_two_weighted_f1() -> None:
         drawn.append(pair[0] - pair[1])
     assert found.interval == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.015)
     assert paired(true, better, worse, 200, 0) == paired(true, better, worse, 200, 0)
+    assert all(low < found.f1_gain[code] < high for code, (low, high) in found.f1_interval.items())
 
 
 def test_a_model_gains_nothing_over_itself() -> None:
@@ -49,13 +50,20 @@ def test_a_model_gains_nothing_over_itself() -> None:
     assert (found.gain, found.interval, set(found.f1_gain.values())) == (0, (0, 0), {0})
 
 
+def moved(low: float, classes: dict[int, tuple[float, float, float]]) -> Paired:
+    """A gain of 0.02 that is `low` at least; of classes the lower end, the gain and the upper end."""
+    f1 = {code: gain for code, (_, gain, _) in classes.items()}
+    return Paired(0.02, (low, 0.04 - low), f1, {code: (least, most) for code, (least, _, most) in classes.items()})
+
+
 @pytest.mark.parametrize(
     ("gain", "latency", "size", "failed"),
     [
-        (Paired(0.02, (0.01, 0.03), {10: 0.1, 40: -0.05}), 20, 30, None),
+        (moved(0.01, {10: (0.0, 0.1, 0.2), 40: (-0.09, -0.05, -0.01)}), 20, 30, None),
+        (moved(0.01, {10: (0.0, 0.1, 0.2), 40: (-0.5, -0.2, 0.01)}), 20, 30, None),
         (None, 20, 30, None),
-        (Paired(0.02, (0.0, 0.04), {10: 0.1}), 20, 30, "weighted F1 +0.0200 [+0.0000, +0.0400]"),
-        (Paired(0.02, (0.01, 0.03), {10: 0.1, 40: -0.051}), 20, 30, "F1 of class 40 -0.0510"),
+        (moved(0.0, {10: (0.0, 0.1, 0.2)}), 20, 30, "weighted F1 +0.0200 [+0.0000, +0.0400]"),
+        (moved(0.01, {40: (-0.09, -0.051, -0.01), 50: (-0.5, -0.2, 0.01)}), 20, 30, "F1 of class 40 -0.0510 [-0.0900"),
         (None, 251, 30, "251 ms a product"),
         (None, 20, 151, "151.0 MB"),
     ],
