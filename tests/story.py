@@ -265,7 +265,8 @@ def photograph(folder: Path, servers: dict[str, str]) -> None:
     pages = {
         "mlflow": f"{servers['mlflow']}/#/models/rakuten-classifier",
         "prefect": f"{servers['prefect']}/runs",
-        "prometheus": f"{servers['prometheus']}/alerts",
+        # Debian's package has its pages under /classic.
+        "prometheus": f"{servers['prometheus']}{'' if answers(servers['prometheus'] + '/alerts') else '/classic'}/alerts",
         "page": servers["page"],
     }
     found = next(filter(None, map(shutil.which, CHROMIUMS)))
@@ -273,9 +274,12 @@ def photograph(folder: Path, servers: dict[str, str]) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
         for name, url in pages.items():
-            page = browser.new_page(viewport={"width": 1280, "height": 800}, locale="en-US")
+            page = browser.new_page(viewport={"width": 1280, "height": 900}, locale="en-US")
             page.goto(url)
             page.wait_for_timeout(5000)
+            if name == "mlflow" and (panel := page.get_by_role("button", name="Close")).count():
+                panel.last.click()
+                page.wait_for_timeout(1000)
             if name == "page":
                 page.get_by_label("Title", exact=False).first.fill("Schwimmbecken rund aufblasbar 360 cm")
                 page.keyboard.press("Enter")

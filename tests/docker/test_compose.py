@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,9 +193,13 @@ def test_the_api_answers_with_the_teams_champion(workshop: Path, tmp_path: Path,
     project = tmp_path / "project"
     shutil.copytree(workshop, project, symlinks=True)
     port = free_port()
-    stack = Stack(project, FOLDER | {"API_PORT": str(port), "API_REFRESH_SECONDS": "2"}, files=FILE + API)
+    prometheus = free_port()
+    settings = {"API_PORT": str(port), "API_REFRESH_SECONDS": "2", "PROMETHEUS_PORT": str(prometheus)}
+    stack = Stack(project, FOLDER | settings, files=FILE + API)
     only = {"MLFLOW_TRACKING_URI": stack.url}
     key = run_in(project, sys.executable, "-m", "src.serving.keys", "catalogue").splitlines()[0]
+    watcher = run_in(project, sys.executable, "-m", "src.serving.keys", "prometheus").splitlines()[0]
+    (project / "keys" / "prometheus.key").write_text(watcher)
     live = project / "data" / "live"
     live.mkdir()
     if os.geteuid() == 0:
@@ -224,6 +229,15 @@ def test_the_api_answers_with_the_teams_champion(workshop: Path, tmp_path: Path,
         with pytest.raises(urllib.error.HTTPError, match="401"):
             ask("a-key-of-nobody")
 
+        # The profile `monitoring`, but for Grafana, whose image is the largest.
+        stack.compose("up", "-d", "--no-build", "prometheus")
+        query = urllib.parse.urlencode({"query": 'up{job="api"} == 1'})
+        wait_for(
+            lambda: _results(f"http://127.0.0.1:{prometheus}/api/v1/query?{query}") == 1, "a scrape of the API", 90
+        )
+        rules = f"http://127.0.0.1:{prometheus}/api/v1/query?query=ALERTS"
+        assert _results(rules) == 0
+
         assert stack.compose("exec", "-T", "api", "id", "-u").strip() == "1000"
         for place, said in (("/app/new", "1"), ("/app/data/cache/new", "0")):
             script = f"touch {place} 2>/dev/null; echo $?"
@@ -249,3 +263,12 @@ def test_the_api_answers_with_the_teams_champion(workshop: Path, tmp_path: Path,
         wait_for(lambda: ask()["run_id"] == second, "the new champion's answer", 60)
     finally:
         stack.compose("down", "--volumes", "--timeout", "5")
+
+
+def _results(url: str) -> int:
+    """How many series a query of Prometheus finds; -1 while it does not answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return len(json.load(answer)["data"]["result"])
+    except OSError:
+        return -1
