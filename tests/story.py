@@ -262,11 +262,12 @@ def photograph(folder: Path, servers: dict[str, str]) -> None:
 
     from tests.serving.test_page import ARGUMENTS, CHROMIUMS
 
+    # Debian's package has its pages under /classic.
+    alerts = "/alerts" if answers(f"{servers['prometheus']}/alerts") else "/classic/alerts"
     pages = {
         "mlflow": f"{servers['mlflow']}/#/models/rakuten-classifier",
         "prefect": f"{servers['prefect']}/runs",
-        # Debian's package has its pages under /classic.
-        "prometheus": f"{servers['prometheus']}{'' if answers(servers['prometheus'] + '/alerts') else '/classic'}/alerts",
+        "prometheus": f"{servers['prometheus']}{alerts}",
         "page": servers["page"],
     }
     found = next(filter(None, map(shutil.which, CHROMIUMS)))
