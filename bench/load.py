@@ -36,6 +36,8 @@ from src.tracking.record import INPUTS
 CLIENTS = (1, 8, 64)
 PRODUCTS = 300
 PATHS = {"words only": ("quick", False), "text": ("default", False), "text and picture": ("default", True)}
+PARTS = (*PATHS, "live log", "overload")
+ROUNDS = 3  # with and without the live log, in turn
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 READY = 120  # seconds that a server may take to start
 
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="with raw/ and models/, as `make bench` leaves them")
     parser.add_argument("--seconds", type=int, default=15, help="of each measurement")
-    parser.add_argument("--only", nargs="*", choices=(*PATHS, "overload"), default=(*PATHS, "overload"))
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--flat", type=int, default=50_000, help="requests behind the memory's course")
     arguments = parser.parse_args(argv)
     if shutil.which("wrk") is None:
@@ -69,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise RuntimeError(f"{name}: the two servers do not answer alike: {said}")
         found[name] = {"bare_per_s": bare, "api": ours, "mlflow": theirs}
         _say(name, found[name])
+    if "live log" in arguments.only:
+        found["live log"] = _live_log(models["quick"], work, bodies[False][0], arguments.seconds)
+        _say("live log", found["live log"])
     if "overload" in arguments.only:
         with api(models["quick"], work) as (address, process):
             found["overload"] = wrk(f"{address}/predict", bodies[False][0], 2560, arguments.seconds)
@@ -109,6 +114,18 @@ def _models(models: Path, work: Path) -> dict[str, Path]:
     quick = work / "quick"
     words_only(ProductClassifier.load(models)).save(quick)
     return {"default": models, "quick": quick}
+
+
+def _live_log(models: Path, work: Path, bodies: Path, seconds: int) -> dict[str, list[float]]:
+    """Milliseconds of one client's request, p50 and p99 of each round, with and without the live log, in turn."""
+    found: dict[str, list[float]] = {f"{which} {name}": [] for which in ("with", "without") for name in ("p50", "p99")}
+    with api(models, work) as (logged, _), api(models, work, API_LIVE_LOG="false") as (bare, _):
+        for _ in range(ROUNDS):
+            for which, address in (("with", logged), ("without", bare)):
+                seen = wrk(f"{address}/predict", bodies, 1, seconds)
+                for name in ("p50", "p99"):
+                    found[f"{which} {name}"].append(seen[f"{name}_ms"])
+    return found
 
 
 def _ask(address: str, bodies: Path) -> Any:
@@ -160,11 +177,11 @@ def wrk(address: str, bodies: Path, clients: int, seconds: int) -> dict[str, Any
 
 
 @contextmanager
-def api(models: Path, work: Path) -> Iterator[tuple[str, psutil.Process]]:
+def api(models: Path, work: Path, **more: str) -> Iterator[tuple[str, psutil.Process]]:
     port = _free_port()
     command = [sys.executable, "-m", "src.serving"]
-    settings = {"API_MODELS": str(models), "API_PORT": str(port), "API_LIVE": str(work / "live")}
-    with _server(command, settings, f"{port}/ready", work / "api.log") as process:
+    settings = {"API_MODELS": str(models), "API_PORT": str(port), "API_LIVE": str(work / "live")} | more
+    with _server(command, settings, f"{port}/ready", work / f"api-{port}.log") as process:
         yield f"http://127.0.0.1:{port}", process
 
 

@@ -1,5 +1,6 @@
 """Catalogues to test on: a sample drawn once, and a small one written by hand to be broken."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from src.data.sample import write_catalogue
 from tests.helpers import ROOT, copy_project, run_in
@@ -38,12 +40,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.parent.name, 3))
 
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder once for all of pytest-xdist's processes: `once(name, make)`; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, whole = root / name, root / f"{name}.whole"
+        with FileLock(root / f"{name}.lock"):
+            if not whole.exists():
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def sample(once: Once) -> Path:
     """300 + 60 synthetic products with pictures. Read only."""
-    folder = tmp_path_factory.mktemp("sample")
-    write_catalogue(300, 60, 7, folder)
-    return folder
+    return once("sample", lambda folder: write_catalogue(300, 60, 7, folder))
 
 
 @pytest.fixture
@@ -75,19 +95,24 @@ def clone(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workshop(once: Once, sample: Path) -> Path:
     """A clone with a sample catalogue, quick parameters, and features made by DVC. Copy it, do not use it."""
-    folder = tmp_path_factory.mktemp("workshop") / "project"
-    copy_project(folder, quick=True)
-    write_catalogue(300, 60, 7, folder / "data" / "raw")
-    run_in(folder, "dvc", "repro", "features")
-    return folder
+
+    def make(folder: Path) -> None:
+        copy_project(folder, quick=True)
+        shutil.copytree(sample, folder / "data" / "raw")
+        run_in(folder, "dvc", "repro", "features")
+
+    return once("workshop", make)
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
+def trained(once: Once, sample: Path) -> Path:
     """A project that ran whole, with default parameters. Read only."""
-    folder = copy_project(tmp_path_factory.mktemp("trained") / "project")
-    shutil.copytree(sample, folder / "data" / "raw")
-    run_in(folder, "dvc", "repro")
-    return folder
+
+    def make(folder: Path) -> None:
+        copy_project(folder)
+        shutil.copytree(sample, folder / "data" / "raw")
+        run_in(folder, "dvc", "repro")
+
+    return once("trained", make)
