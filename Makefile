@@ -74,7 +74,7 @@ dashboard: $(DONE) ## write Grafana's dashboard from deploy/grafana/dashboard.py
 	@$(BIN)/python deploy/grafana/dashboard.py
 
 deploy: $(DONE) ## name the flows and their schedules to the Prefect server of PREFECT_API_URL
-	$(BIN)/prefect --no-prompt deploy --all
+	PWD=$(CURDIR) $(BIN)/prefect --no-prompt deploy --all
 
 bench: $(DONE) ## costs at the real size, on a synthetic catalogue outside the project (an hour or more)
 	$(BIN)/python -m bench.stages
@@ -116,7 +116,7 @@ retrain: $(DONE) ## pull, the pipeline, the promotion gate, push: the flow of fl
 release-image: ## build, push and sign an image: make release-image NAME=... FILE=... TAG=v1 REGISTRY=... (needs buildx, cosign)
 	docker buildx build --file $(FILE) --tag $(REGISTRY)/$(NAME):$(TAG) --sbom=true --provenance=mode=max --push \
 		--metadata-file .image.json .
-	cosign sign --yes "$(REGISTRY)/$(NAME)@$$($(PYTHON) -c "import json; print(json.load(open('.image.json'))['containerimage.digest'])")"
+	cosign sign --yes "$(REGISTRY)/$(NAME)@$$(python3 -c "import json; print(json.load(open('.image.json'))['containerimage.digest'])")"
 
 test-tools: ## what the tests use beside Python: a browser and Prometheus (Debian and Ubuntu; others are skipped)
 	.ci/tools

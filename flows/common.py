@@ -24,6 +24,10 @@ HOLDER = LOCK.with_suffix(".json")  # who has it, for the others to read
 LAST = 15  # lines of a command's output that its error carries
 
 
+class BusyError(UserError):
+    """Another flow works here."""
+
+
 class PassingError(UserError):
     """A fault that may be gone in a minute: a network, a server that starts."""
 
@@ -44,14 +48,14 @@ def alone() -> Iterator[None]:
     """Nobody else's flow works in this folder meanwhile.
 
     Raises:
-        UserError: one does already.
+        BusyError: one does already.
     """
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"another flow works in {ROOT} ({_holder()}): wait for it, or stop it") from error
+        raise BusyError(f"another flow works in {ROOT} ({_holder()}): wait for it, or stop it") from error
     try:
         with writing(HOLDER) as (part,):
             dump_json({"pid": os.getpid(), "flow_run": flow_run.name or "none"}, part)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
-from flows.common import without_tracebacks
+from flows.common import BusyError, PassingError, without_tracebacks
 from flows.pipeline import Outcome, pipeline
 from src.cli import run
 from src.config import load_env, load_params
@@ -73,10 +73,16 @@ def monitor_and_retrain(pull_first: bool = False, push_after: bool = False) -> W
     if last is not None and not may_retrain(last, now, rules.cool_down_hours):
         until = last + timedelta(hours=rules.cool_down_hours)
         return Watched(f"{found.line}; no retraining before {until:%Y-%m-%d %H:%M} UTC", alarms, None)
+    try:
+        outcome = pipeline(pull_first, push_after)
+    except (BusyError, PassingError):
+        raise  # nothing was trained: the next look may try again
+    except Exception:
+        note_retraining(live, now)  # it would fail in the same way within the hour
+        raise
     note_retraining(live, now)
-    outcome = pipeline(pull_first, push_after)
     if "train" not in outcome.ran:
-        log.warning("nothing to learn from is new: add newly labelled products to data/raw")
+        log.warning("nothing to learn from is new: add labelled products to data/raw (or `git pull`, then --pull)")
     return Watched(found.line, alarms, outcome)
 
 

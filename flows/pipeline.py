@@ -21,17 +21,18 @@ from prefect.settings import get_current_settings
 
 from flows.common import PassingError, alone, dvc, passing, without_tracebacks
 from src.cli import run
-from src.config import LIVE, MODELS, REPORTS, load_env, load_params
+from src.config import MODELS, REPORTS, load_env, load_params
 from src.errors import UserError
 from src.files import dump_json, writing
 from src.models.promote import promote
+from src.serving.monitored import PIPELINE
+from src.serving.settings import load_settings
 from src.tracking import server, watching
 from src.tracking.record import trained_run
 
 STAGES = ("ingest", "features", "train", "predict")
 UNCHANGED = "didn't change, skipping"  # what DVC says of a stage that it does not run
 RETRIES: dict[str, Any] = {"retries": 3, "retry_delay_seconds": [5, 30, 120], "retry_condition_fn": passing}
-STATUS = LIVE / "pipeline.json"  # read by the API, for Prometheus
 
 
 class Outcome(NamedTuple):
@@ -76,6 +77,8 @@ def gate() -> str:
         raise PassingError(str(error)) from error
     try:
         return promote(load_params(), dry_run=False)
+    except server.FAULTS as error:
+        raise PassingError(f"the tracking server failed: {server.one_line(error)}") from error
     except UserError as error:
         return f"not promoted: {error}"
 
@@ -94,7 +97,10 @@ def show(trained: bool) -> str | None:
         return None
     create_link_artifact(watching.run_url(run_id), key="mlflow-run", link_text=f"MLflow run {run_id}")
     if trained:
-        watching.tag(run_id, {"prefect_flow_run": str(flow_run.id), "prefect_flow_run_url": _own_url()})
+        try:
+            watching.tag(run_id, {"prefect_flow_run": str(flow_run.id), "prefect_flow_run_url": _own_url()})
+        except UserError as error:
+            get_run_logger().warning("the MLflow run does not name this flow run: %s", error)
     return run_id
 
 
@@ -142,9 +148,13 @@ def pipeline(pull_first: bool = False, push_after: bool = False, judge: bool = T
 
 
 def _note(succeeded: bool, seconds: float) -> None:
+    """Tell the API, which tells Prometheus."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    with writing(STATUS) as (part,):
-        dump_json({"succeeded": succeeded, "seconds": round(seconds, 1), "ended": now}, part)
+    try:
+        with writing(load_settings().live / PIPELINE) as (part,):
+            dump_json({"succeeded": succeeded, "seconds": round(seconds, 1), "ended": now}, part)
+    except OSError as error:
+        get_run_logger().warning("the outcome is not told to the API: %s", error)
 
 
 def command(arguments: argparse.Namespace) -> str:

@@ -69,13 +69,15 @@ class Traffic:
     def _run(self) -> None:
         with requests.Session() as session:
             while not self._stop.is_set():
-                answer = session.post(
-                    f"{self.url}/predict",
-                    self.bodies[self.answers % len(self.bodies)].encode(),
-                    headers={"Content-Type": "application/json"},
-                    timeout=30,
-                )
+                body = self.bodies[self.answers % len(self.bodies)].encode()
                 self.answers += 1
+                try:
+                    answer = session.post(
+                        f"{self.url}/predict", body, headers={"Content-Type": "application/json"}, timeout=30
+                    )
+                except requests.RequestException:
+                    self.failed += 1
+                    continue
                 if answer.status_code != 200:
                     self.failed += 1
                 elif (version := answer.json()["model_version"]) not in self.versions:
@@ -125,7 +127,7 @@ def add_labelled(project: Path, new: Path) -> None:
 
 @contextmanager
 def running(command: Sequence[str], project: Path, log: Path, **settings: str) -> Iterator[None]:
-    """A server in a process group of its own, ended at the end."""
+    """A server, ended at the end."""
     with log.open("w") as stream:
         process = subprocess.Popen(
             command, cwd=project, env=environment(project, **settings), stdout=stream, stderr=stream

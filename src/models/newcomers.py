@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from src.config import PROCESSED, Params
+from src.config import PROCESSED, FeatureParams, Params
 from src.data.catalog import read_table
+from src.errors import UserError
 from src.features.embeddings import read_embeddings
 from src.files import digest
 from src.models.classifier import ProductClassifier, Products
+from src.models.evaluation import groups
 from src.models.raw_model import encoder_identities
 from src.tracking import champion as registered
 from src.tracking import lineage, trace
@@ -33,7 +35,7 @@ def champion_on_new(
 
     Returns:
         productid, imageid, prdtypecode, predicted; no rows where the challenger's features are not in `processed`,
-        or were made by another encoder than the champion's.
+        or were made otherwise than the champion's, or its files are of another format.
     """
     none = pd.DataFrame(columns=[*KEYS, "prdtypecode", "predicted"])
     sources = [processed / f"train_{part}" for part in PARTS]
@@ -42,18 +44,30 @@ def champion_on_new(
         log.info("the challenger's features are not here: compared on the products of both alone")
         return none
     table = read_table(sources[0], integers=NUMBERS)
-    known = pd.MultiIndex.from_frame(seen[KEYS])
-    rows = ~pd.MultiIndex.from_frame(table[KEYS]).isin(known)
+    known = pd.MultiIndex.from_frame(table[KEYS]).isin(pd.MultiIndex.from_frame(seen[KEYS]))
+    title = groups(table)
+    rows = ~known & ~title.isin(title[known]).to_numpy()  # a title that it was trained on it has seen
     if not rows.any():
         return none
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         registered.fetch(champion, model)
-        classifier = ProductClassifier.load(model)
-    if dict(classifier.settings.encoders) != encoder_identities(params.features):
-        log.info("the champion has other encoders: compared on the products of both alone")
+        try:
+            classifier = ProductClassifier.load(model)
+        except UserError as error:
+            log.info("the champion cannot be asked (%s): compared on the products of both alone", error)
+            return none
+    if not _alike(classifier, params.features):
+        log.info("the champion's features were made otherwise: compared on the products of both alone")
         return none
     embedded = [read_embeddings(path, len(table)) for path in sources[1:]]
     products = Products(table[rows], *(None if each is None else each[rows] for each in embedded))
     predicted = classifier.predict(products)["predicted_prdtypecode"].astype("int64")
     return table.loc[rows, [*KEYS, "prdtypecode"]].assign(predicted=predicted)
+
+
+def _alike(classifier: ProductClassifier, features: FeatureParams) -> bool:
+    """Whether today's features mean to this model what its own did."""
+    theirs, here = classifier.features, encoder_identities(features)
+    cleaned = (theirs.lowercase, theirs.strip_accents) == (features.lowercase, features.strip_accents)
+    return cleaned and all(here.get(view) == identity for view, identity in classifier.settings.encoders.items())

@@ -22,9 +22,10 @@ from src.monitoring.drift import compare
 from src.monitoring.figure import drift_figure
 from src.monitoring.verdict import Verdict, by_class, judge, live_scores
 from src.serving.live_log import read_window
+from src.serving.monitored import DRIFT, LOOKED
 from src.tracking import champion, lineage, watching
 
-DRIFT, LABELS, RETRAINED = "drift", "labels.csv", "retrained.json"
+LABELS, RETRAINED = "labels.csv", "retrained.json"
 LABELLED = 50_000  # of the latest predictions, those that labels are looked for
 
 
@@ -58,6 +59,9 @@ def look(params: Params, live: Path, from_registry: bool) -> Look:
     """
     reference = registered() if from_registry else local()
     current = read_window(live, params.monitor.window, reference.model_version)
+    checked = datetime.now(UTC).isoformat(timespec="seconds")
+    with writing(live / LOOKED) as (part,):
+        dump_json({"checked": checked}, part)
     if len(current) < params.monitor.min_rows:
         line = f"{len(current):,} predictions of model {reference.model_version}: too few to judge"
         return Look(None, f"{line} (min_rows {params.monitor.min_rows:,})", None, None)
@@ -68,7 +72,7 @@ def look(params: Params, live: Path, from_registry: bool) -> Look:
     classes = by_class(reference.frame, current)
     window = [datetime.fromtimestamp(current["time"].iloc[at], UTC).isoformat(timespec="seconds") for at in (0, -1)]
     about: dict[str, Any] = {
-        "checked": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checked": checked,
         "window": window,
         "model_version": reference.model_version,
         "registry_version": reference.registry_version,
@@ -76,7 +80,7 @@ def look(params: Params, live: Path, from_registry: bool) -> Look:
     }
     kind = "synthetic reference, " if reference.synthetic else ""
     title = f"{kind}{verdict.rows:,} predictions of model {reference.model_version}, {window[0]} to {window[1]}"
-    files = [live / DRIFT / name for name in ("drift.html", "drift.png", "drift.json")]
+    files = [(live / DRIFT).with_suffix(ending) for ending in (".html", ".png", ".json")]
     with writing(*files) as (page, picture, table):
         drift.save_html(page)
         plots.save(drift_figure(verdict, classes, title), picture)

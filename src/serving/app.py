@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import time
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,11 @@ class Service:
                     self.tell()
                 said = ""
             except Exception as error:
-                self.metrics.refused.inc()
+                self.metrics.looks_failed.inc()
                 if str(error) != said:  # once, not at each look
                     log.warning("the champion stays the one that is loaded: %s", error)
                 said = str(error)
+            self.metrics.refused.set(self.holder.refused())
 
 
 def create_app(settings: Settings, holder: Holder) -> Any:
@@ -210,7 +212,8 @@ async def _score(request: Request, service: Service, asked: Sequence[ProductIn],
     if service.settings.log_text:
         texts = [{"designation": each.designation, "description": each.description} for each in asked]
         request.scope["state"]["logged"] = {"products": texts}
-    scored = await service.scorer.score(products, request.scope["state"]["request_id"], explained)
+    # Not the request's id: a client may send the same one twice.
+    scored = await service.scorer.score(products, uuid.uuid4().hex, explained)
     _count(service.metrics, scored)
     return scored
 

@@ -52,6 +52,10 @@ class Holder:
             raise UserError("no model is loaded")
         return self._champion
 
+    def refused(self) -> bool:
+        """Whether a champion that failed its check still waits to be replaced."""
+        return self._refused is not None
+
     def loaded(self) -> Champion | None:
         return self._champion
 
@@ -64,14 +68,17 @@ class Holder:
         new = self._load_new()
         if new is None:
             return False
-        self._champion = new
+        self._champion, self._refused = new, None
         log.info("model %s answers now (%s)", new.model_version, new.source)
         return True
 
     def _known(self, mark: str) -> bool:
         """Whether there is nothing to load: this very model is held, or was refused."""
         held = self._champion
-        return mark == self._refused or (held is not None and mark in (held.model_version, held.registry_version))
+        if held is not None and mark in (held.model_version, held.registry_version):
+            self._refused = None  # the one that failed is wanted no more
+            return True
+        return mark == self._refused
 
     def _from_disk(self) -> Champion | None:
         folder = self._settings.models

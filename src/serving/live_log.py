@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 EVERY = 0.5  # seconds between two transactions
 WAIT = 10.0  # seconds for another server that writes
+TRIES = 5
 MOST = 20_000  # rows that wait to be written
 SUFFIX = ".sqlite"
 NAMED = ("time", "prediction_id", "model_version", "designation", "description")  # texts only if asked for
@@ -32,9 +34,10 @@ COLUMNS = (*NAMED, *WATCHED)
 _TYPES = {"time": "REAL", LANGUAGE: "TEXT", CODE: "INTEGER"} | dict.fromkeys(NAMED[1:], "TEXT")
 _TYPES |= dict.fromkeys(FLAGS, "INTEGER")
 _DECLARED = ", ".join(f"{name} {_TYPES.get(name, 'REAL')}" for name in COLUMNS)
-_SCHEMA = f"CREATE TABLE IF NOT EXISTS live ({_DECLARED})"
-_INDEX = "CREATE INDEX IF NOT EXISTS live_time ON live (time)"
-_INSERT = f"INSERT INTO live VALUES ({', '.join('?' * len(COLUMNS))})"
+TABLE = f"live_{zlib.crc32(_DECLARED.encode()):08x}"  # other columns, another table: an upgrade at noon loses nothing
+_SCHEMA = f"CREATE TABLE IF NOT EXISTS {TABLE} ({_DECLARED})"
+_INDEX = f"CREATE INDEX IF NOT EXISTS {TABLE}_time ON {TABLE} (time)"
+_INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(COLUMNS))})"
 
 
 class Answered(NamedTuple):
@@ -117,7 +120,7 @@ class LiveLog:
         try:
             rows = [row for answered in taken for row in self._rows_of(answered)]
             today = datetime.now(UTC).date()
-            append(self._folder / f"{today}{SUFFIX}", rows)
+            _append_patiently(self._folder / f"{today}{SUFFIX}", rows)
             _forget(self._folder, today - timedelta(days=self._keep_days))
             self._said = ""
         except Exception as error:  # whatever it is, the answers go on
@@ -134,6 +137,18 @@ class LiveLog:
         for name, texts, row in zip(answered.names, answered.texts, values, strict=True):
             kept = texts if self._with_text else (None, None)
             yield (answered.time, name, answered.model_version, *kept, *row)
+
+
+def _append_patiently(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
+    """SQLite does not wait where two servers make the same file at the same moment."""
+    for attempt in range(TRIES):
+        try:
+            append(path, rows)
+            return
+        except sqlite3.OperationalError:
+            if attempt == TRIES - 1:
+                raise
+            time.sleep(EVERY)
 
 
 def append(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -156,13 +171,16 @@ def read_window(folder: Path, rows: int, model_version: str | None = None) -> pd
         if wanted <= 0:
             break
         where, given = ("WHERE model_version = ?", [model_version]) if model_version else ("", [])
-        query = f"SELECT {', '.join(COLUMNS)} FROM live {where} ORDER BY time DESC, rowid DESC LIMIT ?"
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=WAIT)) as database:
-            part = pd.read_sql_query(query, database, params=[*given, wanted])
+        query = f"SELECT {', '.join(COLUMNS)} FROM {TABLE} {where} ORDER BY time DESC, rowid DESC LIMIT ?"
+        try:
+            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=WAIT)) as database:
+                part = pd.read_sql_query(query, database, params=[*given, wanted])
+        except (sqlite3.Error, pd.errors.DatabaseError) as error:
+            log.warning("%s: left out, not a log of this code (%s)", path, error)
+            continue
         if len(part):
-            parts.append(part[::-1])
-    found = pd.concat(parts[::-1], ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
-    return typed(found)
+            parts.append(typed(part[::-1]))
+    return pd.concat(parts[::-1], ignore_index=True) if parts else typed(pd.DataFrame(columns=list(COLUMNS)))
 
 
 def _days(folder: Path) -> list[Path]:

@@ -21,7 +21,8 @@ class Metrics(NamedTuple):
     batch: Histogram
     model: Info
     loaded: Gauge
-    refused: Counter
+    refused: Gauge
+    looks_failed: Counter
     log_dropped: Counter
     log_lag: Gauge
 
@@ -53,7 +54,12 @@ def metrics() -> Metrics:
         ),
         Info("rakuten_api_model", "The model that answers", registry=registry),
         Gauge("rakuten_api_model_loaded_timestamp_seconds", "When it was loaded", registry=registry),
-        counter("models_refused", "Champions that failed their self-check or could not be loaded"),
+        Gauge(
+            "rakuten_api_champion_refused",
+            "1 while a new champion fails its check",
+            registry=registry,
+        ),
+        counter("champion_looks_failed", "Looks for a champion that failed, as when the server is away"),
         counter("live_log_dropped_rows", "Predictions that the live log lost"),
         Gauge("rakuten_api_live_log_lag_seconds", "Age of the oldest prediction not yet written", registry=registry),
     )

@@ -1,6 +1,7 @@
 """What the monitoring and the pipeline last found, and the model's own scores, for Prometheus to scrape.
 
-Both leave a file in the folder of the live log (`drift/drift.json`, `pipeline.json`); it is read at each scrape.
+Both leave files in the folder of the live log (`drift/drift.json`, `drift/looked.json`, `pipeline.json`), which
+are read at each scrape. A report on another model than the one that answers says nothing of it and is not shown.
 """
 
 import json
@@ -14,19 +15,32 @@ from prometheus_client.registry import Collector
 
 from src.serving.champion import Champion
 
-DRIFT, PIPELINE = Path("drift", "drift.json"), Path("pipeline.json")
+DRIFT, LOOKED, PIPELINE = Path("drift", "drift.json"), Path("drift", "looked.json"), Path("pipeline.json")
+Families = Iterator[GaugeMetricFamily]
 
 
 class Monitored(Collector):
-    """Reads the files at each scrape; one that is missing or half known shows nothing."""
+    """Reads the files at each scrape; one that is missing, or not what this code writes, shows nothing."""
 
     def __init__(self, folder: Path, current: Callable[[], Champion]) -> None:
         self._folder, self._current = folder, current
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        yield from _model(self._current().about)
-        yield from _drift(_read(self._folder / DRIFT))
-        yield from _pipeline(_read(self._folder / PIPELINE))
+    def collect(self) -> Families:
+        held = self._current()
+        yield from _model(held.about)
+        drift = _read(self._folder / DRIFT)
+        if drift.get("model_version") == held.model_version:
+            yield from _whole(_drift, drift)
+        yield from _whole(_looked, _read(self._folder / LOOKED))
+        yield from _whole(_pipeline, _read(self._folder / PIPELINE))
+
+
+def _whole(families: Callable[[dict[str, Any]], Families], found: dict[str, Any]) -> list[GaugeMetricFamily]:
+    """All that a file tells, or nothing: a scrape must not fail by it."""
+    try:
+        return list(families(found)) if found else []
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -37,7 +51,7 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _model(about: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
+def _model(about: dict[str, Any]) -> Families:
     scores = GaugeMetricFamily("rakuten_model_score", "Out-of-fold scores of the model", labels=["score"])
     for name, value in about["scores"].items():
         scores.add_metric([name], value)
@@ -46,9 +60,7 @@ def _model(about: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
         yield _at("rakuten_model_trained_timestamp_seconds", "When the model was trained", about["trained_at"])
 
 
-def _drift(found: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
-    if not found:
-        return
+def _drift(found: dict[str, Any]) -> Families:
     score = GaugeMetricFamily("rakuten_drift_score", "Drift of a column in the last report", labels=["column", "kind"])
     threshold = GaugeMetricFamily("rakuten_drift_threshold", "From which a column has drifted", labels=["column"])
     for each in found["drift"]:
@@ -58,23 +70,27 @@ def _drift(found: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
     yield threshold
     yield GaugeMetricFamily("rakuten_drift_alarms", "Alarms of the last drift report", value=len(found["alarms"]))
     yield GaugeMetricFamily("rakuten_drift_window_predictions", "Predictions it judged", value=found["rows"])
-    yield _at("rakuten_drift_checked_timestamp_seconds", "When it was made", found["checked"])
     review = GaugeMetricFamily("rakuten_review_share", "Share to review, of the window and promised", labels=["which"])
     review.add_metric(["live"], found["review"])
     review.add_metric(["promised"], found["promised_review"])
     yield review
     if found["live"]:
         live = GaugeMetricFamily(
-            "rakuten_live_weighted_f1", "Weighted F1 by labels that came later, and the promised one", labels=["which"]
+            "rakuten_live_weighted_f1",
+            "By later labels, its upper end, and the promise",
+            labels=["which"],
         )
         live.add_metric(["live"], found["live"]["weighted_f1"])
+        live.add_metric(["live_high"], found["live"]["interval"][1])
         live.add_metric(["promised"], found["live"]["promised"])
         yield live
 
 
-def _pipeline(found: dict[str, Any]) -> Iterator[GaugeMetricFamily]:
-    if not found:
-        return
+def _looked(found: dict[str, Any]) -> Families:
+    yield _at("rakuten_drift_checked_timestamp_seconds", "When live traffic was last looked at", found["checked"])
+
+
+def _pipeline(found: dict[str, Any]) -> Families:
     yield GaugeMetricFamily("rakuten_pipeline_succeeded", "Whether the last run did", value=float(found["succeeded"]))
     yield GaugeMetricFamily("rakuten_pipeline_duration_seconds", "Of the last run", value=found["seconds"])
     yield _at("rakuten_pipeline_ended_timestamp_seconds", "When the last run ended", found["ended"])

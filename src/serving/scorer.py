@@ -178,7 +178,7 @@ def _scored(champion: Champion, jobs: Sequence[_Job]) -> tuple[Products, Ranked,
 
 
 def prediction_ids(name: str, count: int) -> list[str]:
-    """What each product's prediction is called: the request's id, numbered where it had several."""
+    """What each product's prediction is called: a request's name, numbered where it had several."""
     return [name] if count == 1 else [f"{name}-{at}" for at in range(count)]
 
 

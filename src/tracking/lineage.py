@@ -11,6 +11,7 @@ from src.config import DVC_LOCK, ROOT
 from src.files import digest
 
 MODEL_TAG = "model_digest"  # SHA-256 of the model's manifest: leads from a model back to its run
+REWRITTEN = ("dvc.lock", "models", "reports", ".dvc/config")
 VERSION_LENGTH = 12  # hex digits of it that predictions carry
 
 
@@ -62,9 +63,9 @@ def shown(path: Path) -> str:
 def git_tags() -> dict[str, str]:
     """git_commit, git_branch and git_dirty of the checkout; empty where there is no Git.
 
-    What the pipeline itself rewrites (dvc.lock, models/, reports/) does not make a run dirty.
+    What the pipeline itself rewrites, or only says where the DVC remote is (REWRITTEN), does not make a run dirty.
     """
-    dirty = git("status", "--porcelain", "--", ".", ":(exclude)dvc.lock", ":(exclude)models", ":(exclude)reports")
+    dirty = git("status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in REWRITTEN))
     commit = git("rev-parse", "HEAD")
     if not commit or dirty is None:
         return {}

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -78,7 +77,7 @@ def test_a_stage_that_fails_is_said_in_a_line_and_not_tried_again(project: tuple
     said = run_in(folder, *PIPELINE, code=1, **home)
     assert time.monotonic() - started < 60
     assert "ERROR pipeline: dvc repro ingest failed" in said
-    assert "X_train.csv" in said.splitlines()[-1] or "X_train.csv" in said
+    assert "X_train.csv" in said
     assert "Traceback" not in said
     assert "Retry" not in said
     assert status(folder)["succeeded"] is False
@@ -99,21 +98,17 @@ def test_a_push_that_fails_for_a_moment_is_tried_again(project: tuple[Path, dict
     place = tmp_path / "disk"
     place.write_text("not mounted yet")
     run_in(folder, "dvc", "remote", "add", "--default", "--force", "origin", str(place / "remote"))
-    mending = threading.Thread(target=_mount, args=(place, folder))
-    mending.start()
-    said = run_in(folder, *PIPELINE, "--push", "--no-promotion", **home)
-    mending.join()
-    assert "Retry 1/3 will start" in said
-    assert "dvc push --run-cache failed" in said
-    assert list((place / "remote" / "files" / "md5").iterdir())
-
-
-def _mount(place: Path, project: Path) -> None:
-    """Make the remote's disk once the pipeline has begun to push."""
-    wait_for((project / "data" / "processed" / "predictions.csv").is_file, "predictions", 120)
-    time.sleep(6)  # the flow starts `dvc push`, which fails
+    with (tmp_path / "log").open("w") as stream:
+        flow = subprocess.Popen(
+            [*PIPELINE, "--push", "--no-promotion"],
+            cwd=folder, env=environment(folder, **home), stdout=stream, stderr=stream,
+        )  # fmt: skip
+    wait_for(lambda: "Retry 1/3 will start" in (tmp_path / "log").read_text(), "the first try's failure", 180)
     place.unlink()
     place.mkdir()
+    assert flow.wait(120) == 0
+    assert "dvc push --run-cache failed" in (tmp_path / "log").read_text()
+    assert list((place / "remote" / "files" / "md5").iterdir())
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pytest
@@ -16,7 +15,7 @@ import requests
 from src.tracking.registry import CHAMPION, NAME
 from tests.helpers import run_in
 from tests.serving.conftest import Api
-from tests.serving.test_api import POOL, get, post
+from tests.serving.test_api import POOL, get, post, unnamed
 from tests.stack.servers import free_port, wait_for
 
 
@@ -99,12 +98,21 @@ def test_a_champion_that_fails_is_refused_and_the_old_one_stays(
     assert "damaged or from another model" in server.log.read_text()
     assert version(server) == "1"
     assert post(f"{server.url}/predict", json=POOL).status_code == 200
-    told = get(f"{server.url}/metrics").text
-    assert "rakuten_api_models_refused_total 0.0" not in told
+    wait_for(lambda: told(server) == "1.0", "the refusal in the metrics", 30)
     # Nor is it tried over and over.
     count = server.log.read_text().count("the champion stays")
     time.sleep(3)
     assert server.log.read_text().count("the champion stays") == count
+    assert told(server) == "1.0"
+    # The alias given back: nothing is wanted that fails.
+    asked.set_registered_model_alias(NAME, CHAMPION, "1")
+    wait_for(lambda: told(server) == "0.0", "the end of the refusal in the metrics", 30)
+
+
+def told(server: Api) -> str:
+    """What Prometheus is told of a refused champion."""
+    lines = get(f"{server.url}/metrics").text.splitlines()
+    return next(line for line in lines if line.startswith("rakuten_api_champion_refused")).split()[1]
 
 
 def test_the_last_good_model_answers_while_the_tracking_server_is_away(
@@ -112,12 +120,12 @@ def test_the_last_good_model_answers_while_the_tracking_server_is_away(
 ) -> None:
     project, env, _ = registry
     first = start(project, **env)
-    before: dict[str, Any] = post(f"{first.url}/predict", json=POOL).json()
+    before = unnamed(post(f"{first.url}/predict", json=POOL))
     first.stop()
     away = env | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
     second = start(project, **away)
     assert "answering with the last good model" in second.log.read_text()
-    assert post(f"{second.url}/predict", json=POOL).json() == before
+    assert unnamed(post(f"{second.url}/predict", json=POOL)) == before
     assert version(second) == "1"
     # Without one it does not start, and says why.
     said = run_in(

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -16,6 +19,7 @@ from src.models.classifier import ProductClassifier
 from src.models.raw_model import RawModel
 from src.models.watch import EMBEDDED, NUMBERS, WATCHED
 from src.serving.live_log import COLUMNS, LiveLog, answered, append, read_window
+from tests.helpers import ROOT
 from tests.serving.conftest import Api
 from tests.serving.test_api import POOL as PRODUCT
 from tests.serving.test_api import get, post
@@ -122,6 +126,19 @@ def test_a_log_that_cannot_be_written_costs_no_answer(start: Callable[..., Api],
     assert server.log.read_text().count("the live log cannot be written") == 1
 
 
+def test_a_new_day_begun_by_several_servers_at_once_loses_no_row(tmp_path: Path) -> None:
+    """SQLite refuses at once, and does not wait, where two make a file's journal at the same moment."""
+    row = tuple((dict.fromkeys(COLUMNS, 0) | {"model_version": "one", "language": "french"}).values())
+    script = "import sys, time; from pathlib import Path; from src.serving import live_log\n"
+    script += f"time.sleep(max(0, float(sys.argv[1]) - time.time()))\nrow = {row!r}\n"
+    script += "for day in range(1, 29):\n"
+    script += "    live_log._append_patiently(Path(sys.argv[2]) / f'2026-01-{day:02}.sqlite', [row])\n"
+    command = [sys.executable, "-c", script, str(time.time() + 6), str(tmp_path)]
+    servers = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
+    assert [server.wait(120) for server in servers] == [0, 0, 0]
+    assert len(read_window(tmp_path, 1000)) == 3 * 28
+
+
 @pytest.mark.parametrize("with_text", [True, False])
 def test_texts_are_kept_where_asked_for(trained: Path, tmp_path: Path, with_text: bool) -> None:
     model = RawModel(ProductClassifier.load(trained / "models"))
@@ -135,7 +152,9 @@ def test_texts_are_kept_where_asked_for(trained: Path, tmp_path: Path, with_text
     assert kept == ([["Roman", "policier"]] if with_text else [[None, None]])
 
 
-def test_old_days_are_forgotten_and_windows_span_days(trained: Path, tmp_path: Path) -> None:
+def test_old_days_are_forgotten_and_windows_span_days(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     row = dict.fromkeys(COLUMNS, 0) | {"model_version": "one", "language": "french"}
     for day, many in (("2020-01-01", 5), ("2020-01-02", 3)):
         lines = [tuple((row | {"time": at, "prediction_id": f"{day}-{at}"}).values()) for at in range(many)]
@@ -143,6 +162,11 @@ def test_old_days_are_forgotten_and_windows_span_days(trained: Path, tmp_path: P
     found = read_window(tmp_path, 4)
     assert found["prediction_id"].tolist() == ["2020-01-01-4", "2020-01-02-0", "2020-01-02-1", "2020-01-02-2"]
     assert read_window(tmp_path, 4, "another").empty
+    # A day's file that is none is left out, and said.
+    (tmp_path / "2020-01-03.sqlite").write_bytes(b"")
+    (tmp_path / "2020-01-04.sqlite").write_text("no database")
+    assert len(read_window(Path(os.path.relpath(tmp_path)), 4)) == 4
+    assert [record.message for record in caplog.records if "left out, not a log of this code" in record.message]
     model = RawModel(ProductClassifier.load(trained / "models"))
     products, _ = model.describe_all([("Roman", "")], [None])
     live = LiveLog(tmp_path, 30, False, lambda _: None)
