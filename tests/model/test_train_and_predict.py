@@ -116,7 +116,7 @@ def test_the_run_has_all_that_traces_it(trained: Workspace) -> None:
     plots = [f"reports/{name}{end}" for name in PLOTS for end in (".csv", ".png")]
     assert logged == {
         "dvc.yaml", "params.yaml", "models/metrics.json", "models/vectorizer.json", "reports/label_issues.csv",
-        "reports/model_card.md", "reports/out_of_fold.csv", *plots,
+        "reports/model_card.md", "reports/out_of_fold.csv", "reports/reference.parquet", *plots,
     }  # fmt: skip
 
 
