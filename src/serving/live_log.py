@@ -1,9 +1,10 @@
 """Every prediction's watched features, kept for the monitoring: one SQLite file a day, rows only added.
 
-A thread of its own writes what was answered, so no request waits for the disk; the rows themselves are made by the
-thread that scored, once it has answered: made all at once every half second they held Python's lock for a tenth of it.
-SQLite's transactions make it safe to kill and safe for several servers at once. Where the log cannot be written, or rows
-come faster than it writes, they are dropped, counted and said once; an answer never hangs on it.
+A thread of its own writes what was answered, so no request waits for the disk; the rows themselves are made
+by the thread that scored, once it has answered: made all at once every half second they held Python's lock for
+a tenth of it. SQLite's transactions make it safe to kill and safe for several servers at once. Where the log
+cannot be written, or rows come faster than it writes, they are dropped, counted and said once; an answer never
+hangs on it.
 """
 
 import logging

@@ -129,9 +129,9 @@ def test_a_log_that_cannot_be_written_costs_no_answer(start: Callable[..., Api],
 def test_a_new_day_begun_by_several_servers_at_once_loses_no_row(tmp_path: Path) -> None:
     """SQLite refuses at once, and does not wait, where two make a file's journal at the same moment."""
     row = tuple((dict.fromkeys(COLUMNS, 0) | {"model_version": "one", "language": "french"}).values())
-    script = "import sys, time; from pathlib import Path; from src.serving import live_log\n"
-    script += f"time.sleep(max(0, float(sys.argv[1]) - time.time()))\nrow = {row!r}\n"
+    script = f"import sys, time; from pathlib import Path; from src.serving import live_log\nrow = {row!r}\n"
     script += "for day in range(1, 29):\n"
+    script += "    time.sleep(max(0, float(sys.argv[1]) + 0.1 * day - time.time()))\n"  # all at the same moment
     script += "    live_log._append_patiently(Path(sys.argv[2]) / f'2026-01-{day:02}.sqlite', [row])\n"
     command = [sys.executable, "-c", script, str(time.time() + 6), str(tmp_path)]
     servers = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
