@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from src.config import load_params
+from src.data.catalog import X_COLUMNS, read_raw
 from src.data.sample import write_catalogue
 from src.errors import UserError
 from src.models.evaluation import Paired, paired
@@ -162,12 +163,22 @@ def test_a_better_challenger_is_crowned_and_can_be_rolled_back(project: Path) ->
 
 def test_the_champion_is_asked_for_products_that_are_new_to_it(project: Path, tmp_path: Path) -> None:
     write_catalogue(100, 1, 9, tmp_path / "new")
+    # One of the new products has a title that the champion was trained on: it has as good as seen it.
+    known = read_raw(project / "data" / "raw" / "X_train.csv", X_COLUMNS)["designation"].iloc[0]
+    table = pd.read_csv(tmp_path / "new" / "X_train.csv", dtype="str", keep_default_na=False)
+    table.loc[0, "designation"] = known
+    table.rename(columns={"Unnamed: 0": ""}).to_csv(tmp_path / "new" / "X_train.csv", index=False)
     add_labelled(project, tmp_path / "new")
     git(project, "commit", "--quiet", "--all", "--message", "dvc.lock of version 1")
     run_in(project, "dvc", "repro")
     said = run_in(project, *PROMOTE, "--dry-run")
-    assert "the champion never saw 100 of the challenger's products" in said
-    assert "compared on 400 products" in said
+    assert "the champion never saw 99 of the challenger's products" in said
+    assert "compared on 399 products" in said
+    # Cleaned otherwise than the champion was, they would mean something else to it.
+    change(project, "strip_accents: true", "strip_accents: false")
+    said = run_in(project, *PROMOTE, "--dry-run")
+    assert "the champion's features were made otherwise" in said
+    assert "compared on 300 products" in said
     # Without the challenger's features there is nothing to ask it with: those of both, as before.
     (project / "data" / "processed" / "train_features.csv").unlink()
     said = run_in(project, *PROMOTE, "--dry-run")
