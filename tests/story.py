@@ -160,7 +160,7 @@ def prometheus_config(project: Path, folder: Path, api: str) -> Path:
     text = text.replace("15s", "1s").replace("api:8000", api.removeprefix("http://"))
     text = text.replace("    authorization:\n      credentials_file: /etc/prometheus/keys/prometheus.key\n", "")
     (folder / "prometheus.yml").write_text(text, encoding="utf-8")
-    return folder / "prometheus.yml"
+    return folder
 
 
 def tell(folder: Path, pictures: Path | None) -> None:
@@ -214,10 +214,10 @@ def tell(folder: Path, pictures: Path | None) -> None:
         line.say("serving", f"the API answers with model {first}")
         port = free_port()
         prometheus = f"http://127.0.0.1:{port}"
-        config = prometheus_config(project, folder, api.url)
-        command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
+        place = prometheus_config(project, folder / "prometheus", api.url)
+        command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=tsdb"]
         command.append(f"--web.listen-address=127.0.0.1:{port}")
-        stack.enter_context(running(command, project, folder / "prometheus.log"))
+        stack.enter_context(running(command, place, folder / "prometheus.log"))
         wait_for(lambda: answers(f"{prometheus}/-/ready"), "Prometheus", 60)
 
         assert send(api.url, bodies(fresh, "X_train", FRESH)) == FRESH
@@ -234,6 +234,10 @@ def tell(folder: Path, pictures: Path | None) -> None:
         line.say("shifted traffic", f"{FRESH} products; {moved[0]}")
         wait_for(lambda: firing(prometheus, "RakutenDrift"), "the alert", 30)
         line.say("alert", "RakutenDrift fires in Prometheus")
+        if pictures is not None:
+            # Debian's package has its pages under /classic.
+            alerts = "/alerts" if answers(f"{prometheus}/alerts") else "/classic/alerts"
+            photograph(pictures, {"prometheus": f"{prometheus}{alerts}"})
 
         traffic = Traffic(api.url, later[:100])
         stack.callback(traffic.stop)
@@ -252,26 +256,19 @@ def tell(folder: Path, pictures: Path | None) -> None:
         assert traffic.versions[0] == first
         line.say("swap", f"model {traffic.versions[1]} answers; {traffic.answers} requests meanwhile, none dropped")
         if pictures is not None:
-            photograph(pictures, {"mlflow": mlflow, "prefect": prefect, "prometheus": prometheus, "page": api.url})
+            models = f"{mlflow}/#/models/rakuten-classifier"
+            photograph(pictures, {"mlflow": models, "prefect": f"{prefect}/runs", "page": api.url})
             shutil.copy(project / "data" / "live" / "drift" / "drift.png", pictures / "drift.png")
             line.say("pictures", f"MLflow, Prefect, Prometheus, the page and the drift report in {pictures}")
     line.print()
 
 
-def photograph(folder: Path, servers: dict[str, str]) -> None:
-    """The servers' pages in a real Chromium."""
+def photograph(folder: Path, pages: dict[str, str]) -> None:
+    """Pages by name in a real Chromium."""
     from playwright.sync_api import sync_playwright
 
     from tests.serving.test_page import ARGUMENTS, CHROMIUMS
 
-    # Debian's package has its pages under /classic.
-    alerts = "/alerts" if answers(f"{servers['prometheus']}/alerts") else "/classic/alerts"
-    pages = {
-        "mlflow": f"{servers['mlflow']}/#/models/rakuten-classifier",
-        "prefect": f"{servers['prefect']}/runs",
-        "prometheus": f"{servers['prometheus']}{alerts}",
-        "page": servers["page"],
-    }
     found = next(filter(None, map(shutil.which, CHROMIUMS)))
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
