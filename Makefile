@@ -9,7 +9,7 @@ LOAD ?= /tmp/rakuten-load
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-docker doctor remote add-data promote serve server dashboard deploy backup restore bench bench-load bench-drift lint lint-workflows audit secrets metrics-diff retrain release-image test-tools story format lock sample ui clean
+.PHONY: help setup run test test-slow test-stack test-docker doctor remote add-data promote serve server dashboard deploy backup restore bench bench-load bench-drift lint lint-workflows audit secrets metrics-diff retrain release-image test-tools story format lock sample ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test: lint ## ruff, mypy and every test, with coverage
 
 test-slow: $(DONE) ## what takes minutes: ten thousand hostile requests, memory over many rows
 	$(BIN)/python -m pytest -m slow
+
+test-stack: $(DONE) ## tests on real servers alone; STACK_PGHOST, STACK_PGPASSWORD: on a PostgreSQL that runs already
+	$(BIN)/python -m pytest tests/stack
 
 test-docker: $(DONE) ## build the images, bring the compose file up, train against it (needs Docker)
 	TEST_DOCKER=1 $(BIN)/python -m pytest -v tests/docker

