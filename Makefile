@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: help setup run test test-slow test-stack test-docker doctor remote add-data promote serve server dashboard deploy backup restore bench bench-load bench-drift lint lint-workflows audit secrets metrics-diff retrain release-image test-tools story format lock sample ui clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(DONE) ## make .venv and install the locked requirements
 
