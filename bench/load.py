@@ -37,6 +37,7 @@ CLIENTS = (1, 8, 64)
 PRODUCTS = 300
 PATHS = {"words only": ("quick", False), "text": ("default", False), "text and picture": ("default", True)}
 PARTS = (*PATHS, "live log", "overload")
+WARM = 4  # seconds of requests before a server is measured
 ROUNDS = 3  # with and without the live log, in turn
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 READY = 120  # seconds that a server may take to start
@@ -63,9 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         bare = _bare(models[kind], body[0], arguments.seconds)
         with api(models[kind], work) as (address, _):
             said = [_ask(f"{address}/predict", body[0])["confidence"]]
+            wrk(f"{address}/predict", body[0], 8, WARM)
             ours = {n: wrk(f"{address}/predict", body[0], n, arguments.seconds) for n in CLIENTS}
         with mlflow_serve(models[kind], work / f"mlflow-{kind}") as address:
             said += [_ask(f"{address}/invocations", body[1])["predictions"][0]["confidence"]]
+            wrk(f"{address}/invocations", body[1], 8, WARM)
             theirs = {n: wrk(f"{address}/invocations", body[1], n, arguments.seconds) for n in CLIENTS}
         if said[0] != said[1]:
             raise RuntimeError(f"{name}: the two servers do not answer alike: {said}")
