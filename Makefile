@@ -89,7 +89,7 @@ bench-load: $(DONE) ## the API under load, beside MLflow's server, on a syntheti
 bench-drift: $(DONE) ## false alarms of the drift report, and the smallest shifts it finds (after make run; half an hour)
 	$(BIN)/python -m bench.drift --project .
 
-lint: $(DONE) ## ruff, mypy, hadolint and the compose file's schema
+lint: $(DONE) ## ruff, mypy, hadolint, the compose files' schema, zizmor on the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

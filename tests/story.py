@@ -31,7 +31,7 @@ from src.data.catalog import X_COLUMNS, picture_name, read_raw
 from src.data.sample import write_catalogue
 from tests.helpers import copy_project, environment, git, run_in
 from tests.serving.conftest import Api
-from tests.stack.servers import free_port, wait_for
+from tests.stack.servers import answers, free_port, wait_for
 
 ROWS, FRESH, LABELLED = 2000, 700, 600
 GERMAN = (0.05, 0.05, 0.9)  # shares of French, English, German titles after the shift
@@ -137,14 +137,6 @@ def running(command: Sequence[str], project: Path, log: Path, **settings: str) -
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 def firing(prometheus: str, alert: str) -> bool:

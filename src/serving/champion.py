@@ -56,9 +56,6 @@ class Holder:
         """Whether a champion that failed its check still waits to be replaced."""
         return self._refused is not None
 
-    def loaded(self) -> Champion | None:
-        return self._champion
-
     def refresh(self) -> bool:
         """Load the champion if it is another than the one held. Returns whether it was swapped.
 

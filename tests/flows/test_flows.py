@@ -20,7 +20,7 @@ from filelock import FileLock
 from src.tracking import lineage
 from src.tracking.registry import CHAMPION, NAME
 from tests.helpers import environment, git, log_window, run_in
-from tests.stack.servers import free_port, wait_for
+from tests.stack.servers import answers, free_port, wait_for
 
 PIPELINE = (sys.executable, "flows/pipeline.py")
 MONITOR = (sys.executable, "flows/monitor_and_retrain.py")
@@ -59,6 +59,9 @@ def test_the_loop_without_a_server(project: tuple[Path, dict[str, str]]) -> None
     params = folder / "params.yaml"
     params.write_text(params.read_text().replace("svm_c: 0.4", "svm_c: 0.2"))
     git(folder, "commit", "--all", "--message", "something new to learn")
+    with FileLock(folder / ".dvc" / "tmp" / "flow.lock"):
+        assert "another flow works in" in run_in(folder, *MONITOR, code=1, **home)
+    # Nothing was retrained, so the cool-down has not begun: the next look may.
     said = run_in(folder, *MONITOR, **home)
     assert "prediction: predicted has drifted" in said
     assert "the pipeline ran train, predict; " in said
@@ -128,19 +131,11 @@ def server(project: tuple[Path, dict[str, str]], tmp_path: Path) -> Iterator[tup
             command, cwd=folder, env=environment(folder, **env), stdout=stream, stderr=stream, start_new_session=True
         )
     try:
-        wait_for(lambda: _answers(f"{api}/health"), "Prefect's server", 120)
+        wait_for(lambda: answers(f"{api}/health"), "Prefect's server", 120)
         yield folder, env, api
     finally:
         os.killpg(process.pid, 15)
         process.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 def ask(api: str, path: str, body: dict[str, Any]) -> Any:

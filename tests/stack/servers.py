@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -42,6 +43,15 @@ def wait_for(ready: Callable[[], bool], what: str, seconds: float = 180) -> None
     while not ready():
         assert time.monotonic() < until, f"{what} did not come up in {seconds} s"
         time.sleep(0.25)
+
+
+def answers(url: str) -> bool:
+    """Whether somebody answers there, and well."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 class Server:
