@@ -14,6 +14,7 @@ from joblib import Parallel, cpu_count, delayed
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from bench.words import Counted
 from src.config import PARAMS, load_params
 from src.data.catalog import read_raw, read_table
 from src.data.pictures import decode, picture_files
@@ -21,7 +22,6 @@ from src.data.sample import codes_for, products
 from src.features.embeddings import embed_pictures
 from src.features.encoders import ImageEncoder, image_encoder
 from src.features.images import prepare
-from src.features.ngrams import NgramVectorizer, count
 from src.models.classifier import WORDS, ProductClassifier
 from src.models.fitting import blocks_of
 from src.models.fusion import Fusion
@@ -39,10 +39,9 @@ def text_fit(folder: Path) -> dict[str, Any]:
     table = read_table(folder / "processed" / "train_features.csv", integers=("prdtypecode",))
     codes, blocks = table["prdtypecode"].to_numpy(dtype=np.int64), blocks_of(params)
     started = time.process_time()
-    counts = [count(table, block) for block in blocks]
     rows = np.arange(len(table))
-    vectorizer = NgramVectorizer.fit(blocks, counts, rows)
-    fit_svm(vectorizer.transform_counts(counts, rows), codes, params.train.svm_c, params.seed)
+    (matrix,) = Counted(table, blocks).features(rows, rows)
+    fit_svm(matrix, codes, params.train.svm_c, params.seed)
     return {"fit_cpu_s": round(time.process_time() - started, 1)}
 
 

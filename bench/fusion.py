@@ -5,6 +5,7 @@ Prints one table of ways to combine the views, and one of gain by the number of 
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,81 +15,90 @@ from joblib import Parallel, delayed
 from scipy.sparse import csr_matrix, hstack
 from threadpoolctl import threadpool_limits
 
+from bench.words import Counted
 from src.config import PARAMS, PROCESSED, Params, load_params
 from src.data.catalog import read_table
 from src.features.embeddings import read_embeddings
-from src.features.ngrams import NgramVectorizer, count
 from src.models import evaluation, fusion
-from src.models.classifier import MEANING, PICTURE, WORDS, Products
+from src.models.catalogue import NUMBERS, Catalogue
+from src.models.classifier import MEANING, PICTURE, WORDS
 from src.models.evaluation import Flags, Floats, Ints
 from src.models.fitting import LEAST, Rival, blocks_of, fit_embedding, fit_words, fuse
-from src.models.linear import Moments, fit_svm
-from src.models.train_model import NUMBERS
+from src.models.linear import UNKNOWN, Moments, fit_svm
 
 ALL = 10**9
 PER_CLASS = (0, 5, 10, 20, 50, 200, 1000, ALL)  # pictures kept
+TEXTS = ("designation_clean", "description_clean", "style")
 DENSE = 0.5  # weight of an embedding's block in the one linear model
 
 
 class Views:
     """Out-of-fold scores of the views of one catalogue under one seed."""
 
-    def __init__(self, products: Products, params: Params) -> None:
-        self.products, self.params = products, params
-        self.codes = products.table["prdtypecode"].to_numpy(dtype=np.int64)
+    def __init__(self, catalogue: Catalogue, params: Params, scratch: Path) -> None:
+        self.catalogue, self.params = catalogue, params
+        self.codes = catalogue.codes()
         self.classes, self.index = np.unique(self.codes, return_inverse=True)
-        self.fold = evaluation.assign_folds(products.table, self.codes, params.train.folds, params.seed)
-        _, words = fit_words(products, self.codes, self.fold, params)
+        group = catalogue.facts["group"].to_numpy()
+        self.fold = evaluation.assign_folds(group, self.codes, params.train.folds, params.seed)
+        _, words = fit_words(catalogue, self.codes, self.fold, params, scratch)
         self.scores = {WORDS: words.scores} if words else {}
-        if products.texts is not None:
-            self.scores[MEANING] = self.embedded(products.texts, ~np.isnan(products.texts[:, 0]))
+        if catalogue.texts is not None:
+            self.scores[MEANING] = self.embedded(catalogue.texts, ~np.isnan(catalogue.texts[:, 0]))
 
     def embedded(self, vectors: np.ndarray, there: Flags) -> Floats:
-        parts = [there & (self.fold == number) for number in np.unique(self.fold)]
-        moments = [Moments.of(vectors[part], self.index[part], len(self.classes)) for part in parts]
-        return fit_embedding(vectors, there, self.classes, self.fold, moments).scores
+        parts = [np.flatnonzero(there & (self.fold == number)) for number in np.unique(self.fold)]
+        moments = [Moments.of(vectors, part, self.index[part], len(self.classes)) for part in parts]
+        room = np.full((len(self.codes), len(self.classes)), np.nan)
+        return fit_embedding(vectors, there, self.classes, self.fold, moments, room).scores
 
-    def fuse(self, scores: Mapping[str, Floats]) -> tuple[Floats, dict[str, Rival]]:
-        where, seed = fusion.context(self.products.table), self.params.seed
-        _, likely, compared = fuse(scores, where, self.index, self.classes, self.fold, self.products.has_text(), seed)
-        return likely, compared
+    def fuse(self, scores: Mapping[str, Floats]) -> tuple[Ints, dict[str, Rival]]:
+        where, seed, room = (
+            fusion.context(self.catalogue.facts),
+            self.params.seed,
+            np.empty(next(iter(scores.values())).shape),
+        )
+        has_text = self.catalogue.has_text()
+        _, predicted, _, compared = fuse(scores, where, self.index, self.classes, self.fold, has_text, seed, room)
+        return predicted, compared
 
-    def f1(self, likely: Floats, rows: Flags) -> float:
-        return evaluation.scores(self.index[rows], likely.argmax(axis=1)[rows])["weighted_f1"]
+    def f1(self, predicted: Ints, rows: Flags) -> float:
+        return evaluation.scores(self.index[rows], predicted[rows])["weighted_f1"]
 
 
 def ways(views: Views) -> dict[str, float]:
     """Weighted F1 over the products that have text, by the way of combining."""
-    pictures, rows = views.products.pictures, views.products.has_text()
+    pictures, rows = views.catalogue.pictures, views.catalogue.has_text()
     scores = dict(views.scores)
     if pictures is not None and (there := ~np.isnan(pictures[:, 0])).sum() >= LEAST:
         scores[PICTURE] = views.embedded(pictures, there)
-    likely, compared = views.fuse(scores)
-    found = {name: views.f1(rival.likely, rows) for name, rival in compared.items() if name != PICTURE}
+    predicted, compared = views.fuse(scores)
+    found = {name: views.f1(rival.predicted, rows) for name, rival in compared.items() if name != PICTURE}
     found["one linear model on all blocks"] = views.f1(one_model(views), rows)
-    return {**found, "late fusion (this model)": views.f1(likely, rows)}
+    return {**found, "late fusion (this model)": views.f1(predicted, rows)}
 
 
-def one_model(views: Views) -> Floats:
+def one_model(views: Views) -> Ints:
     """One linear SVM on the n-grams and both embeddings side by side; a missing embedding is zeros."""
-    blocks = blocks_of(views.params)
-    counts = [count(views.products.table, block) for block in blocks]
-    dense = [_unit(part) for part in (views.products.texts, views.products.pictures) if part is not None]
+    counted = Counted(views.catalogue.rows(np.arange(len(views.codes)), TEXTS), blocks_of(views.params))
+    dense = [_unit(part) for part in (views.catalogue.texts, views.catalogue.pictures) if part is not None]
 
     def held_out(number: int) -> tuple[Ints, Floats]:
         seen, out = np.flatnonzero(views.fold != number), np.flatnonzero(views.fold == number)
-        vectorizer = NgramVectorizer.fit(blocks, counts, seen)
         left, right = (
-            csr_matrix(hstack([vectorizer.transform_counts(counts, rows), *(part[rows] for part in dense)]))
-            for rows in (seen, out)
+            csr_matrix(hstack([words, *(part[rows] for part in dense)]))
+            for words, rows in zip(counted.features(seen, seen, out), (seen, out), strict=True)
         )
         svm = fit_svm(left, views.codes[seen], views.params.train.svm_c, views.params.seed)
-        return out, svm.over(views.classes).decision(right)
+        scores = np.full((len(out), len(views.classes)), UNKNOWN)
+        scores[:, np.searchsorted(views.classes, svm.classes)] = svm.decision(right)
+        return out, scores
 
     scores = np.empty((len(views.codes), len(views.classes)))
     for rows, part in Parallel(n_jobs=1)(delayed(held_out)(number) for number in np.unique(views.fold)):
         scores[rows] = part
-    return scores
+    predicted: Ints = scores.argmax(axis=1)
+    return predicted
 
 
 def _unit(vectors: np.ndarray) -> csr_matrix:
@@ -100,7 +110,7 @@ def _unit(vectors: np.ndarray) -> csr_matrix:
 
 def curve(views: Views) -> list[tuple[str, int, float, float, float]]:
     """Gain by pictures kept per class: pictures, text alone, fused, and the gain on products that still have one."""
-    pictures, rows = views.products.pictures, views.products.has_text()
+    pictures, rows = views.catalogue.pictures, views.catalogue.has_text()
     found: list[tuple[str, int, float, float, float]] = []
     if pictures is None:
         return found
@@ -116,11 +126,13 @@ def curve(views: Views) -> list[tuple[str, int, float, float, float]]:
         scores = dict(views.scores)
         if there.sum() >= LEAST:
             scores[PICTURE] = views.embedded(pictures, there)
-        likely, compared = views.fuse(scores)
-        text = compared["text alone"].likely
+        predicted, compared = views.fuse(scores)
+        text = compared["text alone"].predicted
         both = rows & there
-        gain = views.f1(likely, both) - views.f1(text, both) if both.any() else 0.0
-        found.append(("all" if most == ALL else str(most), before, views.f1(text, rows), views.f1(likely, rows), gain))
+        gain = views.f1(predicted, both) - views.f1(text, both) if both.any() else 0.0
+        found.append(
+            ("all" if most == ALL else str(most), before, views.f1(text, rows), views.f1(predicted, rows), gain)
+        )
     return found
 
 
@@ -132,14 +144,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     table = read_table(arguments.processed / "train_features.csv", integers=NUMBERS)
     parts = (read_embeddings(arguments.processed / f"train_{name}.npy", len(table)) for name in ("texts", "images"))
-    products, params = Products(table, *parts), load_params(PARAMS)
+    catalogue, params = Catalogue.of([table], *parts), load_params(PARAMS)
     tables: list[dict[str, float]] = []
     curves: list[list[tuple[str, int, float, float, float]]] = []
     with threadpool_limits(1):
         for seed in arguments.seeds:
-            views = Views(products, params.model_copy(update={"seed": seed}))
-            tables += [] if arguments.skip_ways else [ways(views)]
-            curves.append(curve(views))
+            with tempfile.TemporaryDirectory() as scratch:
+                views = Views(catalogue, params.model_copy(update={"seed": seed}), Path(scratch))
+                tables += [] if arguments.skip_ways else [ways(views)]
+                curves.append(curve(views))
     lines = []
     if tables:
         lines += ["| combination | weighted F1 |", "| --- | --- |"]

@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from src import compute
 from src.config import PARAMS, ROOT, load_env, load_params
 from src.errors import UserError
+from src.files import place
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,7 +41,7 @@ def run_stage(
     parser = argparse.ArgumentParser(prog=Path(script).name, description=(body.__doc__ or "").strip())
     for flag, default in paths.items():
         shown = default.relative_to(ROOT) if default.is_relative_to(ROOT) else default
-        parser.add_argument(f"--{flag}", type=Path, default=default, help=f"default: {shown}")
+        parser.add_argument(f"--{flag}", type=place, default=default, help=f"default: {shown}")
     parser.add_argument("--params", type=Path, default=PARAMS, help="default: params.yaml")
 
     def stage(arguments: argparse.Namespace) -> str:
@@ -49,7 +51,8 @@ def run_stage(
                 f"is {ROOT}: run `pip install -e .` in the folder you work in"
             )
         params = load_params(arguments.params)
-        return body(params, **{flag: getattr(arguments, flag) for flag in paths})
+        with compute.using(params.compute):
+            return body(params, **{flag: getattr(arguments, flag) for flag in paths})
 
     return run(name, stage, parser, argv)
 
@@ -99,8 +102,8 @@ def _log_to_stderr(name: str, level: int) -> None:
     logging.captureWarnings(True)
 
 
-def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Pass the items on: a bar on a terminal, a plain log line now and then elsewhere."""
+def progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+    """Pass the items on: a bar on a terminal, a plain log line now and then elsewhere. None: nobody knows how many."""
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=what, leave=False, dynamic_ncols=True)
         return
@@ -109,4 +112,4 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         yield item
         if time.monotonic() - last >= PLAIN_LINE_EVERY:
             last = time.monotonic()
-            log.info("%s: %s of %s", what, f"{done:,}", f"{total:,}")
+            log.info("%s: %s%s", what, f"{done:,}", "" if total is None else f" of {total:,}")

@@ -84,6 +84,7 @@ class TrainParams(_Section):
     folds: Annotated[int, Field(ge=2)]
     bootstrap: Count
     svm_c: Positive
+    shard_rows: Annotated[int, Field(ge=20)]
     blocks: Annotated[list[BlockParams], Field(min_length=1)]
 
 
@@ -96,6 +97,10 @@ class PromoteParams(_Section):
     max_class_drop: Share
     max_latency_ms: Positive
     max_size_mb: Positive
+
+
+class ComputeParams(_Section):
+    engine: Literal["local", "dask"]
 
 
 class MonitorParams(_Section):
@@ -119,6 +124,7 @@ class Params(_Section):
     predict: PredictParams
     promote: PromoteParams
     monitor: MonitorParams
+    compute: ComputeParams
 
     def flat(self) -> dict[str, object]:
         """Leaves by dotted name, the way DVC and MLflow show them."""

@@ -13,9 +13,11 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from joblib import cpu_count
 from packaging.requirements import Requirement
 
 from src.cli import run
+from src.compute import ADDRESS, is_remote, using
 from src.config import MODELS, RAW, ROOT, load_params
 from src.data.catalog import CHALLENGE_NAMES, missing_hint
 from src.errors import UserError
@@ -155,11 +157,19 @@ def params() -> Finding:
     return Finding(OK, "params.yaml is complete")
 
 
+def engine() -> Finding:
+    with using(load_params().compute):
+        if is_remote():
+            return Finding(OK, f"the workers of the Dask scheduler at {os.environ[ADDRESS]}")
+    return Finding(OK, f"the {cpu_count()} cores of this machine")
+
+
 CHECKS: dict[str, Callable[[], Finding]] = {
     "Python": python,
     "lock": lock,
     ".env": env,
     "params.yaml": params,
+    "compute": engine,
     "tracking": tracking,
     "artifacts": artifacts,
     "DVC remote": remote,

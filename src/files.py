@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 
 @contextmanager
@@ -13,9 +13,10 @@ def writing(*targets: Path) -> Iterator[tuple[Path, ...]]:
     """Yield a temporary path for each target, in the same folder.
 
     All are renamed to their targets, in the order given, once the block has ended;
-    if it raises, all are removed and the targets stay as they were.
+    if it raises, all are removed and the targets stay as they were, folders made for them included.
     """
     parts = tuple(target.with_name(f".{target.name}.partial") for target in targets)
+    made = {target.parent for target in targets if not target.parent.exists()}
     for target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -25,6 +26,22 @@ def writing(*targets: Path) -> Iterator[tuple[Path, ...]]:
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
+        for folder in made:  # empty, if it came to nothing
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def place(text: str) -> Path:
+    """A path, or what fsspec makes of a URL such as s3://bucket/folder and speaks to like one."""
+    if "://" not in text:
+        return Path(text)
+    from upath import UPath  # not in the API's image, which speaks to no store
+
+    return cast("Path", UPath(text))
+
+
+def is_local(path: Path) -> bool:
+    return isinstance(path, Path)
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:

@@ -4,7 +4,9 @@ import csv
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +44,7 @@ LABELS: dict[int, str] = {
     2905: "jeux à télécharger",
 }
 
+ROWS = 20_000  # in memory at a time, where a table may be longer than memory
 INDEX = "index"  # unnamed in the challenge's files
 X_COLUMNS = (INDEX, "designation", "description", "productid", "imageid")
 Y_COLUMNS = (INDEX, "prdtypecode")
@@ -58,7 +61,7 @@ def label(code: int) -> str:
     return LABELS.get(code, "")
 
 
-def picture_name(imageid: str, productid: str) -> str:
+def picture_name(imageid: str | int, productid: str | int) -> str:
     return f"image_{imageid}_product_{productid}.jpg"
 
 
@@ -86,11 +89,17 @@ def is_synthetic_picture(name: str) -> bool:
 
 
 def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read one of the challenge's files without guessing.
+    """One of the challenge's files, whole; see `raw_chunks`."""
+    return pd.concat(raw_chunks(path, columns), ignore_index=True)
 
-    Returns:
+
+def raw_chunks(path: Path, columns: tuple[str, ...], rows: int | None = None) -> Iterator[pd.DataFrame]:
+    """Read one of the challenge's files without guessing, so many rows at a time.
+
+    Yields:
         The asked columns, all as str, empty where the file has nothing, one row per record
         in the file's order. Column "line" tells on which line of the file a record ends.
+        The index goes on from one to the next.
 
     Raises:
         UserError: the file is missing, not UTF-8, cut short, wrongly quoted, has no rows,
@@ -101,11 +110,14 @@ def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     found = records(path)
     _, header = next(found)
     places = _columns(path, header, columns)
-    ended = list(found)
-    if not ended:
+    start = 0
+    while ended := list(islice(found, rows or ROWS)):
+        index = pd.RangeIndex(start, start + len(ended))
+        cells = {name: [row[at] for _, row in ended] for name, at in places.items()}
+        yield pd.DataFrame(cells, index, dtype="str").assign(line=[line for line, _ in ended])
+        start += len(ended)
+    if not start:
         raise UserError(f"{path}: no rows below the header; fetch the file again")
-    frame = pd.DataFrame({name: [row[at] for _, row in ended] for name, at in places.items()}, dtype="str")
-    return frame.assign(line=[line for line, _ in ended])
 
 
 def records(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -200,14 +212,22 @@ def _columns(path: Path, header: list[str], wanted: tuple[str, ...]) -> dict[str
 
 
 def read_table(path: Path, integers: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a table that an earlier stage wrote: text stays text ("NA" is a word, "" is nothing).
+    """A table that an earlier stage wrote, whole; see `table_chunks`."""
+    return pd.concat(table_chunks(path, integers))
+
+
+def table_chunks(path: Path, integers: tuple[str, ...] = (), rows: int | None = None) -> Iterator[pd.DataFrame]:
+    """Read a table that an earlier stage wrote, so many rows at a time; one of no rows is one part of none.
+
+    Text stays text ("NA" is a word, "" is nothing). The index goes on from one part to the next.
 
     Raises:
         UserError: the file is missing, broken, or lacks one of the integer columns.
     """
     try:
-        frame = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8")
-        return frame.astype(dict.fromkeys(integers, "int64"))
+        with pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8", chunksize=rows or ROWS) as parts:
+            for part in parts:
+                yield part.astype(dict.fromkeys(integers, "int64"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run `dvc repro`, which makes it") from error
     except (ValueError, KeyError) as error:
@@ -215,8 +235,21 @@ def read_table(path: Path, integers: tuple[str, ...] = ()) -> pd.DataFrame:
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write CSV whose bytes depend on the rows alone: UTF-8, LF, no index, every text in quotes.
+    """Write CSV whose bytes depend on the rows alone; see `table_writer`."""
+    with table_writer(path) as write:
+        write(frame)
+
+
+@contextmanager
+def table_writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """What appends rows to a new CSV file: UTF-8, LF, no index, every text in quotes.
 
     Python's csv leaves a lone carriage return bare, and pandas then reads it as the end of the row.
     """
-    frame.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+
+        def write(frame: pd.DataFrame) -> None:
+            head = stream.tell() == 0
+            frame.to_csv(stream, index=False, header=head, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+
+        yield write

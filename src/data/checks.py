@@ -1,15 +1,22 @@
 """Controls at ingestion: what stops it, what rejects a row, what is only reported.
 
-Frames here are those of `catalog.read_raw`: every cell a str, "" where nothing stands.
+Frames here are rows as `catalog.raw_chunks` gives them: every cell a str, "" where nothing stands.
+What has to be known of every row at once are `Keys`, sixteen bytes a row; only to say what is
+wrong with them is a file read again.
 """
 
-from collections.abc import Mapping
+import re
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from ftfy.badness import is_bad
+from numpy.typing import NDArray
 
 from src.data.catalog import INDEX, LABELS, picture_name
-from src.data.pictures import Inspection, counts
 from src.errors import UserError
 
 INTEGER = r"[0-9]{1,18}"
@@ -17,47 +24,87 @@ SMALL_CLASS = 5
 MISSING = "missing"
 
 
+class Keys(NamedTuple):
+    """Of each row of a file."""
+
+    indexes: NDArray[np.int64]
+    pair: NDArray[np.uint64]  # a hash of productid and imageid; none of rows whose ids are no numbers
+
+
+def keys(parts: Iterable[pd.DataFrame], file: str) -> Keys:
+    """What the rows are known by.
+
+    Raises:
+        UserError: an index is not a number.
+    """
+    index, pair = array("q"), array("Q")
+    for part in parts:
+        check_index(part, file)
+        index.frombytes(part[INDEX].astype("int64").to_numpy().tobytes())
+        if "productid" in part:
+            pair.frombytes(hashes(_pairs(part)).tobytes())
+    return Keys(np.frombuffer(index, dtype=np.int64), np.frombuffer(pair, dtype=np.uint64))
+
+
+def _pairs(part: pd.DataFrame) -> pd.Series:
+    sound = plain_ids(part[valid_ids(part)])
+    return sound["productid"] + ", " + sound["imageid"]
+
+
 def check_index(frame: pd.DataFrame, file: str) -> None:
-    """Raise UserError unless every index is a number that stands once."""
+    """Raise UserError unless every index is a number."""
     wrong = frame[~frame[INDEX].str.fullmatch(INTEGER)]
     if len(wrong):
         first = wrong.iloc[0]
         raise UserError(f"{file}: line {first['line']}: the index {first[INDEX]!r} is not a number")
-    _check_repeats(frame, frame[INDEX].astype("int64"), file, "index")
 
 
-def check_ids_unique(frame: pd.DataFrame, file: str) -> None:
-    """Raise UserError if a pair (productid, imageid) stands twice; ids that are no numbers do not count."""
-    sound = frame[valid_ids(frame)]
-    pairs = sound["productid"] + ", " + sound["imageid"]
-    _check_repeats(sound, pairs, file, "(productid, imageid)")
+def check_unique(known: Keys, parts: Callable[[], Iterable[pd.DataFrame]], file: str) -> None:
+    """Raise UserError if an index, or a pair (productid, imageid) of numbers, stands twice; `parts` reads the file."""
+    if _repeated(known.indexes):
+        _say_repeated(((part["line"], part[INDEX].astype("int64")) for part in parts()), file, "index")
+    if _repeated(known.pair):
+        _say_repeated(((part["line"], _pairs(part)) for part in parts()), file, "(productid, imageid)")
 
 
-def _check_repeats(frame: pd.DataFrame, keys: pd.Series, file: str, what: str) -> None:
-    again = keys.duplicated()
-    if again.any():
-        key = keys[again].iloc[0]
-        both = frame.loc[keys == key, "line"].head(2).tolist()
+def _repeated(values: NDArray[Any]) -> bool:
+    ordered = np.sort(values)
+    return bool((ordered[1:] == ordered[:-1]).any())
+
+
+def _say_repeated(parts: Iterable[tuple[pd.Series, pd.Series]], file: str, what: str) -> None:
+    found = pd.concat([values.rename("key").to_frame().assign(line=line) for line, values in parts])
+    again = found["key"].duplicated()
+    if again.any():  # or else two keys had one hash
+        key = found.loc[again, "key"].iloc[0]
+        both = found.loc[found["key"] == key, "line"].head(2).tolist()
         raise UserError(
             f"{file}: lines {both[0]} and {both[1]} have the same {what} {key} "
             f"({int(again.sum())} repeated in all); remove one of each"
         )
 
 
-def check_join(x: pd.DataFrame, y: pd.DataFrame) -> None:
-    """Raise UserError unless X_train.csv and Y_train.csv have the same indexes."""
-    in_x, in_y = (frame[INDEX].astype("int64") for frame in (x, y))
-    only_x, only_y = in_x[~in_x.isin(in_y)], in_y[~in_y.isin(in_x)]
-    found = [
-        f"{len(only):,} only in {file} (first: {only.iloc[0]}, line {frame.loc[only.index[0], 'line']})"
-        for only, file, frame in ((only_x, "X_train.csv", x), (only_y, "Y_train.csv", y))
-        if len(only)
-    ]
-    if found:
-        raise UserError(
-            f"X_train.csv and Y_train.csv do not belong together: indexes {' and '.join(found)}; "
-            "take both from the same download"
-        )
+def check_join(x: Keys, y: Keys, read: Callable[[str], Iterable[pd.DataFrame]]) -> None:
+    """Raise UserError unless X_train.csv and Y_train.csv have the same indexes; `read` reads one of them."""
+    if np.array_equal(np.sort(x.indexes), np.sort(y.indexes)):
+        return
+    found = []
+    for one, other, file in ((x.indexes, y.indexes, "X_train.csv"), (y.indexes, x.indexes, "Y_train.csv")):
+        only = one[~np.isin(one, other)]
+        if len(only):
+            lines = (part.loc[part[INDEX].astype("int64") == only[0], "line"] for part in read(file))
+            line = next(int(where.iloc[0]) for where in lines if len(where))
+            found.append(f"{len(only):,} only in {file} (first: {only[0]}, line {line})")
+    raise UserError(
+        f"X_train.csv and Y_train.csv do not belong together: indexes {' and '.join(found)}; "
+        "take both from the same download"
+    )
+
+
+def hashes(texts: pd.Series) -> NDArray[np.uint64]:
+    """Sixty-four bits of each text: two of a hundred million fall together by a chance of one in four thousand."""
+    hashed: NDArray[np.uint64] = pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False)
+    return hashed
 
 
 def valid_ids(frame: pd.DataFrame) -> pd.Series:
@@ -65,11 +112,20 @@ def valid_ids(frame: pd.DataFrame) -> pd.Series:
     return frame["productid"].str.fullmatch(INTEGER) & frame["imageid"].str.fullmatch(INTEGER)
 
 
-def picture_state(frame: pd.DataFrame, pictures: Mapping[str, Inspection]) -> pd.Series:
+def plain_ids(frame: pd.DataFrame) -> pd.DataFrame:
+    """Integer ids in their plain spelling ("007" is 7), others as they stand."""
+    ids = ("productid", "imageid")
+    return frame.assign(**{name: pd.Series(map(plain_id, frame[name]), frame.index, dtype="str") for name in ids})
+
+
+def plain_id(text: str) -> str:
+    return str(int(text)) if re.fullmatch(INTEGER, text) else text
+
+
+def picture_state(frame: pd.DataFrame, pictures: Mapping[str, str]) -> pd.Series:
     """What is wrong with each row's picture: "" if nothing, "missing", or why it cannot be used."""
-    names = [picture_name(*ids) for ids in zip(frame["imageid"], frame["productid"], strict=True)]
-    states = [pictures[name].bad if name in pictures else MISSING for name in names]
-    return pd.Series(states, index=frame.index, dtype="str")
+    names = (picture_name(*ids) for ids in zip(frame["imageid"], frame["productid"], strict=True))
+    return pd.Series([pictures.get(name, MISSING) for name in names], index=frame.index, dtype="str")
 
 
 def reject_reasons(train: pd.DataFrame, unknown_labels: str) -> pd.Series:
@@ -99,44 +155,46 @@ def blank(text: pd.Series) -> pd.Series:
     return text.str.strip() == ""
 
 
-def check_rejected(rejected: pd.DataFrame, rows: int, allowed: float) -> None:
-    """Raise UserError if more than the allowed share of the train rows was rejected."""
-    if len(rejected) > allowed * rows:
-        counts = rejected["reason"].value_counts()
-        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.items())
-        first = ", ".join(rejected["row"].head(3))
+def check_rejected(reasons: Mapping[str, int], rows: int, allowed: float, first: Sequence[str]) -> None:
+    """Raise UserError if more than the allowed share of the train rows was rejected.
+
+    Args:
+        reasons: how many rows each reason rejected.
+        first: indexes of the first of them.
+    """
+    rejected = sum(reasons.values())
+    if rejected > allowed * rows:
+        often = sorted(reasons.items(), key=lambda item: -item[1])
+        said = ", ".join(f"{reason}: {count:,}" for reason, count in often)
         raise UserError(
-            f"X_train.csv and Y_train.csv: {len(rejected):,} of {rows:,} rows are unusable, more than "
-            f"data.max_rejected ({allowed:.1%}) allows ({reasons}; first rows by index: {first}); "
+            f"X_train.csv and Y_train.csv: {rejected:,} of {rows:,} rows are unusable, more than "
+            f"data.max_rejected ({allowed:.1%}) allows ({said}; first rows by index: {', '.join(first)}); "
             "mend the files or raise data.max_rejected in params.yaml"
         )
 
 
-def check_classes(codes: pd.Series) -> None:
-    """Raise UserError if there is nothing to tell apart."""
-    if codes.nunique() < 2:
+def check_classes(rows: Mapping[int, int]) -> None:
+    """Raise UserError if there is nothing to tell apart; `rows` has how many each code has."""
+    if len(rows) < 2:
         raise UserError(
-            f"Y_train.csv: every usable row has the label {codes.iloc[0]}; at least two classes are needed"
-            if len(codes)
+            f"Y_train.csv: every usable row has the label {next(iter(rows))}; at least two classes are needed"
+            if rows
             else "X_train.csv: no usable row is left; mend the files"
         )
 
 
-def describe(frame: pd.DataFrame) -> dict[str, int | dict[str, int]]:
+def describe(frame: pd.DataFrame) -> Counter[str]:
     """Counts that are reported and change nothing."""
     title, description, picture = frame["designation"], frame["description"], frame["picture"]
-    named = title[~blank(title)]
-    return {
+    found = {
         "missing_title": int(blank(title).sum()),
         "missing_description": int(blank(description).sum()),
         "missing_picture": int((picture == MISSING).sum()),
-        "unusable_picture": counts(picture[picture != MISSING].tolist()),
         "suspected_mojibake": sum(is_bad(a) or is_bad(b) for a, b in zip(title, description, strict=True)),
-        "repeated_title": int(named.duplicated().sum()),
     }
+    return Counter(found)
 
 
-def small_classes(codes: pd.Series) -> dict[str, int]:
+def small_classes(rows: Mapping[int, int]) -> dict[str, int]:
     """Rows of each class that has under five."""
-    counts = codes.value_counts().sort_index()
-    return {str(code): int(count) for code, count in counts.items() if count < SMALL_CLASS}
+    return {str(code): count for code, count in sorted(rows.items()) if count < SMALL_CLASS}

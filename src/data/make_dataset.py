@@ -1,12 +1,16 @@
-"""Stage ingest: the challenge's files, checked and joined."""
+"""Stage ingest: the challenge's files, checked and joined, in memory that grows by a few numbers a row."""
 
 import logging
 import sys
+from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from src.cli import run_stage
 from src.config import INTERIM, RAW, REPORTS, DataParams, Params
@@ -14,144 +18,131 @@ from src.data import checks
 from src.data.catalog import (
     INDEX,
     X_COLUMNS,
-    Y_COLUMNS,
     is_synthetic,
     picture_name,
-    read_raw,
-    write_table,
+    table_writer,
 )
-from src.data.pictures import Inspection, counts, inspect_all, picture_files
+from src.data.pictures import inspect_all, picture_files
+from src.data.source import Source
+from src.data.tally import Hashes, Tally, distinct
 from src.files import dump_json, writing
 
 log = logging.getLogger(__name__)
 
 COLUMNS = [*X_COLUMNS, "has_image"]
-
-
-class Dataset(NamedTuple):
-    """What ingest writes: train and test rows, rejected rows (row, file, reason), the report."""
-
-    train: pd.DataFrame
-    test: pd.DataFrame
-    rejected: pd.DataFrame
-    quality: dict[str, Any]
+TABLES = ("merged_train.csv", "merged_test.csv", "rejected.csv")
 
 
 def ingest(params: Params, raw: Path, interim: Path, reports: Path) -> str:
     """Check the raw files, join titles and labels, and report on the data's quality."""
-    x = read_raw(raw / "X_train.csv", X_COLUMNS)
-    y = read_raw(raw / "Y_train.csv", Y_COLUMNS)
-    test = read_raw(raw / "X_test.csv", X_COLUMNS)
-    pictures = inspect_all(list(picture_files(raw / "images").values()))
-    data = make_dataset(x, y, test, pictures, params.data)
-    _warn(data.quality)
-    targets = [interim / name for name in ("merged_train.csv", "merged_test.csv", "rejected.csv")]
-    with writing(*targets, reports / "data_quality.json") as parts:
-        for frame, part in zip(data[:3], parts, strict=False):
-            write_table(frame, part)
-        dump_json(data.quality, parts[3])
+    source = Source.of(raw)
+    pictures = inspect_all(picture_files(raw / "images"))
+    with writing(*(interim / name for name in TABLES), reports / "data_quality.json") as (*tables, report):
+        quality = make_dataset(source, pictures, params.data, tables)
+        quality["pictures"] |= {"unusable": pictures.bad(), "unusual": dict(sorted(pictures.unusual.items()))}
+        _warn(quality)
+        dump_json(quality, report)
+    train, test = quality["train"], quality["test"]
     return (
-        f"{len(x):,} train rows read, {len(data.train):,} kept, {len(data.rejected):,} rejected; "
-        f"{len(data.test):,} test rows kept"
+        f"{train['rows_in']:,} train rows read, {train['rows_out']:,} kept, {train['rows_rejected']:,} rejected; "
+        f"{test['rows_out']:,} test rows kept"
     )
 
 
 def make_dataset(
-    x: pd.DataFrame, y: pd.DataFrame, test: pd.DataFrame, pictures: Mapping[str, Inspection], params: DataParams
-) -> Dataset:
+    source: Source, pictures: Mapping[str, str], params: DataParams, tables: Sequence[Path]
+) -> dict[str, Any]:
     """Join X and Y, part the usable rows from the rest, and count what a user should know.
 
     Args:
-        x, y, test: the raw files as `catalog.read_raw` gives them.
-        pictures: what is known of each file in the picture folder, by name.
+        pictures: what is wrong with each file in the picture folder, by name; "" if nothing.
+        tables: where the kept train rows, the test rows and the rejected rows (row, file, reason) are written.
+
+    Returns:
+        The report on the data's quality.
 
     Raises:
-        UserError: the files cannot be used; see `checks`.
+        UserError: too many rows are rejected, or nothing is left to tell apart; see `checks`.
     """
-    for frame, file in ((x, "X_train.csv"), (y, "Y_train.csv"), (test, "X_test.csv")):
-        checks.check_index(frame, file)
-    checks.check_join(x, y)
-    x, test = _plain_ids(x), _plain_ids(test)
-    checks.check_ids_unique(x, "X_train.csv")
-    checks.check_ids_unique(test, "X_test.csv")
+    train, test, codes, rejected = Tally(), Tally(), Counter[int](), Counter[str]()
+    first: list[str] = []
+    seen = array("Q")  # hashes of the picture names that there are files of
+    synthetic = False
+    with table_writer(tables[0]) as keep, table_writer(tables[2]) as reject:
+        for part in source.parts("X_train.csv"):
+            part = _with_picture(part, pictures)
+            kept, lost = split(part, params.unknown_labels)
+            keep(kept[[*COLUMNS, "prdtypecode"]])
+            reject(lost)
+            train.add(kept)
+            codes.update(kept["prdtypecode"].tolist())
+            rejected.update(lost["reason"])
+            first += lost["row"].head(3 - len(first)).tolist()
+            synthetic |= is_synthetic(part)
+            seen.frombytes(_found(part).tobytes())
+    rows = source.rows["X_train.csv"]
+    checks.check_rejected(rejected, rows, params.max_rejected, first)
+    checks.check_classes(codes)
+    titles, own = train.titles(), Counter[str]()
+    with table_writer(tables[1]) as keep:
+        for part in source.parts("X_test.csv"):
+            part = _with_picture(part, pictures)
+            keep(part[COLUMNS])
+            test.add(part)
+            own["ids_not_integers"] += int((~checks.valid_ids(part)).sum())
+            own["nothing_to_classify_by"] += int(checks.empty(part).sum())
+            own["title_in_train"] += int(_among(checks.hashes(part["designation"]), titles).sum())
+            seen.frombytes(_found(part).tobytes())
+    return {
+        "synthetic": synthetic,
+        "train": {
+            "rows_in": rows,
+            "rows_out": codes.total(),
+            "rows_rejected": rejected.total(),
+            "rejected": dict(rejected.most_common()),
+            "classes": len(codes),
+            "small_classes": checks.small_classes(codes),
+            **train.told(),
+        },
+        "test": {"rows_in": source.rows["X_test.csv"], "rows_out": source.rows["X_test.csv"], **own, **test.told()},
+        "pictures": {
+            "files": len(pictures),
+            "not_referenced": len(pictures) - len(distinct(np.frombuffer(seen, dtype=np.uint64))),
+        },
+    }
 
-    labels = y.set_index(y[INDEX].astype("int64"))["prdtypecode"]
-    everything = _with_picture(x, pictures).assign(prdtypecode=labels.loc[x[INDEX].astype("int64")].to_numpy())
-    test = _with_picture(test, pictures)
-    reasons = checks.reject_reasons(everything, params.unknown_labels)
-    rejected = pd.DataFrame(
+
+def split(part: pd.DataFrame, unknown_labels: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The usable rows of a joined train table, their prdtypecode as int64, and of the others: row, file, reason."""
+    reasons = checks.reject_reasons(part, unknown_labels)
+    lost = pd.DataFrame(
         {
-            "row": everything[INDEX],
+            "row": part[INDEX],
             "file": reasons.str.startswith("label").map({True: "Y_train.csv", False: "X_train.csv"}),
             "reason": reasons,
         }
     )[reasons != ""]
-    checks.check_rejected(rejected, len(everything), params.max_rejected)
-    train = everything[reasons == ""].assign(prdtypecode=lambda kept: kept["prdtypecode"].str.strip().astype("int64"))
-    checks.check_classes(train["prdtypecode"])
-    return Dataset(
-        train=train[[*COLUMNS, "prdtypecode"]],
-        test=test[COLUMNS],
-        rejected=rejected,
-        quality=_quality(everything, train, test, rejected, pictures),
-    )
+    return part[reasons == ""].assign(prdtypecode=lambda kept: kept["prdtypecode"].str.strip().astype("int64")), lost
 
 
-def _with_picture(frame: pd.DataFrame, pictures: Mapping[str, Inspection]) -> pd.DataFrame:
+def _with_picture(frame: pd.DataFrame, pictures: Mapping[str, str]) -> pd.DataFrame:
     """Columns picture (what is wrong with it) and has_image (whether there is one to use)."""
     state = checks.picture_state(frame, pictures)
     return frame.assign(picture=state, has_image=state == "")
 
 
-def _plain_ids(frame: pd.DataFrame) -> pd.DataFrame:
-    """Integer ids in their plain spelling ("007" is 7), others as they stand."""
-    ids = {
-        name: [str(int(text)) if sound else text for text, sound in zip(frame[name], whole, strict=True)]
-        for name in ("productid", "imageid")
-        for whole in [frame[name].str.fullmatch(checks.INTEGER)]
-    }
-    return frame.assign(**ids)
+def _among(some: Hashes, known: Hashes) -> NDArray[np.bool_]:
+    """Which of some hashes are among known ones, which are in order."""
+    at = np.minimum(np.searchsorted(known, some), len(known) - 1)
+    return known[at] == some if len(known) else np.zeros(len(some), dtype=bool)
 
 
-def _quality(
-    everything: pd.DataFrame,
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    rejected: pd.DataFrame,
-    pictures: Mapping[str, Inspection],
-) -> dict[str, Any]:
-    titles = train.loc[~checks.blank(train["designation"]), "designation"]
-    referenced = {
-        picture_name(*ids)
-        for frame in (everything, test)
-        for ids in zip(frame["imageid"], frame["productid"], strict=True)
-    }
-    return {
-        "synthetic": is_synthetic(everything),
-        "train": {
-            "rows_in": len(everything),
-            "rows_out": len(train),
-            "rows_rejected": len(rejected),
-            "rejected": {reason: int(n) for reason, n in rejected["reason"].value_counts().items()},
-            "classes": int(train["prdtypecode"].nunique()),
-            "small_classes": checks.small_classes(train["prdtypecode"]),
-            **checks.describe(train),
-        },
-        "test": {
-            "rows_in": len(test),
-            "rows_out": len(test),
-            "ids_not_integers": int((~checks.valid_ids(test)).sum()),
-            "nothing_to_classify_by": int(checks.empty(test).sum()),
-            "title_in_train": int(test["designation"].isin(titles).sum()),
-            **checks.describe(test),
-        },
-        "pictures": {
-            "files": len(pictures),
-            "not_referenced": len(pictures.keys() - referenced),
-            "unusable": counts([found.bad for found in pictures.values()]),
-            "unusual": counts([word for found in pictures.values() for word in found.unusual]),
-        },
-    }
+def _found(part: pd.DataFrame) -> Hashes:
+    """Hashes of the picture names that there are files of."""
+    there = part[part["picture"] != checks.MISSING]
+    return checks.hashes(
+        pd.Series([picture_name(*ids) for ids in zip(there["imageid"], there["productid"], strict=True)])
+    )
 
 
 def _warn(quality: dict[str, Any]) -> None:

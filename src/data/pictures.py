@@ -2,17 +2,21 @@
 
 import io
 import os
+import re
 import warnings
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
 from PIL import Image, ImageOps
 
 from src.cli import progress
+from src.compute import each
+from src.data.catalog import picture_name
+from src.files import is_local
 
 # Formats that sellers use and Pillow reads by itself; EPS, say, would start another program.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
@@ -21,6 +25,7 @@ MAX_BYTES = 100_000_000
 TINY = 16  # pixels: a side below it is a placeholder rather than a picture
 ORIENTATION = 0x0112  # EXIF tag
 BATCH = 500  # files per task
+NAME = re.compile(r"image_(0|[1-9][0-9]{0,17})_product_(0|[1-9][0-9]{0,17})\.jpg")
 
 
 class BadPictureError(Exception):
@@ -34,10 +39,86 @@ class Inspection(NamedTuple):
     unusual: tuple[str, ...]
 
 
-def picture_files(folder: Path) -> dict[str, Path]:
-    """Every file under a picture folder by its name, the first in path order where two share one."""
-    found = sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
-    return {path.name: path for path in reversed(found)}
+class PictureFiles(Mapping[str, Path]):
+    """Every file under a folder by its name; there may be millions, so each takes 20 bytes of memory.
+
+    That holds for names as `catalog.picture_name` makes them; others are kept as they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        ids, place, self._folders = array("q"), array("i"), []
+        self._others: dict[str, Path] = {}
+        for at, (where, names) in enumerate(_walk(folder)):
+            self._folders.append(where)
+            for name in names:
+                if known := NAME.fullmatch(name):
+                    ids.extend((int(known[1]), int(known[2])))
+                    place.append(at)
+                else:
+                    self._others.setdefault(name, where / name)
+        pairs, folders = np.array(ids, dtype=np.int64).reshape(-1, 2), np.array(place, dtype=np.int32)
+        order = np.lexsort((folders, pairs[:, 1], pairs[:, 0]))
+        pairs, folders = pairs[order], folders[order]
+        # The first folder in path order has it, where two hold files of one name.
+        first = np.append(True, (np.diff(pairs, axis=0) != 0).any(axis=1))[: len(pairs)]
+        self._others = dict(sorted(self._others.items()))
+        self._other_places = {name: at for at, name in enumerate(self._others)}
+        self._imageid, self._productid, self._place = pairs[first, 0], pairs[first, 1], folders[first]
+
+    def __getitem__(self, name: str) -> Path:
+        at = self.position(name)
+        return self._folders[self._place[at]] / name if at < len(self._place) else self._others[name]
+
+    def __iter__(self) -> Iterator[str]:
+        for image, product in zip(self._imageid, self._productid, strict=True):
+            yield picture_name(image, product)
+        yield from self._others
+
+    def __len__(self) -> int:
+        return len(self._imageid) + len(self._others)
+
+    def position(self, name: str) -> int:
+        """The place of a name in the order of iteration."""
+        known = NAME.fullmatch(name)
+        if not known:
+            return len(self._imageid) + self._other_places[name]
+        image, product = int(known[1]), int(known[2])
+        start, end = (int(np.searchsorted(self._imageid, image, side)) for side in ("left", "right"))
+        at = start + int(np.searchsorted(self._productid[start:end], product))
+        if at == end or self._productid[at] != product:
+            raise KeyError(name)
+        return at
+
+
+def picture_files(folder: Path) -> PictureFiles:
+    """Every file under a picture folder by its name, that of the first folder where two share one."""
+    return PictureFiles(folder)
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, Iterable[str]]]:
+    """Every folder below a folder, itself first, in path order, and the names of its files."""
+    if not is_local(folder):  # on a store that fsspec knows
+        for where, folders, files in folder.fs.walk(folder.path):  # type: ignore[attr-defined]
+            folders.sort()
+            yield folder.joinpath(where.removeprefix(folder.path).lstrip("/")), files  # type: ignore[attr-defined]
+        return
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    below: list[str] = []
+
+    def names() -> Iterator[str]:
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                else:
+                    yield entry.name
+
+    yield folder, names()
+    for name in sorted(below):
+        yield from _walk(folder / name)
 
 
 def decode(data: bytes, at_least: int | None = None) -> Image.Image:
@@ -88,18 +169,38 @@ def read(path: Path) -> bytes:
         raise BadPictureError("unreadable") from error
 
 
-def inspect_all(paths: Sequence[Path]) -> dict[str, Inspection]:
-    """Inspect the files on all cores; what was found, by file name."""
-    starts = range(0, len(paths), BATCH)
-    tasks = (delayed(_inspect_batch)(paths[at : at + BATCH]) for at in starts)
-    workers = Parallel(n_jobs=-1 if len(starts) > 1 else 1, return_as="generator")
-    batches = progress(workers(tasks), len(starts), "checking pictures")
-    found = [inspection for batch in batches for inspection in batch]
-    return {path.name: inspection for path, inspection in zip(paths, found, strict=True)}
+class Inspected(Mapping[str, str]):
+    """What is wrong with each file of a picture folder, by its name, "" where nothing is; a byte each."""
+
+    def __init__(self, files: PictureFiles, found: Iterable[Inspection]) -> None:
+        self._files = files
+        self._words = [""]
+        self.unusual = Counter[str]()
+        self._bad = np.zeros(len(files), dtype=np.uint8)
+        for at, (bad, unusual) in enumerate(found):
+            if bad not in self._words:
+                self._words.append(bad)
+            self._bad[at] = self._words.index(bad)
+            self.unusual.update(unusual)
+
+    def __getitem__(self, name: str) -> str:
+        return self._words[int(self._bad[self._files.position(name)])]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def bad(self) -> dict[str, int]:
+        """How many files are wrong in each way."""
+        many = np.bincount(self._bad, minlength=len(self._words)).tolist()
+        return dict(sorted(zip(self._words[1:], many[1:], strict=True)))
 
 
-def _inspect_batch(paths: Sequence[Path]) -> list[Inspection]:
-    return [inspect(path) for path in paths]
+def inspect_all(files: PictureFiles) -> Inspected:
+    """Inspect every file, on all cores."""
+    return Inspected(files, progress(each(inspect, files.values(), BATCH), len(files), "checking pictures"))
 
 
 def counts(words: Sequence[str]) -> dict[str, int]:

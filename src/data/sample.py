@@ -17,9 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from joblib import Parallel, delayed
-
 from src.cli import progress, run
+from src.compute import each
 from src.config import RAW
 from src.data.catalog import (
     CHALLENGE_NAMES,
@@ -29,7 +28,7 @@ from src.data.catalog import (
     synthetic_imageid,
 )
 from src.data.pictures import picture_files
-from src.data.sample_pictures import draw_all
+from src.data.sample_pictures import Job, draw_file
 from src.errors import UserError
 from src.files import writing
 
@@ -167,7 +166,12 @@ def _description(rng: random.Random, spec: dict[str, Any], code: int, language: 
 
 
 def write_catalogue(
-    rows: int, test_rows: int, seed: int, out: Path, languages: Sequence[float] = LANGUAGE_SHARES
+    rows: int,
+    test_rows: int,
+    seed: int,
+    out: Path,
+    languages: Sequence[float] = LANGUAGE_SHARES,
+    pictures: bool = True,
 ) -> None:
     """Write X_train.csv, Y_train.csv, X_test.csv and images/ under `out`, with these shares of LANGUAGES.
 
@@ -180,8 +184,9 @@ def write_catalogue(
     check_free(out)
     train = codes_for(rows, seed)
     test = codes_for(test_rows, seed + 1)
-    for name, codes, first in (("image_train", train, 0), ("image_test", test, rows)):
+    for name, codes, first in (("image_train", train, 0), ("image_test", test, rows)) if pictures else ():
         _write_pictures(out / "images" / name, codes, first, seed)
+    (out / "images").mkdir(parents=True, exist_ok=True)
     header = ["", "designation", "description", "productid", "imageid"]
     targets = [out / name for name in ("X_test.csv", "Y_train.csv", "X_train.csv")]
     with (
@@ -224,18 +229,14 @@ def check_whole(out: Path) -> None:
 def _write_pictures(folder: Path, codes: Sequence[int], first: int, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ranks = {int(code): rank for rank, code in enumerate(_words()["classes"])}
-    starts = range(0, len(codes), BATCH)
 
-    def batch(start: int) -> list[tuple[Path, int, str]]:
-        jobs = []
-        for index, code in enumerate(codes[start : start + BATCH], start=first + start):
+    def jobs() -> Iterator[Job]:
+        for index, code in enumerate(codes, start=first):
             productid = _productid(index, seed)
-            name = picture_name(str(synthetic_imageid(productid)), str(productid))
-            jobs.append((folder / name, ranks[code], f"{seed}:{index}:picture"))
-        return jobs
+            name = picture_name(synthetic_imageid(productid), productid)
+            yield folder / name, ranks[code], f"{seed}:{index}:picture"
 
-    tasks = (delayed(draw_all)(batch(start)) for start in starts)
-    for _ in progress(Parallel(n_jobs=-1, return_as="generator")(tasks), len(starts), folder.name):
+    for _ in progress(each(draw_file, jobs(), BATCH), len(codes), folder.name):
         pass
 
 
@@ -245,6 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-rows", type=int, default=400, help="test products (default: 400)")
     parser.add_argument("--seed", type=int, default=1, help="same seed, same bytes (default: 1)")
     parser.add_argument("--out", type=Path, default=RAW, help="folder to write to (default: data/raw)")
+    parser.add_argument("--no-pictures", action="store_true", help="texts and labels alone")
     parser.add_argument("--if-absent", action="store_true", help="do nothing where X_train.csv is there")
 
     def body(arguments: argparse.Namespace) -> str:
@@ -254,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.if_absent and (out / "X_train.csv").is_file():
             check_whole(out)
             return f"{out / 'X_train.csv'} is there, nothing written"
-        write_catalogue(rows, test_rows, arguments.seed, out)
+        write_catalogue(rows, test_rows, arguments.seed, out, pictures=not arguments.no_pictures)
         return f"no X_train.csv in {out}: wrote the synthetic sample there ({rows:,} + {test_rows:,} products)"
 
     return run("sample", body, parser, argv)

@@ -4,7 +4,6 @@ import colorsys
 import io
 import math
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -15,10 +14,13 @@ TELLING = 0.72  # how often shape, and independently colour, is the class's own
 FULL_FRAME = 0.09  # the share of real pictures without a white border
 
 
-def draw_all(jobs: Sequence[tuple[Path, int, str]]) -> None:
-    """Draw and write pictures, given as (file, rank of the class, seed)."""
-    for path, rank, seed in jobs:
-        path.write_bytes(draw(rank, random.Random(seed)))
+Job = tuple[Path, int, str]  # file, rank of the class, seed
+
+
+def draw_file(job: Job) -> None:
+    """Draw a picture and write it."""
+    path, rank, seed = job
+    path.write_bytes(draw(rank, random.Random(seed)))
 
 
 def draw(rank: int, rng: random.Random) -> bytes:

@@ -1,17 +1,18 @@
 """Stage features: the interim rows, cleaned and measured, their texts and pictures embedded."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from src.cli import run_stage
+from src.cli import progress, run_stage
 from src.config import CACHE, INTERIM, PROCESSED, RAW, Params
-from src.data.catalog import picture_name, read_table, write_table
+from src.data.catalog import ROWS, picture_name, table_chunks, table_writer
 from src.data.pictures import picture_files
-from src.features.embeddings import embed_pictures, embed_texts
-from src.features.products import embedded_text, product_features
+from src.features.embeddings import Reread, Text, embed_pictures, embed_texts
+from src.features.products import embedded_text, features_of
 from src.files import writing
 
 PARTS = ("features.csv", "texts.npy", "images.npy")
@@ -19,23 +20,39 @@ PARTS = ("features.csv", "texts.npy", "images.npy")
 
 def features(params: Params, interim: Path, raw: Path, processed: Path, cache: Path) -> str:
     """Clean titles and descriptions of the train and test rows, embed texts and pictures."""
-    pictures = picture_files(raw / "images")
+    chosen, pictures = params.features, picture_files(raw / "images")
     closing = []
     for name in ("train", "test"):
-        rows = read_table(interim / f"merged_{name}.csv")
-        with writing(*(processed / f"{name}_{part}" for part in PARTS)) as (table_part, texts_part, pictures_part):
-            table = product_features(rows, params.features, name)
-            write_table(table, table_part)
-            chosen = params.features
-            texts = embed_texts(embedded_text(table), chosen.text_encoder, cache, texts_part, f"{name} texts")
-            paths = picture_paths(rows, pictures)
+        source = interim / f"merged_{name}.csv"
+        with writing(*(processed / f"{name}_{part}" for part in PARTS)) as (table, texts_part, pictures_part):
+            rows = 0
+            with table_writer(table) as write:
+                cleaned = features_of(table_chunks(source), chosen)
+                for part in progress(cleaned, None, f"cleaning {name} (parts of {ROWS:,} rows)"):
+                    write(part)
+                    rows += len(part)
+            texts = Reread(partial(texts_of, table), rows)
+            read = embed_texts(texts, chosen.text_encoder, cache, texts_part, f"{name} texts")
+            paths = Reread(partial(paths_of, source, pictures), rows)
             seen = embed_pictures(paths, chosen.image_encoder, cache, pictures_part, f"{name} pictures")
-        closing.append(f"{len(rows):,} {name} rows cleaned ({texts:,} texts and {seen:,} pictures embedded)")
+        closing.append(f"{rows:,} {name} rows cleaned ({read:,} texts and {seen:,} pictures embedded)")
     return ", ".join(closing)
 
 
-def picture_paths(rows: pd.DataFrame, pictures: dict[str, Path]) -> list[Path | None]:
-    """The picture of each row, None where ingest found none that can be used."""
+def texts_of(table: Path) -> Iterator[Text]:
+    """What a text encoder reads of each product."""
+    for part in table_chunks(table):
+        yield from zip(part["productid"], embedded_text(part), strict=True)
+
+
+def paths_of(source: Path, pictures: Mapping[str, Path]) -> Iterator[Path | None]:
+    """The picture of each product, None where ingest found none that can be used."""
+    for part in table_chunks(source):
+        yield from picture_paths(part, pictures)
+
+
+def picture_paths(rows: pd.DataFrame, pictures: Mapping[str, Path]) -> list[Path | None]:
+    """The same of some products."""
     names = (picture_name(*ids) for ids in zip(rows["imageid"], rows["productid"], strict=True))
     usable = rows["has_image"] == "True"
     return [pictures.get(name) if there else None for name, there in zip(names, usable, strict=True)]

@@ -1,17 +1,22 @@
-"""Embeddings of many products: each content once, on all cores, through the cache, into a .npy file."""
+"""Embeddings of many products: each content once, on all workers, through the cache, into a .npy file.
+
+Contents are read as they are needed, more than once, and never held together: of each row only its
+content's digest is.
+"""
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 
 from src.cli import progress
+from src.compute import each
 from src.data.pictures import BadPictureError, read
 from src.errors import UserError
 from src.features.cache import EmbeddingCache, Vector, open_cache
@@ -19,15 +24,41 @@ from src.features.encoders import NONE, ImageChoice, TextChoice, image_encoder, 
 
 log = logging.getLogger(__name__)
 
-C = TypeVar("C", Path, str)
-Encoded = list[tuple[str, Vector | None]]  # content's digest, and its vector unless the content is bad
+T = TypeVar("T", covariant=True)
+C = TypeVar("C")
+Text = tuple[str, str]  # productid, and what its encoder reads
+Encoded = tuple[str, Vector | None]  # content's digest, and its vector unless the content is bad
+Digests = NDArray[np.bytes_]  # SHA-256 of each row's content; NOTHING where there is none
 
 FILES = 1000  # read for their digest in one task
-CONTENTS = 32  # embedded in one task: what a killed run loses
+CONTENTS = 32  # embedded in one task: what a killed process loses
 ROWS = 4096  # written at a time
+NOTHING, UNREADABLE = bytes(32), b"\xff" * 32
 
 
-def embed_pictures(paths: Sequence[Path | None], choice: ImageChoice, cache: Path, out: Path, what: str) -> int:
+class Rows(Protocol[T]):
+    """Something of each product, in order, which can be gone through more than once: a list will do."""
+
+    def __iter__(self) -> Iterator[T]: ...
+
+    def __len__(self) -> int: ...
+
+
+class Reread(Rows[T]):
+    """Rows that are read anew each time."""
+
+    def __init__(self, read: Callable[[], Iterable[T]], rows: int) -> None:
+        self._read = read
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return self._rows
+
+
+def embed_pictures(paths: Rows[Path | None], choice: ImageChoice, cache: Path, out: Path, what: str) -> int:
     """Write rows x width float16: row i is the embedding of picture i, NaN where there is none.
 
     Args:
@@ -42,51 +73,73 @@ def embed_pictures(paths: Sequence[Path | None], choice: ImageChoice, cache: Pat
     if choice == NONE:
         return _write_nothing(len(paths), out)
     encoder = image_encoder(choice)
-    there = [path for path in paths if path is not None]
-    tasks = (delayed(_digests)(part) for part in _cut(there, FILES))
-    digests = iter([key for keys in Parallel(n_jobs=-1, return_as="generator")(tasks) for key in keys])
-    keys = [next(digests) if path is not None else "" for path in paths]
+    keys = _together(each(_digest, paths, FILES), len(paths))
     with open_cache(cache / f"pictures-{encoder.identity[:16]}.sqlite", encoder.width) as embeddings:
-        _embed(keys, paths, embeddings, lambda part: delayed(_encode_pictures)(choice, part), what)
+        _embed(keys, paths, embeddings, partial(_encode_picture, choice, encoder.identity), str, what)
         written = _write(keys, embeddings, encoder.width, out)
-    if lost := len(there) - written:
+    if lost := int((keys != b"").sum()) - written:
         log.warning("%s: %s changed since ingest read them, and count as missing; run ingest again", what, f"{lost:,}")
     return written
 
 
-def embed_texts(texts: Sequence[str], choice: TextChoice, cache: Path, out: Path, what: str) -> int:
+def embed_texts(texts: Rows[Text], choice: TextChoice, cache: Path, out: Path, what: str) -> int:
     """As `embed_pictures`, for texts; a row of NaN where the text is empty."""
     if choice == NONE:
         return _write_nothing(len(texts), out)
     encoder = text_encoder(choice)
-    keys = [hashlib.sha256(text.encode()).hexdigest() if text else "" for text in texts]
+    digests = (hashlib.sha256(text.encode()).digest() if text else NOTHING for _, text in texts)
+    keys = _together(digests, len(texts))
     with open_cache(cache / f"texts-{encoder.identity[:16]}.sqlite", encoder.width) as embeddings:
-        _embed(keys, texts, embeddings, lambda part: delayed(_encode_texts)(choice, part), what)
+        _embed(keys, texts, embeddings, partial(_encode_text, choice, encoder.identity), _named, what)
         return _write(keys, embeddings, encoder.width, out)
 
 
+def _together(digests: Iterable[bytes], rows: int) -> Digests:
+    held = bytearray()
+    for digest in digests:
+        held += digest
+    # numpy takes zeros at the end for padding, which changes no comparison between digests of one length.
+    keys: Digests = np.frombuffer(held, dtype="S32")
+    if len(keys) != rows:
+        raise RuntimeError(f"{len(keys)} contents for {rows} rows")
+    return keys
+
+
+def _hex(keys: Digests) -> list[str]:
+    """The digests as the cache has them, "" for nothing."""
+    return ["" if key == b"" else key.ljust(32, b"\0").hex() for key in keys.tolist()]
+
+
 def _embed(
-    keys: Sequence[str],
-    contents: Sequence[C | None],
+    keys: Digests,
+    contents: Rows[C],
     cache: EmbeddingCache,
-    task: Callable[[list[C]], Any],
+    task: Callable[[C], Encoded],
+    name: Callable[[C], str],
     what: str,
 ) -> None:
-    """Embed what the cache lacks, and keep each task's vectors as soon as they come."""
-    by_key = {key: content for key, content in zip(keys, contents, strict=True) if key and content is not None}
-    missing = cache.missing(by_key)
-    log.info("%s: %s to embed, %s known", what, f"{len(missing):,}", f"{len(by_key) - len(missing):,}")
+    """Embed what the cache lacks, each content once, and keep vectors as soon as they come."""
+    wanted, first = np.unique(keys, return_index=True)
+    first = first[wanted != b""]
+    unknown = np.zeros(len(keys), dtype=bool)
+    for at in range(0, len(first), ROWS):
+        rows = first[at : at + ROWS]
+        asked = _hex(keys[rows])
+        lacking = set(cache.missing(asked))
+        unknown[rows] = [key in lacking for key in asked]
+    missing = int(unknown.sum())
+    log.info("%s: %s to embed, %s known", what, f"{missing:,}", f"{len(first) - missing:,}")
     if not missing:
         return
-    # A loky worker that has grown by 300 MB since its first task is taken for a leak and replaced, with a
-    # warning. Workers that begin with these tasks have the encoder from the first.
-    get_reusable_executor().shutdown()
-    parts = list(_cut([by_key[key] for key in missing], CONTENTS))
-    workers = Parallel(n_jobs=-1 if len(parts) > 1 else 1, return_as="generator_unordered")
-    for encoded in progress(
-        workers(task(part) for part in parts), len(parts), f"embedding {what} (batches of {CONTENTS})"
-    ):
-        cache.put({key: vector for key, vector in encoded if vector is not None})
+    new = (content for content, lacking in zip(contents, unknown, strict=True) if lacking)
+    done: dict[str, Vector] = {}
+    for key, vector in progress(each(task, new, CONTENTS, name, fresh=True), missing, f"embedding {what}"):
+        if vector is not None:
+            done[key] = vector
+        if len(done) == CONTENTS:
+            cache.put(done)
+            done.clear()
+    cache.put(done)
 
 
 def _write_nothing(rows: int, out: Path) -> int:
@@ -96,12 +149,13 @@ def _write_nothing(rows: int, out: Path) -> int:
     return 0
 
 
-def _write(keys: Sequence[str], cache: EmbeddingCache, width: int, out: Path) -> int:
+def _write(keys: Digests, cache: EmbeddingCache, width: int, out: Path) -> int:
     written = 0
     with out.open("wb") as stream:
         header = {"descr": "<f2", "fortran_order": False, "shape": (len(keys), width)}
         np.lib.format.write_array_header_1_0(stream, header)
-        for part in _cut(keys, ROWS):
+        for start in range(0, len(keys), ROWS):
+            part = _hex(keys[start : start + ROWS])
             found = cache.find([key for key in part if key])
             rows = np.full((len(part), width), np.nan, dtype="<f2")
             for at, key in enumerate(part):
@@ -129,36 +183,43 @@ def read_embeddings(path: Path, rows: int) -> NDArray[np.float16] | None:
     return vectors if vectors.shape[1] else None
 
 
-def _digests(paths: Sequence[Path]) -> list[str]:
-    """Digest of each file; that of nothing for one that cannot be read."""
-    found = []
-    for path in paths:
-        try:
-            found.append(hashlib.sha256(read(path)).hexdigest())
-        except BadPictureError:
-            found.append("")
-    return found
+def release(array: NDArray[Any]) -> None:
+    """Let go of the pages of a memory-mapped array that were read; they come back from disk when asked for."""
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
-def _encode_pictures(choice: ImageChoice, paths: Sequence[Path]) -> Encoded:
-    encoder, encoded = image_encoder(choice), []
-    for path in paths:
-        key = ""
-        vector: Vector | None = None
-        try:
-            data = read(path)
-            key = hashlib.sha256(data).hexdigest()
-            vector = encoder.encode(data)
-        except BadPictureError:
-            pass
-        encoded.append((key, vector))
-    return encoded
+def _digest(path: Path | None) -> bytes:
+    """Digest of a file's content."""
+    if path is None:
+        return NOTHING
+    try:
+        return hashlib.sha256(read(path)).digest()
+    except BadPictureError:
+        return UNREADABLE
 
 
-def _encode_texts(choice: TextChoice, texts: Sequence[str]) -> Encoded:
+def _encode_picture(choice: ImageChoice, identity: str, path: Path | None) -> Encoded:
+    assert path is not None  # it has a digest
+    encoder = image_encoder(choice)
+    _check(encoder.identity, identity)
+    try:
+        data = read(path)
+        return hashlib.sha256(data).hexdigest(), encoder.encode(data)
+    except BadPictureError:
+        return "", None
+
+
+def _encode_text(choice: TextChoice, identity: str, text: Text) -> Encoded:
     encoder = text_encoder(choice)
-    return [(hashlib.sha256(text.encode()).hexdigest(), encoder.encode(text)) for text in texts]
+    _check(encoder.identity, identity)
+    return hashlib.sha256(text[1].encode()).hexdigest(), encoder.encode(text[1])
 
 
-def _cut(items: Sequence[Any], size: int) -> Iterator[Any]:
-    return (items[at : at + size] for at in range(0, len(items), size))
+def _named(text: Text) -> str:
+    return f"the text of product {text[0]}"
+
+
+def _check(identity: str, expected: str) -> None:
+    if identity != expected:
+        raise UserError("a worker's encoder is not this machine's: bring the same file to data/encoders of both")

@@ -1,7 +1,7 @@
 """Word and character n-gram TF-IDF over columns of text.
 
 Counting is the slow part and learns nothing, so it is done once (`count`). What is learnt, the
-vocabulary and the idf, is learnt from chosen rows of the counts (`fit`): a fold's vectorizer is
+vocabulary and the idf, hangs on how many rows have each term (`learn`): a fold's vectorizer is
 exactly the one that fitting on the fold's texts alone would give.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, hstack
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
 Rows = NDArray[np.int64]
@@ -71,6 +71,64 @@ def count(table: pd.DataFrame, block: Block) -> Counts:
     return Counts(matrix, counter.get_feature_names_out())
 
 
+class Learnt(NamedTuple):
+    """Of one block: which of its terms are kept (places among them, in order), and their idf."""
+
+    kept: NDArray[np.intp]
+    idf: NDArray[np.float32]
+
+
+def learn(block: Block, frequency: Rows, rows: int) -> Learnt:
+    """Keep the terms of most rows, up to the block's limit.
+
+    Args:
+        frequency: in how many rows each term stands; the terms are in alphabetical order.
+        rows: how many rows there are.
+    """
+    # Stable, so that ties fall the same way on every machine.
+    kept = np.sort(np.argsort(-frequency, kind="stable")[: block.limit])
+    kept = kept[frequency[kept] > 0]
+    return Learnt(kept, (np.log((1 + rows) / (1 + frequency[kept])) + 1).astype(np.float32))
+
+
+def renumber(counts: csr_matrix, place: NDArray[np.integer[Any]], width: int) -> csr_matrix:
+    """Counts in columns of another numbering: `place` has the new number of each column, -1 to leave it out."""
+    columns = place[counts.indices]
+    kept = columns >= 0
+    ends = np.concatenate([[0], np.cumsum(kept)])[counts.indptr]
+    return csr_matrix((counts.data[kept], columns[kept], ends), shape=(counts.shape[0], width))
+
+
+def take(counts: csr_matrix, kept: NDArray[np.intp]) -> csr_matrix:
+    """Some columns of counts, in their order; much faster than to index by them."""
+    place = np.full(counts.shape[1], -1, dtype=np.int32)
+    place[kept] = np.arange(len(kept))
+    return renumber(counts, place, len(kept))
+
+
+class Weights:
+    """Sublinear TF-IDF of all blocks in one pass: each row of each block gets the block's weight as its length.
+
+    As sklearn's TfidfTransformer, without its checks, which for one product take longer than all the rest.
+    """
+
+    def __init__(self, blocks: Sequence[Block], idf: Sequence[NDArray[np.float32]]) -> None:
+        """`idf` has that of the kept terms of each block."""
+        self._blocks = [block.weight for block in blocks]
+        self._idf = np.concatenate(idf)
+        self._of_column = np.repeat(np.arange(len(blocks)), [len(values) for values in idf])  # its block's number
+
+    def of(self, counts: csr_matrix) -> csr_matrix:
+        """Rows x kept terms of all blocks side by side, from how often each stands in each row."""
+        blocks, rows = len(self._blocks), counts.shape[0]
+        values = (np.log(counts.data) + 1) * self._idf[counts.indices]
+        row = np.repeat(np.arange(rows), np.diff(counts.indptr))
+        part = row * blocks + self._of_column[counts.indices]
+        length = np.sqrt(np.bincount(part, weights=np.square(values), minlength=rows * blocks))
+        values *= (np.tile(self._blocks, rows) / np.maximum(length, 1e-12)).astype(np.float32)[part]
+        return csr_matrix((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
+
+
 class NgramVectorizer:
     """TF-IDF of several blocks side by side, each row of each block of length `weight`."""
 
@@ -78,19 +136,6 @@ class NgramVectorizer:
         self.blocks = tuple(blocks)
         self.terms = tuple(list(block_terms) for block_terms in terms)
         self.idf = tuple(values.astype(np.float32) for values in idf)
-
-    @classmethod
-    def fit(cls, blocks: Sequence[Block], counts: Sequence[Counts], rows: Rows) -> "NgramVectorizer":
-        """Learn vocabulary and idf from these rows of the counts: the terms in most rows, up to each limit."""
-        terms, idf = [], []
-        for block, (matrix, names) in zip(blocks, counts, strict=True):
-            frequency = np.bincount(matrix[rows].indices, minlength=len(names))
-            # Stable, so that ties fall the same way on every machine.
-            kept = np.sort(np.argsort(-frequency, kind="stable")[: block.limit])
-            kept = kept[frequency[kept] > 0]
-            terms.append(names[kept].tolist())
-            idf.append(np.log((1 + len(rows)) / (1 + frequency[kept])) + 1)
-        return cls(blocks, terms, idf)
 
     def transform(self, table: pd.DataFrame) -> csr_matrix:
         """Rows x features, float32, of a table with the columns of the blocks."""
@@ -105,8 +150,9 @@ class NgramVectorizer:
                 columns += known  # type: ignore[arg-type]
                 occurrences += map(found.__getitem__, known)
             ends.append(len(columns))
-        shape = (len(table), len(self._idf))
-        return self._weigh(csr_matrix((np.array(occurrences, dtype=np.float32), columns, ends), shape=shape))
+        shape = (len(table), sum(map(len, self.terms)))
+        counts = csr_matrix((np.array(occurrences, dtype=np.float32), columns, ends), shape=shape)
+        return self._weights.of(counts)
 
     @cached_property
     def _lookups(self) -> list[tuple[Callable[[str], list[str]], dict[str, int]]]:
@@ -117,14 +163,6 @@ class NgramVectorizer:
             (block.counter().build_analyzer(), {term: at for at, term in enumerate(terms, start)})
             for block, terms, start in zip(self.blocks, self.terms, starts, strict=True)
         ]
-
-    def transform_counts(self, counts: Sequence[Counts], rows: Rows) -> csr_matrix:
-        """The same as `transform` for rows that were counted already."""
-        parts = []
-        for (matrix, names), terms in zip(counts, self.terms, strict=True):
-            columns = np.searchsorted(names, np.array(terms, dtype=object))
-            parts.append(matrix[rows][:, columns])
-        return self._weigh(csr_matrix(hstack(parts, format="csr", dtype=np.float32)))
 
     def names(self, columns: Sequence[int]) -> list[tuple[str, str, str]]:
         """Of each column of `transform`: the table's columns it counts in, the analyzer, the n-gram."""
@@ -137,23 +175,5 @@ class NgramVectorizer:
         return found
 
     @cached_property
-    def _idf(self) -> NDArray[np.float32]:
-        return np.concatenate(self.idf)
-
-    @cached_property
-    def _block(self) -> NDArray[np.intp]:
-        """Of each column: its block's number."""
-        return np.repeat(np.arange(len(self.blocks)), [len(terms) for terms in self.terms])
-
-    def _weigh(self, counts: csr_matrix) -> csr_matrix:
-        """Sublinear TF-IDF of all blocks in one pass: each row of each block gets the block's weight as its length.
-
-        As sklearn's TfidfTransformer, without its checks, which for one product take longer than all the rest.
-        """
-        values = (np.log(counts.data) + 1) * self._idf[counts.indices]
-        row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        part = row * len(self.blocks) + self._block[counts.indices]
-        length = np.sqrt(np.bincount(part, weights=np.square(values), minlength=counts.shape[0] * len(self.blocks)))
-        weight = np.tile([block.weight for block in self.blocks], counts.shape[0])
-        values *= (weight / np.maximum(length, 1e-12)).astype(np.float32)[part]
-        return csr_matrix((values.astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
+    def _weights(self) -> Weights:
+        return Weights(self.blocks, self.idf)

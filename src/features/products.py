@@ -1,44 +1,64 @@
 """Features of products, row by row: the one path from raw text for training, prediction and serving."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import pandas as pd
-from joblib import Parallel, delayed
 
-from src.cli import progress
+from src.compute import each
 from src.config import FeatureParams
 from src.features.style import style
 from src.features.text import clean_text
 
 BATCH = 2000  # rows per task
+Raw = tuple[str, str, str]  # productid, designation, description
 
 
-def product_features(rows: pd.DataFrame, params: FeatureParams, what: str = "rows") -> pd.DataFrame:
-    """Features of products, in the order given.
+def product_features(rows: pd.DataFrame, params: FeatureParams) -> pd.DataFrame:
+    """Features of products, in the order given; see `features_of`."""
+    return pd.concat(features_of([rows], params))
+
+
+def features_of(parts: Iterable[pd.DataFrame], params: FeatureParams) -> Iterator[pd.DataFrame]:
+    """Features of products, a table for each that is given, in the order given.
 
     Args:
-        rows: designation, description, productid, imageid, has_image, and prdtypecode if known; all str.
-        what: named on the progress bar.
+        parts: tables of designation, description, productid, imageid, has_image, and prdtypecode if known; all str.
 
-    Returns:
+    Yields:
         productid, imageid, designation_clean, description_clean, their lengths in characters
         (designation_len, description_len), has_description and has_image (0 or 1), style, and
         prdtypecode if it was given.
     """
-    texts = list(zip(rows["designation"], rows["description"], strict=True))
-    starts = range(0, len(texts), BATCH)
-    tasks = (delayed(_text_features)(texts[at : at + BATCH], params) for at in starts)
-    workers = Parallel(n_jobs=-1 if len(starts) > 1 else 1, return_as="generator")
-    done = [row for batch in progress(workers(tasks), len(starts), f"cleaning {what}") for row in batch]
+    waiting: deque[pd.DataFrame] = deque()
+
+    def texts() -> Iterator[Raw]:
+        for part in parts:
+            waiting.append(part)
+            yield from zip(part["productid"], part["designation"], part["description"], strict=True)
+
+    described: list[tuple[str, str, str]] = []
+    for text in each(partial(_text_features, params), texts(), BATCH, _named):
+        described.append(text)
+        while waiting and len(described) >= len(waiting[0]):
+            rows = waiting.popleft()
+            yield _table(rows, described[: len(rows)])
+            del described[: len(rows)]
+    yield from (_table(rows, []) for rows in waiting)  # only of no rows: the others are described
+
+
+def _table(rows: pd.DataFrame, described: Sequence[tuple[str, str, str]]) -> pd.DataFrame:
     has_image = (rows["has_image"] == "True").astype(int).tolist()
-    columns = {"productid": rows["productid"], "imageid": rows["imageid"], **_columns(done, has_image)}
+    columns = {"productid": rows["productid"], "imageid": rows["imageid"], **_columns(described, has_image)}
     table = pd.DataFrame(columns, index=rows.index)
     return table.assign(prdtypecode=rows["prdtypecode"]) if "prdtypecode" in rows else table
 
 
 def raw_features(texts: Sequence[tuple[str, str]], has_image: Sequence[int], params: FeatureParams) -> pd.DataFrame:
     """The same, without ids, of a few products by their designation and description: at once, in this process."""
-    return pd.DataFrame(_columns(_text_features(texts, params), has_image), copy=False)
+    done = [_text_features(params, ("", *text)) for text in texts]
+    return pd.DataFrame(_columns(done, has_image), copy=False)
 
 
 def _columns(done: Sequence[tuple[str, str, str]], has_image: Sequence[int]) -> dict[str, Sequence[str | int]]:
@@ -60,13 +80,14 @@ def embedded_text(table: pd.DataFrame) -> list[str]:
     return [" ".join(filter(None, pair)) for pair in pairs]
 
 
-def _text_features(texts: Sequence[tuple[str, str]], params: FeatureParams) -> list[tuple[str, str, str]]:
-    """Cleaned title, cleaned description and style of each pair."""
-    done = []
-    for raw in texts:
-        title, text = (clean_text(part, lowercase=False, strip_accents=False) for part in raw)
-        designation, description = (
-            clean_text(part, lowercase=params.lowercase, strip_accents=params.strip_accents) for part in (title, text)
-        )
-        done.append((designation, description, style(title, text, raw[1])))
-    return done
+def _text_features(params: FeatureParams, raw: Raw) -> tuple[str, str, str]:
+    """Cleaned title, cleaned description and style of a product."""
+    title, text = (clean_text(part, lowercase=False, strip_accents=False) for part in raw[1:])
+    designation, description = (
+        clean_text(part, lowercase=params.lowercase, strip_accents=params.strip_accents) for part in (title, text)
+    )
+    return designation, description, style(title, text, raw[2])
+
+
+def _named(raw: Raw) -> str:
+    return f"the text of product {raw[0]}"

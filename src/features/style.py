@@ -20,7 +20,7 @@ FRENCH = _set(
 ENGLISH = _set("the of and in for with on is this your by to a an from you are be it at as")
 GERMAN = _set("der die das und mit für von ein eine ist im den zu auf nicht sie aus")
 
-UNKNOWN = "unknown"
+FRENCH_NAME, ENGLISH_NAME, GERMAN_NAME, UNKNOWN = "french", "english", "german", "unknown"
 _WORD = re.compile(r"[^\W\d_]+")
 _TAG = re.compile(r"</?\s*([a-zA-Z][a-zA-Z0-9]*)")
 _TITLE_TRAITS = {
@@ -88,7 +88,7 @@ def _language(where: str, text: str) -> list[str]:
         return [f"{where}_wordless"]
     hits = {
         name: sum(word in known for word in words)
-        for name, known in (("french", FRENCH), ("english", ENGLISH), ("german", GERMAN))
+        for name, known in ((FRENCH_NAME, FRENCH), (ENGLISH_NAME, ENGLISH), (GERMAN_NAME, GERMAN))
     }
     best = max(hits, key=lambda name: hits[name])
     return [
@@ -110,7 +110,7 @@ def spoken(traits: str) -> str:
 
 def _told(where: str, traits: str) -> str:
     told = (trait.removeprefix(where) for trait in traits.split() if trait.startswith(where))
-    return next((trait for trait in told if trait in ("french", "english", "german")), UNKNOWN)
+    return next((trait for trait in told if trait in (FRENCH_NAME, ENGLISH_NAME, GERMAN_NAME)), UNKNOWN)
 
 
 def _bucket(size: int) -> int:

@@ -5,82 +5,96 @@ scored chunk is kept as a part, in a folder beside the output, until all are the
 a killed job goes on where it stopped, and ends with the bytes that it would have had undisturbed.
 """
 
-import csv
+import atexit
 import hashlib
 import json
 import logging
-import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from functools import cache
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from src import compute
 from src.cli import progress
-from src.data.catalog import picture_name, records
-from src.data.checks import INTEGER, picture_state
-from src.data.pictures import counts, inspect_all, picture_files
+from src.compute import each
+from src.data.catalog import picture_name
+from src.data.checks import picture_state
+from src.data.pictures import counts, inspect, picture_files
+from src.data.sheets import IDS, PARQUET, check_columns, raw_rows, read_chunks, read_schema, sheet_writer
 from src.errors import UserError
 from src.features.embeddings import embed_pictures, embed_texts, read_embeddings
 from src.features.encoders import NONE
 from src.features.products import embedded_text, product_features
-from src.files import digest, dump_json, writing
-from src.models.classifier import MEANING, PICTURE, ProductClassifier, Products
+from src.files import digest, dump_json, is_local, writing
+from src.models.classifier import MEANING, PICTURE, ProductClassifier, Products, load_once
 from src.models.raw_model import OUTPUTS, RawModel
 from src.tracking.lineage import model_digest, model_version
 
 log = logging.getLogger(__name__)
 
 CHUNK = 2_000  # rows in memory at a time, and what a killed job loses
-BUFFER = 1 << 20  # bytes of a Parquet column read at a time: pyarrow else reads all of a row group's
-CSV, PARQUET = ".csv", ".parquet"
-TEXTS, IDS = ("designation", "description"), ("productid", "imageid")
 TALLY = b"pictures"  # where a part keeps what its rows' pictures were
 
 _ARROW = {"long": pa.int64(), "string": pa.string(), "double": pa.float64(), "boolean": pa.bool_()}
 ANSWERS = pa.schema([*((name, _ARROW[kind]) for name, kind in OUTPUTS.items()), ("model_version", pa.string())])
 
 
+class Chunk(NamedTuple):
+    """Raw products that are scored together."""
+
+    rows: pa.Table
+    where: str  # for errors
+    pictures: Mapping[str, Path]  # files by name, of those products that have one
+
+
 class Scorer(NamedTuple):
-    """What rows are scored with."""
+    """What chunks are scored with, wherever that is done."""
 
-    classifier: ProductClassifier
+    models: Path
     version: str
-    pictures: Mapping[str, Path]  # files by name
-    cache: Path  # folder of the embedding caches
+    cache: Path | None  # folder of the embedding caches; None: one of the process's own
 
-    def score(self, chunk: pa.Table, where: str) -> pa.Table:
-        """Raw products with ANSWERS added, and a tally of their pictures in the metadata; `where` is for the log."""
-        products, states = self.describe(chunk, where)
-        answers = self.classifier.predict(products).assign(model_version=self.version)
-        added = pa.Table.from_pandas(answers, schema=ANSWERS, preserve_index=False)
+    def score(self, chunk: Chunk) -> pa.Table:
+        """Raw products with ANSWERS added, and a tally of their pictures in the metadata."""
+        classifier = RawModel(load_once(self.models, self.version)).classifier  # which refuses another encoder
+        products, states = describe(chunk, classifier, self.cache or _own_cache())
+        answers = classifier.predict(products).assign(model_version=self.version)
+        added, rows = pa.Table.from_pandas(answers, schema=ANSWERS, preserve_index=False), chunk.rows
         for name in ANSWERS.names:
-            chunk = chunk.append_column(ANSWERS.field(name), added[name])
+            rows = rows.append_column(ANSWERS.field(name), added[name])
         tally = json.dumps(counts([state or "used" for state in states])).encode()
-        return chunk.replace_schema_metadata({**(chunk.schema.metadata or {}), TALLY: tally})
+        return rows.replace_schema_metadata({**(rows.schema.metadata or {}), TALLY: tally})
 
-    def describe(self, chunk: pa.Table, where: str) -> tuple[Products, list[str]]:
-        """Raw products as ingest and the features stage would describe them, and what is wrong with their pictures."""
-        rows, features, views = raw_rows(chunk), self.classifier.features, self.classifier.linear
-        names = [picture_name(*ids) for ids in zip(rows["imageid"], rows["productid"], strict=True)]
-        there = {name: self.pictures[name] for name in names if name in self.pictures}
-        states = picture_state(rows, inspect_all(list(there.values()))).tolist()
-        usable = [there[name] if state == "" else None for name, state in zip(names, states, strict=True)]
-        table = product_features(rows.assign(has_image=[str(state == "") for state in states]), features, where)
-        text_choice = features.text_encoder if MEANING in views else NONE
-        image_choice = features.image_encoder if PICTURE in views and any(usable) else NONE
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            texts, images = Path(folder) / "texts.npy", Path(folder) / "images.npy"
-            embed_texts(embedded_text(table), text_choice, self.cache, texts, f"texts of {where}")
-            embed_pictures(usable, image_choice, self.cache, images, f"pictures of {where}")
-            return Products(table, *(read_embeddings(path, len(table)) for path in (texts, images))), states
+
+@cache
+def _own_cache() -> Path:
+    folder = tempfile.mkdtemp(prefix="rakuten-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def describe(chunk: Chunk, classifier: ProductClassifier, cache: Path) -> tuple[Products, list[str]]:
+    """Raw products as ingest and the features stage would describe them, and what is wrong with their pictures."""
+    rows, features, views = raw_rows(chunk.rows), classifier.features, classifier.linear
+    names = [picture_name(*ids) for ids in zip(rows["imageid"], rows["productid"], strict=True)]
+    states = picture_state(rows, {name: inspect(path).bad for name, path in chunk.pictures.items()}).tolist()
+    usable = [chunk.pictures[name] if state == "" else None for name, state in zip(names, states, strict=True)]
+    table = product_features(rows.assign(has_image=[str(state == "") for state in states]), features)
+    text_choice = features.text_encoder if MEANING in views else NONE
+    image_choice = features.image_encoder if PICTURE in views and any(usable) else NONE
+    texts = list(zip(rows["productid"], embedded_text(table), strict=True))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        parts = Path(folder) / "texts.npy", Path(folder) / "images.npy"
+        embed_texts(texts, text_choice, cache, parts[0], f"texts of {chunk.where}")
+        embed_pictures(usable, image_choice, cache, parts[1], f"pictures of {chunk.where}")
+        return Products(table, *(read_embeddings(path, len(table)) for path in parts)), states
 
 
 def score_file(source: Path, output: Path, images: Path | None, models: Path, cache: Path) -> str:
@@ -99,15 +113,18 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
     Raises:
         UserError: a path, the source or the model cannot be used; the output is then as it was.
     """
+    if not is_local(output):
+        return _score_for(source, output, images, models, cache)
     given, before = read_schema(source), source.stat()
-    check_columns(source, given, with_pictures=images is not None)
+    check_columns(source, given, images is not None, ANSWERS.names)
     sizes = [len(chunk) for chunk in read_chunks(source, CHUNK)]  # finds damage before hours are spent
-    classifier = RawModel(ProductClassifier.load(models)).classifier  # which refuses another encoder
-    scorer = Scorer(classifier, model_version(models), picture_files(images) if images else {}, cache)
+    RawModel(ProductClassifier.load(models))  # refuses what cannot be used before hours are spent
+    pictures: Mapping[str, Path] = picture_files(images) if images else {}
+    scorer = Scorer(models, model_version(models), None if compute.is_remote() else cache)
     work = output.with_name(f".{output.name}.parts")
-    begin(work, _job(source, images, scorer, models))
+    begin(work, _job(source, images, pictures, models))
     parts = [work / f"{at:06}{PARQUET}" for at in range(len(sizes))]
-    done = _score_missing(source, parts, sizes, scorer)
+    done = _score_missing(source, parts, sizes, scorer, pictures)
     after = source.stat()
     if done != sum(sizes) or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError(f"{source}: changed while it was scored; start again")
@@ -118,103 +135,61 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
     return f"{done:,} products scored, {done - review:,} decided automatically and {review:,} to review"
 
 
-def _score_missing(source: Path, parts: Sequence[Path], sizes: Sequence[int], scorer: Scorer) -> int:
+def _score_for(source: Path, output: Path, images: Path | None, models: Path, cache: Path) -> str:
+    """Score to a file here, and then send it: an object of a store is written whole or not at all."""
+    name = hashlib.sha256(str(output).encode()).hexdigest()[:16] + output.suffix
+    here = cache.parent / "scratch" / name
+    here.parent.mkdir(parents=True, exist_ok=True)
+    closing = score_file(source, here, images, models, cache)
+    with here.open("rb") as whole, output.open("wb") as sent:
+        shutil.copyfileobj(whole, sent)
+    here.unlink()
+    return closing
+
+
+def _score_missing(
+    source: Path, parts: Sequence[Path], sizes: Sequence[int], scorer: Scorer, pictures: Mapping[str, Path]
+) -> int:
     """Write the parts that are not there yet; how many rows the source has."""
-    kept = {part for part, rows in zip(parts, sizes, strict=True) if finished(part, rows)}
-    if kept:
-        log.info("%s of %s chunks are there from a run that was stopped", f"{len(kept):,}", f"{len(parts):,}")
-    start = 0
-    chunks = zip(parts, read_chunks(source, CHUNK), strict=False)
-    for part, chunk in progress(chunks, len(parts), f"scoring (chunks of {CHUNK:,} rows)"):
-        if part not in kept:
-            scored = scorer.score(chunk, f"rows {start + 1:,}-{start + len(chunk):,}")
-            with writing(part) as (partial,):
-                pq.write_table(scored, partial)
-        start += len(chunk)
-    return start
+    kept = [finished(part, rows) for part, rows in zip(parts, sizes, strict=True)]
+    if any(kept):
+        log.info("%s of %s chunks are there from a run that was stopped", f"{sum(kept):,}", f"{len(parts):,}")
+    rows = 0
+
+    def missing() -> Iterator[Chunk]:
+        nonlocal rows
+        for chunk, there in zip(read_chunks(source, CHUNK), chain(kept, repeat(True)), strict=False):
+            if not there:
+                yield to_score(chunk, rows, pictures)
+            rows += len(chunk)
+
+    wanted = [part for part, there in zip(parts, kept, strict=True) if not there]
+    scored = progress(each(scorer.score, missing(), 1, _where), len(wanted), f"scoring (chunks of {CHUNK:,} rows)")
+    for part, table in zip(wanted, scored, strict=False):
+        with writing(part) as (partial,):
+            pq.write_table(table, partial)
+    for _ in scored:  # none: the rest of the source is read, to know whether it is what it was
+        pass
+    return rows if wanted else sum(len(chunk) for chunk in read_chunks(source, CHUNK))
 
 
-def raw_rows(chunk: pa.Table) -> pd.DataFrame:
-    """Designation, description, productid and imageid as str, empty where nothing stands."""
-    there = set(chunk.schema.names)
-    given = {name: chunk[name].to_pylist() if name in there else [None] * len(chunk) for name in (*TEXTS, *IDS)}
-    texts = {name: [value or "" for value in given[name]] for name in TEXTS}
-    return pd.DataFrame(texts | {name: [_plain(value) for value in given[name]] for name in IDS}, dtype="str")
+def to_score(rows: pa.Table, start: int, pictures: Mapping[str, Path]) -> Chunk:
+    """A chunk that begins at this row, with the pictures that it needs."""
+    ids = raw_rows(rows)[list(IDS)]
+    names = [picture_name(image, product) for product, image in zip(ids["productid"], ids["imageid"], strict=True)]
+    there = {name: pictures[name] for name in names if name in pictures}
+    return Chunk(rows, f"rows {start + 1:,}-{start + len(rows):,}", there)
 
 
-def _plain(value: Any) -> str:
-    """An id in its plain spelling, as ingest has it: "007" is 7, and so is the 7.0 that a gap makes of a number."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = "" if value is None else str(value)
-    return str(int(text)) if re.fullmatch(INTEGER, text) else text
+def _where(chunk: Chunk) -> str:
+    return chunk.where
 
 
-def check_columns(path: Path, schema: pa.Schema, with_pictures: bool) -> None:
-    """Raise UserError unless the columns are there, once, of text, and free of names that scoring adds."""
-    names = schema.names
-    there = ", ".join(map(repr, names))
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
-        raise UserError(f"{path}: line 1: columns are not parted by commas; save the file as comma-separated CSV")
-    for name in ("designation", *(IDS if with_pictures else ())):
-        if name not in names:
-            why = ", by which --images finds pictures" if name in IDS else ""
-            raise UserError(f"{path}: no column '{name}'{why}; rename the one that holds it (columns there: {there})")
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{path}: column '{name}' is there twice; remove or rename one")
-        if name in ANSWERS.names:
-            raise UserError(f"{path}: column '{name}' is one that scoring adds; remove or rename it")
-    for name in set(TEXTS) & set(names):
-        kind = schema.field(name).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if str(kind) not in ("string", "large_string", "string_view", "null"):
-            raise UserError(f"{path}: column '{name}' is {kind}, not text; write it as strings")
-    if "description" not in names:
-        log.warning("%s: no column 'description'; products go by their titles", path)
-
-
-@contextmanager
-def _parquet(path: Path) -> Iterator[Any]:
-    """A Parquet file to read; what pyarrow says of a damaged one becomes a UserError."""
-    try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True) as file:
-            yield file
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: not a whole Parquet file ({error}); write it or fetch it again") from error
-
-
-def read_schema(path: Path) -> pa.Schema:
-    """Columns of a CSV or Parquet file; those of a CSV file are all text. Raises as `read_chunks`."""
-    if path.suffix.lower() == PARQUET:
-        with _parquet(path) as file:
-            return file.schema_arrow
-    return pa.schema([(name, pa.string()) for name in next(records(path))[1]])
-
-
-def read_chunks(path: Path, size: int) -> Iterator[pa.Table]:
-    """The rows of a CSV or Parquet file as they stand, so many at a time, the last of them fewer.
-
-    Raises:
-        UserError: a CSV file is not UTF-8, cut short or wrongly quoted; a Parquet file is damaged.
-    """
-    if path.suffix.lower() == PARQUET:
-        with _parquet(path) as file:
-            for batch in file.iter_batches(batch_size=size):
-                batch.validate(full=True)  # texts that are not UTF-8
-                yield pa.Table.from_batches([batch])
-        return
-    found = records(path)
-    _, header = next(found)
-    while rows := [row for _, row in islice(found, size)]:
-        yield pa.Table.from_arrays([pa.array(values, pa.string()) for values in zip(*rows, strict=True)], header)
-
-
-def _job(source: Path, images: Path | None, scorer: Scorer, models: Path) -> dict[str, Any]:
+def _job(source: Path, images: Path | None, pictures: Mapping[str, Path], models: Path) -> dict[str, Any]:
     """What the parts hang on; of the pictures names, sizes and times, for one may be added, mended or gone."""
     listing = hashlib.sha256()
-    for name in sorted(scorer.pictures):
-        file = scorer.pictures[name].stat()
+    for name, path in pictures.items():
+        file = path.stat()
         listing.update(f"{name}\0{file.st_size}\0{file.st_mtime_ns}\0".encode())
     return {
         "input": {"path": str(source.resolve()), "bytes": source.stat().st_size, "sha256": digest(source)},
@@ -250,7 +225,7 @@ def finished(part: Path, rows: int) -> bool:
 def join(parts: Sequence[Path], schema: pa.Schema, output: Path) -> tuple[int, Counter[str]]:
     """Write the parts, one after another, to the output; how many rows to review, and the tally of pictures."""
     review, seen = 0, Counter[str]()
-    with writing(output) as (partial,), _writer(partial, schema, output.suffix.lower()) as write:
+    with writing(output) as (partial,), sheet_writer(partial, schema, output.suffix.lower()) as write:
         for part in parts:
             # Not read_table: it makes columns of folder names such as "year=2026".
             with pq.ParquetFile(part) as file:
@@ -259,16 +234,3 @@ def join(parts: Sequence[Path], schema: pa.Schema, output: Path) -> tuple[int, C
             review += sum(table["needs_review"].to_pylist())
             write(table.replace_schema_metadata(schema.metadata))
     return review, seen
-
-
-@contextmanager
-def _writer(path: Path, schema: pa.Schema, ending: str) -> Iterator[Any]:
-    """What appends a table to a new file; CSV in the manner of `catalog.write_table`."""
-    if ending == PARQUET:
-        with pq.ParquetWriter(path, schema) as parquet:
-            yield parquet.write_table
-        return
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(schema.names)
-        yield lambda table: writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))

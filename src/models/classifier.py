@@ -9,6 +9,7 @@ and a manifest with the digest of both, so that a damaged file is noticed and ne
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -224,6 +225,22 @@ class ProductClassifier:
             raise UserError(f"{error.filename}: no such file, so there is no model; {RETRY}") from error
         except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, ValidationError) as error:
             raise UserError(f"{folder}: not a readable model ({type(error).__name__}: {error}); {RETRY}") from error
+
+
+@lru_cache(maxsize=1)
+def load_once(folder: Path, version: str) -> ProductClassifier:
+    """The model in a folder, read once in each process.
+
+    Args:
+        version: how the digest of its manifest begins.
+
+    Raises:
+        UserError: there is none, or it is another.
+    """
+    classifier = ProductClassifier.load(folder)
+    if not digest(folder / MANIFEST).startswith(version):
+        raise UserError(f"{folder}: another model than when the work began; start again")
+    return classifier
 
 
 def _part(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -17,36 +17,36 @@ from src.errors import UserError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Groups = NDArray[np.uint64]
 
 LEVEL = 0.95  # of every interval
 BINS = 10  # of the reliability diagram
 NEVER = 1.1  # a threshold that no confidence reaches
 
 
-def groups(table: pd.DataFrame) -> pd.Series:
-    """What must not be split over folds: the cleaned title, else the description, else the row itself."""
+def groups(table: pd.DataFrame) -> Groups:
+    """What must not be split over folds: the cleaned title, else the description, else the row itself; as 64 bits."""
     title = table["designation_clean"].str.casefold()
     text = title.where(title != "", "\n" + table["description_clean"].str.casefold())
-    return text.where(text != "\n", "\n\n" + table["productid"] + "," + table["imageid"])
+    ids = table["productid"].astype("str") + "," + table["imageid"].astype("str")
+    hashed: Groups = pd.util.hash_array(text.where(text != "\n", "\n\n" + ids).to_numpy(dtype=object), categorize=False)
+    return hashed
 
 
-def assign_folds(table: pd.DataFrame, codes: Ints, folds: int, seed: int) -> Ints:
+def assign_folds(group: Groups, codes: Ints, folds: int, seed: int) -> Ints:
     """Fold number of each row, stratified by code; rows of one group (`groups`) fall together.
 
-    What is dealt out are the distinct titles, each under the code of its first row: a title under
+    What is dealt out are the distinct titles, each under the lowest of its codes: a title under
     two codes is rare, and to weigh groups against each other row by row takes a minute at full size.
     The same rows in another order fall into the same folds.
 
     Raises:
         UserError: there are fewer distinct titles than folds.
     """
-    keys = groups(table)
-    order = np.lexsort((table["imageid"], table["productid"], codes, keys))
-    group = np.empty(len(codes), dtype=np.int64)
-    group[order] = pd.factorize(keys.to_numpy()[order])[0]
-    _, first = np.unique(group[order], return_index=True)
-    if len(first) < folds:
-        raise UserError(f"train.folds is {folds} but there are only {len(first)} distinct titles; lower it")
+    order = np.lexsort((codes, group))
+    distinct, first = np.unique(group[order], return_index=True)
+    if len(distinct) < folds:
+        raise UserError(f"train.folds is {folds} but there are only {len(distinct)} distinct titles; lower it")
     code = codes[order][first]
     # A class smaller than the number of folds is missing from some: ingest has said so. Where every
     # class is that small sklearn refuses, and stratifying has no meaning.
@@ -58,7 +58,7 @@ def assign_folds(table: pd.DataFrame, codes: Ints, folds: int, seed: int) -> Int
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
         for number, (_, held_out) in enumerate(splitter.split(code, code)):
             fold[held_out] = number
-    dealt: Ints = fold[group]
+    dealt: Ints = fold[np.searchsorted(distinct, group)]
     return dealt
 
 
@@ -169,14 +169,11 @@ def fit_temperature(decision: Floats, true_index: Ints) -> tuple[float, float]:
     return float(np.exp(found.x)), float(found.fun)
 
 
-def alone(decision: Floats, true_index: Ints) -> Floats:
-    """Probabilities from one view's scores by one temperature; class shares where the view is absent (NaN)."""
+def alone(decision: Floats, temperature: float, shares: Floats) -> Floats:
+    """Probabilities from one view's scores by one temperature; the classes' shares where the view is absent (NaN)."""
     there = ~np.isnan(decision[:, 0])
-    shares = np.bincount(true_index, minlength=decision.shape[1]) / len(true_index)
     likely = np.tile(shares, (len(decision), 1))
-    if there.any():
-        temperature, _ = fit_temperature(decision[there], true_index[there])
-        likely[there] = softmax(decision[there] / temperature, axis=1)
+    likely[there] = softmax(decision[there] / temperature, axis=1)
     return likely
 
 

@@ -7,41 +7,55 @@ import pandas as pd
 from cleanlab.filter import find_label_issues
 
 from src.data.catalog import label
+from src.models.catalogue import Catalogue
 from src.models.evaluation import Floats, Ints
 
 
-def label_issues(table: pd.DataFrame, classes: Ints, index: Ints, likely: Floats) -> pd.DataFrame:
+def label_issues(
+    catalogue: Catalogue, classes: Ints, index: Ints, predicted: Ints, likely: Floats, rows: int
+) -> pd.DataFrame:
     """Products whose label the out-of-fold model doubts, worst first.
 
     Args:
-        table: productid, imageid, designation_clean of each row.
         classes: the codes, in the order of the columns of `likely`.
         index: column of each row's label.
+        predicted: column of each row's likeliest class.
         likely: out-of-fold probabilities.
+        rows: how many are judged together; more are dealt out in turn.
 
     Returns:
         productid, imageid, prdtypecode, label, suggested_prdtypecode, suggested_label,
         probability (of the label given), suggested_probability, designation_clean.
     """
+    parts = -(-len(index) // rows)
+    doubted = np.sort(
+        np.concatenate([at + parts * _doubted(index[at::parts], likely[at::parts]) for at in range(parts)])
+    )
+    given, suggested = (np.array(likely[doubted, which[doubted]]) for which in (index, predicted))
+    # Ties fall by row, not by how a platform sorts.
+    order = np.lexsort((doubted, given.round(6)))
+    titles = catalogue.rows(doubted, ["designation_clean"])["designation_clean"].to_numpy()
+    worst = doubted[order]
+    told = catalogue.facts.iloc[worst]
+    given_code, suggested_code = classes[index[worst]], classes[predicted[worst]]
+    return pd.DataFrame(
+        {
+            "productid": told["productid"].to_numpy(),
+            "imageid": told["imageid"].to_numpy(),
+            "prdtypecode": given_code,
+            "label": [label(int(code)) for code in given_code],
+            "suggested_prdtypecode": suggested_code,
+            "suggested_label": [label(int(code)) for code in suggested_code],
+            "probability": given[order].round(6),
+            "suggested_probability": suggested[order].round(6),
+            "designation_clean": titles[order],
+        }
+    )
+
+
+def _doubted(index: Ints, likely: Floats) -> Ints:
     with warnings.catch_warnings():
         # That a small class hides some of its issues; ingest has warned of small classes.
         warnings.filterwarnings("ignore", "May not flag all label issues", UserWarning)
-        found = find_label_issues(index, likely, return_indices_ranked_by="self_confidence", n_jobs=1)
-    doubted = np.asarray(found, dtype=np.int64)
-    # Ties fall by row, not by how a platform sorts.
-    doubted = doubted[np.lexsort((doubted, likely[doubted, index[doubted]].round(6)))]
-    given, suggested = classes[index[doubted]], classes[likely[doubted].argmax(axis=1)]
-    rows = table.iloc[doubted]
-    return pd.DataFrame(
-        {
-            "productid": rows["productid"].to_numpy(),
-            "imageid": rows["imageid"].to_numpy(),
-            "prdtypecode": given,
-            "label": [label(int(code)) for code in given],
-            "suggested_prdtypecode": suggested,
-            "suggested_label": [label(int(code)) for code in suggested],
-            "probability": likely[doubted, index[doubted]].round(6),
-            "suggested_probability": likely[doubted].max(axis=1).round(6),
-            "designation_clean": rows["designation_clean"].to_numpy(),
-        }
-    )
+        found = find_label_issues(index, np.array(likely), return_indices_ranked_by="self_confidence", n_jobs=1)
+    return np.asarray(found, dtype=np.int64)

@@ -10,6 +10,7 @@ from scipy.linalg.blas import ssyrk
 from scipy.sparse import csr_matrix
 from sklearn.svm import LinearSVC
 
+from src.features.embeddings import release
 from src.models.evaluation import Floats, Ints
 
 Numbers = NDArray[np.floating[Any]]
@@ -38,14 +39,6 @@ class Linear(NamedTuple):
         scores: Floats = np.asarray(features @ coef.T, dtype=np.float64) + self.intercept
         return scores
 
-    def over(self, classes: Ints) -> "Linear":
-        """The same over more classes: those it does not know score low, and alike for every product."""
-        coef = np.zeros((len(classes), self.coef.shape[1]), dtype=np.float32, order="F")
-        intercept = np.full(len(classes), UNKNOWN, dtype=np.float32)
-        known = np.searchsorted(classes, self.classes)
-        coef[known], intercept[known] = self.coef, self.intercept
-        return Linear(classes, coef, intercept)
-
 
 def fit_svm(matrix: csr_matrix, codes: Ints, svm_c: float, seed: int) -> Linear:
     """One linear SVM per class against the rest, classes weighted by the inverse of their size."""
@@ -64,12 +57,13 @@ class Moments(NamedTuple):
     products: Floats  # width x width, uncentred; the upper triangle only
 
     @classmethod
-    def of(cls, vectors: Numbers, index: Ints, classes: int) -> "Moments":
-        """Moments of embeddings (rows x width, no NaN) whose class columns are `index`."""
+    def of(cls, vectors: Numbers, rows: Ints, index: Ints, classes: int) -> "Moments":
+        """Moments of some rows of embeddings (rows x width), none of them NaN, whose class columns are `index`."""
         width = vectors.shape[1]
         sums, products = np.zeros((classes, width)), np.zeros((width, width))
-        for at in range(0, len(vectors), ROWS):
-            part = np.asarray(vectors[at : at + ROWS], dtype=np.float32)
+        for at in range(0, len(rows), ROWS):
+            part = np.asarray(vectors[rows[at : at + ROWS]], dtype=np.float32)
+            release(vectors)
             member = np.eye(classes, dtype=np.float32)[index[at : at + ROWS]]
             sums += member.T @ part
             products += ssyrk(1.0, part.T)  # half the work of part.T @ part

@@ -22,7 +22,7 @@ def model_card(metrics: Mapping[str, Any], params: Params, settings: Settings, d
         "# Model card: rakuten-classifier",
         _intended(metrics),
         "## Data\n\n" + _data(digests),
-        "## How it was made\n\n" + _made(params, settings),
+        "## How it was made\n\n" + _made(metrics["rows"], params, settings),
         "## Scores, out of fold\n\n" + _scores(metrics),
         "### What each view gives\n\n" + _compared(metrics),
         "### Parts of the catalogue\n\n" + _parts(metrics),
@@ -49,14 +49,16 @@ def _data(digests: Mapping[str, str]) -> str:
     return _table(("file", "MD5"), [(f"`{names[name]}`", f"`{md5}`") for name, md5 in digests.items()])
 
 
-def _made(params: Params, settings: Settings) -> str:
+def _made(rows: int, params: Params, settings: Settings) -> str:
     image, text = params.features.image_encoder, params.features.text_encoder
+    shards = -(-rows // params.train.shard_rows)
     names = {
         "text encoder": text.path if isinstance(text, TextEncoderParams) else text,
         "image encoder": image.path if isinstance(image, ImageEncoderParams) else image,
     }
     lines = [
-        "- words: TF-IDF of n-grams, one linear SVM per class against the rest;",
+        "- words: TF-IDF of n-grams, one linear SVM per class against the rest"
+        + (f", the mean of those of {shards} shards;" if shards > 1 else ";"),
         "- meaning and picture: embeddings, discriminant analysis with a shrunk covariance;",
         "- fusion of their out-of-fold scores by a multinomial logistic regression that knows what a product lacks;",
         f"- folds: {params.train.folds}, grouped by cleaned title; seed {params.seed};",

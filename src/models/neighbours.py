@@ -11,6 +11,7 @@ from src.models.evaluation import Ints
 from src.models.linear import Moments, Numbers
 
 AXES = 64  # principal components kept: of 1,280 numbers they tell most, in a twentieth of the space
+KEPT = 100_000  # of more pictures, these are drawn, for the model has to stay small
 ROWS = 4096
 
 
@@ -32,23 +33,26 @@ class Neighbours(NamedTuple):
         return pd.DataFrame({**columns, "similarity": similarity[order].round(4)})
 
 
-def fit(pictures: Numbers, moments: Moments, table: pd.DataFrame) -> Neighbours:
-    """Neighbours among these pictures.
+def fit(pictures: Numbers, rows: Ints, moments: Moments, table: pd.DataFrame, seed: int) -> Neighbours:
+    """Neighbours among these pictures: KEPT of them at most, drawn by the seed.
 
     Args:
-        pictures: embeddings without NaN.
-        moments: theirs.
-        table: their products (productid, imageid, prdtypecode).
+        pictures: embeddings, NaN where a product has none.
+        rows: which have one.
+        moments: of all that have one.
+        table: all products (productid, imageid, prdtypecode).
     """
-    rows, width = pictures.shape
-    centre = moments.sums.sum(axis=0) / rows
-    spread = moments.gram() / rows - np.outer(centre, centre)
+    if len(rows) > KEPT:
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:KEPT])
+    count, width = moments.rows.sum(), pictures.shape[1]
+    centre = moments.sums.sum(axis=0) / count
+    spread = moments.gram() / count - np.outer(centre, centre)
     kept = min(AXES, width)
     axes = eigh(spread, subset_by_index=(width - kept, width - 1))[1].astype(np.float32)
-    vectors = np.empty((rows, kept), dtype=np.float16)
-    for at in range(0, rows, ROWS):
-        vectors[at : at + ROWS] = _project(pictures[at : at + ROWS], centre.astype(np.float32), axes)
-    ids = [table[name].to_numpy().astype(np.int64) for name in ("productid", "imageid", "prdtypecode")]
+    vectors = np.empty((len(rows), kept), dtype=np.float16)
+    for at in range(0, len(rows), ROWS):
+        vectors[at : at + ROWS] = _project(pictures[rows[at : at + ROWS]], centre.astype(np.float32), axes)
+    ids = [table[name].to_numpy()[rows].astype(np.int64) for name in ("productid", "imageid", "prdtypecode")]
     return Neighbours(axes, centre.astype(np.float32), vectors, *ids)
 
 

@@ -4,6 +4,7 @@ import logging
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from src.config import PROCESSED, FeatureParams, Params
@@ -46,7 +47,7 @@ def champion_on_new(
     table = read_table(sources[0], integers=NUMBERS)
     known = pd.MultiIndex.from_frame(table[KEYS]).isin(pd.MultiIndex.from_frame(seen[KEYS]))
     title = groups(table)
-    rows = ~known & ~title.isin(title[known]).to_numpy()  # a title that it was trained on it has seen
+    rows = ~known & ~np.isin(title, title[known])  # a title that it was trained on it has seen
     if not rows.any():
         return none
     with tempfile.TemporaryDirectory() as folder:

@@ -1,21 +1,28 @@
 """Stage predict: a code, a confidence and two alternatives for every test product; or for any file's rows."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from src.cli import run_stage
+import pandas as pd
+
+from src.cli import progress, run_stage
+from src.compute import each
 from src.config import CACHE, MODELS, PROCESSED, REPORTS, Params
-from src.data.catalog import read_table, write_table
+from src.data import sheets
+from src.data.catalog import table_chunks, table_writer
 from src.errors import UserError
 from src.features.embeddings import read_embeddings
-from src.files import dump_json, writing
+from src.files import dump_json, is_local, writing
 from src.models import batch
-from src.models.classifier import ProductClassifier, Products
+from src.models.classifier import ProductClassifier, Products, load_once
 from src.tracking import lineage, lock
 
 NUMBERS = ("designation_len", "description_len", "has_description", "has_image")
 PARTS = ("texts", "images")
+TOGETHER = 2_000  # rows predicted in one task
 NOT_GIVEN = Path("none")  # by identity: the default that --help shows of --input, --images and --output
 
 
@@ -46,20 +53,30 @@ def run_predict(
 
 def predict(params: Params, processed: Path, models: Path, reports: Path) -> str:
     """Classify the test products, in their order, every one of them."""
-    rows = read_table(processed / "test_features.csv", integers=NUMBERS)
-    products = Products(rows, *(read_embeddings(processed / f"test_{part}.npy", len(rows)) for part in PARTS))
-    classifier = ProductClassifier.load(models)
+    source, rows, review = processed / "test_features.csv", 0, 0
+    total = sum(len(part) for part in table_chunks(source))
+    vectors = [processed / f"test_{part}.npy" for part in PARTS]
+    for path in vectors:
+        read_embeddings(path, total)  # which refuses those of another table
+    classifier, version = ProductClassifier.load(models), lineage.model_version(models)
     if classifier.features != params.features:
         raise UserError(f"{models}: trained on features made otherwise than params.yaml says now; run `dvc repro`")
-    table = classifier.predict(products)
-    version = lineage.model_version(models)
-    review = int(table["needs_review"].sum())
+
+    def parts() -> Iterator[Part]:
+        for table in table_chunks(source, NUMBERS, TOGETHER):
+            yield Part(table, int(table.index[0]), total)
+
     with writing(processed / "predictions.csv", reports / "decisions.json") as (predictions, decisions):
-        write_table(rows[["productid", "imageid"]].join(table).assign(model_version=version), predictions)
+        with table_writer(predictions) as write:
+            task = partial(predict_part, models, version, vectors)
+            for part in progress(each(task, parts(), 1, _named), -(-total // TOGETHER), "predicting"):
+                write(part.assign(model_version=version))
+                review += int(part["needs_review"].sum())
+                rows += len(part)
         dump_json(
             {
-                "rows": len(rows),
-                "decided": len(rows) - review,
+                "rows": rows,
+                "decided": rows - review,
                 "to_review": review,
                 "target_precision": classifier.settings.target_precision,
                 "threshold": classifier.settings.threshold,
@@ -67,21 +84,42 @@ def predict(params: Params, processed: Path, models: Path, reports: Path) -> str
             decisions,
         )
     lock.attach_lock_if_reachable(models)
-    return f"{len(rows):,} products predicted, {len(rows) - review:,} decided automatically and {review:,} to review"
+    return f"{rows:,} products predicted, {rows - review:,} decided automatically and {review:,} to review"
+
+
+class Part(NamedTuple):
+    """Some rows of the features, where they begin, and how many there are in all."""
+
+    table: pd.DataFrame
+    start: int
+    total: int
+
+
+def predict_part(models: Path, version: str, vectors: Sequence[Path], part: Part) -> pd.DataFrame:
+    """Ids and predictions of some rows; their embeddings are read from the features' files."""
+    rows = slice(part.start, part.start + len(part.table))
+    embedded = [read_embeddings(path, part.total) for path in vectors]
+    products = Products(part.table, *(None if each_view is None else each_view[rows] for each_view in embedded))
+    return part.table[["productid", "imageid"]].join(load_once(models, version).predict(products))
+
+
+def _named(part: Part) -> str:
+    return f"test rows {part.start + 1:,}-{part.start + len(part.table):,}"
 
 
 def check_paths(source: Path, output: Path, images: Path | None) -> None:
     """Raise UserError unless the paths of a batch can be what they are for."""
     for path in (source, output):
-        if path.suffix.lower() not in (batch.CSV, batch.PARQUET):
-            raise UserError(f"{path}: neither {batch.CSV} nor {batch.PARQUET}; name a file with one of these endings")
+        if path.suffix.lower() not in (sheets.CSV, sheets.PARQUET):
+            raise UserError(f"{path}: neither {sheets.CSV} nor {sheets.PARQUET}; name a file with one of these endings")
     if not source.is_file():
         raise UserError(f"{source}: no such file; give --input a file that is there")
-    if not output.parent.is_dir():
+    if is_local(output) and not output.parent.is_dir():
         raise UserError(f"{output.parent}: no such folder for {output.name}; make it, or give --output another")
     if output.is_dir():
         raise UserError(f"{output}: a folder; give --output the name of a file")
-    if source.resolve() == output.resolve() or (output.exists() and source.samefile(output)):
+    both = is_local(source) and is_local(output) and output.exists()
+    if source.resolve() == output.resolve() or (both and source.samefile(output)):
         raise UserError(f"{output}: the input itself, which is never changed; give --output another name")
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of pictures; mend --images, or leave it out to go by the texts")

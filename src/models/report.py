@@ -9,10 +9,9 @@ import pandas as pd
 
 from src.config import Params
 from src.data.catalog import write_table
-from src.features.style import language
 from src.files import writing
 from src.models import evaluation, plots
-from src.models.classifier import Products
+from src.models.catalogue import Catalogue
 from src.models.evaluation import Ints
 from src.models.fitting import Fit, Rival
 from src.models.watch import reference
@@ -22,11 +21,11 @@ OUT_OF_FOLD = "out_of_fold.csv"  # each train product's code by a model that nev
 FEW_CHARACTERS = 20  # a title below it, with no description, is next to no text
 
 
-def measure(fitted: Fit, table: pd.DataFrame, params: Params) -> dict[str, Any]:
+def measure(fitted: Fit, facts: pd.DataFrame, params: Params) -> dict[str, Any]:
     """Scores with 95 % intervals: of all products, each class, each part of them, and each thing compared."""
     classes = fitted.classifier.classes
-    true, predicted = classes[fitted.true_index], classes[fitted.likely.argmax(axis=1)]
-    confidence, right = fitted.likely.max(axis=1), true == predicted
+    true, predicted = classes[fitted.true_index], classes[fitted.predicted]
+    confidence, right = fitted.confidence, true == predicted
     bounds = evaluation.intervals(true, predicted, params.train.bootstrap, params.seed)
     per_class = evaluation.per_class(true, predicted)
     threshold = fitted.classifier.settings.threshold
@@ -39,7 +38,7 @@ def measure(fitted: Fit, table: pd.DataFrame, params: Params) -> dict[str, Any]:
         "f1": {str(code): float(f1) for code, f1 in zip(per_class["prdtypecode"], per_class["f1"], strict=True)},
         "f1_interval": {str(code): list(interval) for code, interval in bounds.f1.items()},
         "compared": {name: _rival(rival, true, classes) for name, rival in fitted.compared.items()},
-        "parts": {name: _part(true[rows], predicted[rows], params) for name, rows in _parts(table) if rows.any()},
+        "parts": {name: _part(true[rows], predicted[rows], params) for name, rows in _parts(facts) if rows.any()},
         "decided": {
             "target_precision": params.predict.target_precision,
             "threshold": threshold,
@@ -50,7 +49,7 @@ def measure(fitted: Fit, table: pd.DataFrame, params: Params) -> dict[str, Any]:
 
 
 def _rival(rival: Rival, true: Ints, classes: Ints) -> dict[str, float]:
-    predicted = classes[rival.likely.argmax(axis=1)]
+    predicted = classes[rival.predicted]
     score = evaluation.scores(true[rival.rows], predicted[rival.rows])["weighted_f1"]
     return {"rows": int(rival.rows.sum()), "weighted_f1": score}
 
@@ -61,15 +60,14 @@ def _part(true: Ints, predicted: Ints, params: Params) -> dict[str, Any]:
     return {"rows": len(true), "weighted_f1": score, "weighted_f1_interval": [low, high]}
 
 
-def _parts(table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.bool_]]]]:
-    picture = table["has_image"].to_numpy() == 1
-    bare = ((table["designation_len"] < FEW_CHARACTERS) & (table["has_description"] == 0)).to_numpy()
+def _parts(facts: pd.DataFrame) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.bool_]]]]:
+    picture = facts["has_image"].to_numpy() == 1
+    bare = ((facts["designation_len"] < FEW_CHARACTERS) & (facts["has_description"] == 0)).to_numpy()
     yield "no picture", ~picture
     yield "picture", picture
     yield "picture and next to no text", picture & bare
-    spoken = table["style"].map(language).to_numpy()
-    for name in sorted(set(spoken)):
-        yield f"title in {name}", spoken == name
+    for name in sorted(facts["language"].unique()):
+        yield f"title in {name}", (facts["language"] == name).to_numpy()
 
 
 def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
@@ -88,13 +86,19 @@ def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def write_reports(
-    fitted: Fit, products: Products, metrics: dict[str, Any], issues: pd.DataFrame, card: str, seed: int, reports: Path
+    fitted: Fit,
+    catalogue: Catalogue,
+    metrics: dict[str, Any],
+    issues: pd.DataFrame,
+    card: str,
+    seed: int,
+    reports: Path,
 ) -> list[Path]:
     """Write each result as the table that DVC plots and as a picture, what was predicted out of fold, what live
     traffic is compared with, doubted labels, the card; return the files."""
     classes = fitted.classifier.classes
-    true, predicted = classes[fitted.true_index], classes[fitted.likely.argmax(axis=1)]
-    confidence, right = fitted.likely.max(axis=1), true == predicted
+    true, predicted = classes[fitted.true_index], classes[fitted.predicted]
+    confidence, right = fitted.confidence, true == predicted
     bins, per_class = evaluation.reliability(confidence, right), evaluation.per_class(true, predicted)
     coverage = evaluation.coverage_curve(confidence, right)
     kind = "synthetic sample catalogue, out of fold" if metrics["synthetic"] else "out of fold"
@@ -109,8 +113,8 @@ def write_reports(
     }
     files = [reports / f"{name}{ending}" for name in results for ending in (".csv", ".png")]
     files += [reports / name for name in (REFERENCE, OUT_OF_FOLD, "label_issues.csv", "model_card.md")]
-    kept = reference(products, predicted.tolist(), confidence.round(6), fitted.classifier.settings.threshold, seed)
-    judged = products.table[["productid", "imageid", "prdtypecode"]].assign(
+    kept = reference(catalogue, predicted, confidence.round(6), fitted.classifier.settings.threshold, seed)
+    judged = catalogue.facts[["productid", "imageid", "prdtypecode"]].assign(
         predicted=predicted, confidence=confidence.round(6)
     )
     with writing(*files) as parts:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,19 @@ import pandas as pd
 
 from src.cli import run_stage
 from src.config import MODELS, PROCESSED, REPORTS, Params
-from src.data.catalog import is_synthetic, read_table
-from src.features.embeddings import read_embeddings
+from src.data.catalog import is_synthetic, table_chunks
+from src.features.embeddings import Reread, read_embeddings
 from src.files import dump_json, writing
-from src.models.classifier import VECTORIZER, Products
+from src.models.catalogue import NUMBERS, Catalogue
+from src.models.classifier import VECTORIZER
 from src.models.fitting import fit
 from src.models.label_issues import label_issues
 from src.models.model_card import model_card
 from src.models.raw_model import OUTPUTS, encoder_identities
 from src.models.report import flat, measure, write_reports
+from src.scratch import scratch_folder
 from src.tracking import lineage, record, server
 
-NUMBERS = ("designation_len", "description_len", "has_description", "has_image", "prdtypecode")
 EXAMPLE = pd.DataFrame(
     {"designation": ["Piscine gonflable ronde 360 cm"], "description": ["<p>Avec pompe de filtration</p>"]}
 )
@@ -30,20 +32,33 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
     """Fit the classifier and record its out-of-fold scores, model and reports as one MLflow run."""
     server.check_server()
     sources = [processed / f"train_{part}" for part in ("features.csv", "texts.npy", "images.npy")]
-    table = read_table(sources[0], integers=NUMBERS)
-    products = Products(table, *(read_embeddings(source, len(table)) for source in sources[1:]))
-    synthetic = is_synthetic(table)
+    parts = Reread(partial(table_chunks, sources[0], NUMBERS), 0)
+    catalogue = Catalogue.of(parts)
+    rows = len(catalogue.facts)
+    texts, pictures = (read_embeddings(source, rows) for source in sources[1:])
+    catalogue = catalogue._replace(texts=texts, pictures=pictures)
+    synthetic = is_synthetic(catalogue.facts)
     tags = {"synthetic": str(synthetic).lower()}
-    with record.training_run(params.flat(), sources, tags, models) as training:
-        fitted = fit(products, params, encoder_identities(params.features))
-        issues = label_issues(table, fitted.classifier.classes, fitted.true_index, fitted.likely)
-        metrics = measure(fitted, table, params) | {"synthetic": synthetic, "label_issues": len(issues)}
+    with (
+        scratch_folder(processed.parent / "scratch") as scratch,
+        record.training_run(params.flat(), sources, tags, models) as training,
+    ):
+        fitted = fit(catalogue, params, encoder_identities(params.features), scratch)
+        issues = label_issues(
+            catalogue,
+            fitted.classifier.classes,
+            fitted.true_index,
+            fitted.predicted,
+            fitted.likely,
+            params.train.shard_rows,
+        )
+        metrics = measure(fitted, catalogue.facts, params) | {"synthetic": synthetic, "label_issues": len(issues)}
         fitted.classifier.save(models)
         with writing(models / "metrics.json") as (part,):
             dump_json(metrics, part)
         card = model_card(metrics, params, fitted.classifier.settings, lineage.data_digests(sources))
         written = [models / "metrics.json", models / VECTORIZER]
-        written += write_reports(fitted, products, metrics, issues, card, params.seed, reports)
+        written += write_reports(fitted, catalogue, metrics, issues, card, params.seed, reports)
         training.finish(flat(metrics), EXAMPLE, OUTPUTS, written)
     return _closing(metrics, training.run_id)
 

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from src.features.style import spoken
+from src.models.catalogue import Catalogue
 from src.models.classifier import MEANING, PICTURE, Products
-from src.models.evaluation import Floats
+from src.models.evaluation import Floats, Ints
 from src.models.linear import Numbers
 
 PROJECTIONS = 8  # of each embedding
@@ -52,20 +53,15 @@ def watched(
     return {name: found[name] for name in WATCHED}
 
 
-def reference(
-    products: Products, predicted: Sequence[int], confidence: Floats, threshold: float, seed: int
-) -> pd.DataFrame:
+def reference(catalogue: Catalogue, predicted: Ints, confidence: Floats, threshold: float, seed: int) -> pd.DataFrame:
     """What is watched of the train products, by their out-of-fold predictions, and their true code: REFERENCE_ROWS at
     most, drawn by the seed, in the order of the train rows. NaN where a product lacks an embedding."""
-    count = len(products.table)
-    drawn = np.random.default_rng(seed).permutation(count)[:REFERENCE_ROWS]
+    drawn = np.random.default_rng(seed).permutation(len(predicted))[:REFERENCE_ROWS]
     rows = np.sort(drawn)
-    some = Products(products.table.iloc[rows], *(None if each is None else each[rows] for each in products[1:]))
-    kept = watched(
-        some, np.asarray(predicted)[rows].tolist(), confidence[rows].tolist(), (confidence[rows] < threshold).tolist()
-    )
-    frame = typed(pd.DataFrame(dict(kept)))
-    return frame.assign(prdtypecode=some.table["prdtypecode"].to_numpy(dtype=np.int64))
+    table = catalogue.rows(rows, [*NUMBERS[:2], *FLAGS[:2], "style", "prdtypecode"])
+    some = Products(table, *(None if each is None else each[rows] for each in (catalogue.texts, catalogue.pictures)))
+    kept = watched(some, predicted[rows].tolist(), confidence[rows].tolist(), (confidence[rows] < threshold).tolist())
+    return typed(pd.DataFrame(dict(kept))).assign(prdtypecode=table["prdtypecode"].to_numpy(dtype=np.int64))
 
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:

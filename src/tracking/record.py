@@ -23,6 +23,7 @@ import pandas as pd
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
 from mlflow.entities import DatasetInput, InputTag, LoggedModelStatus, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
@@ -140,7 +141,11 @@ def _begin(asked: mlflow.MlflowClient, record: Mapping[str, Any]) -> str:
     experiment = server.experiment_id(asked, record["experiment"])
     run = asked.create_run(experiment, record["started"], record["tags"], record["name"])
     asked.log_batch(run.info.run_id, params=[Param(name, value) for name, value in record["params"].items()])
-    asked.log_inputs(run.info.run_id, [_input(path, md5) for path, md5 in record["inputs"].items()])
+    inputs = [_input(path, md5) for path, md5 in record["inputs"].items()]
+    try:
+        asked.log_inputs(run.info.run_id, inputs)
+    except MlflowException:  # a training that names the same data in the same moment makes MLflow trip over them, once
+        asked.log_inputs(run.info.run_id, inputs)
     return str(run.info.run_id)
 
 

@@ -23,7 +23,7 @@ def test_a_fresh_clone_is_sound_and_stays_as_it_is(clone: Callable[[str], Path])
     folder = clone("fresh")
     before = snapshot(folder)
     said = run_in(folder, *COMMAND)
-    assert said.count("\n  ok") + said.startswith("  ok") == 6
+    assert said.count("\n  ok") + said.startswith("  ok") == 7
     assert "note  DVC remote   not named yet: `make remote URL=" in said
     assert "note  data         none in data/raw: `make run`" in said
     assert snapshot(folder) == before
@@ -47,7 +47,8 @@ def test_what_is_wrong_is_said_with_its_mend(clone: Callable[[str], Path]) -> No
         "BAD   tracking     the tracking server http://127.0.0.1:9 does not answer",
         "BAD   artifacts    the tracking server http://127.0.0.1:9 does not answer",
         "BAD   data         X_train.csv is missing from data/raw. The challenge's own X_train_update.csv is there",
-        "ERROR doctor: 5 of 8 checks failed",
+        "BAD   compute      ",
+        "ERROR doctor: 6 of 9 checks failed",
     ):
         assert line in said
     assert "Traceback" not in said

@@ -1,8 +1,12 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
-from src.files import digest, dump_json, writing
+from src.data.pictures import picture_files
+from src.errors import UserError
+from src.files import digest, dump_json, is_local, place, writing
+from src.scratch import scratch_folder
 
 
 def test_all_files_appear_together(tmp_path: Path) -> None:
@@ -33,3 +37,33 @@ def test_digests_and_json_depend_on_content_alone(tmp_path: Path) -> None:
     assert digest(tmp_path / "one", "md5") != digest(tmp_path / "one")
     with pytest.raises(ValueError, match="JSON compliant"):
         dump_json(float("nan"), tmp_path / "three")
+
+
+def test_a_folder_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError, match="no"), writing(tmp_path / "new" / "a", tmp_path / "there" / "b") as parts:
+        parts[0].write_text("half")
+        raise ValueError("no")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_scratch_folder_is_empty_alone_and_gone(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "scratch") as folder:
+        (folder / "half").write_text("left by a killed run")
+        with pytest.raises(UserError, match="another run is at work"), scratch_folder(tmp_path / "scratch"):
+            pass
+        shutil.copytree(folder, tmp_path / "left")
+    assert not folder.exists()
+    shutil.copytree(tmp_path / "left", folder)
+    with scratch_folder(tmp_path / "scratch") as folder:
+        assert list(folder.iterdir()) == []
+
+
+def test_a_url_is_a_place_too(tmp_path: Path) -> None:
+    assert place(str(tmp_path)) == tmp_path
+    assert is_local(place("data/raw"))
+    there = place(f"memory://{tmp_path.name}/folder")
+    assert not is_local(there)
+    (there / "image_1_product_2.jpg").write_bytes(b"jpeg")
+    assert list(picture_files(there)) == ["image_1_product_2.jpg"]
+    assert picture_files(there)["image_1_product_2.jpg"].read_bytes() == b"jpeg"

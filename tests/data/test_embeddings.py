@@ -158,7 +158,7 @@ def test_texts_are_embedded_once_each_and_the_empty_one_is_nan(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "src")
-    texts = ["piscine", "", "roman", "piscine"]
+    texts = [("1", "piscine"), ("2", ""), ("3", "roman"), ("4", "piscine")]
     assert embed_texts(texts, USE, tmp_path / "cache", tmp_path / "out.npy", "texts") == 3
     assert "texts: 2 to embed, 0 known" in caplog.text
     vectors = out(tmp_path, 4)
@@ -168,7 +168,7 @@ def test_texts_are_embedded_once_each_and_the_empty_one_is_nan(
 
 
 def test_no_encoder_means_no_numbers(tmp_path: Path) -> None:
-    assert embed_texts(["a"] * 3, "none", tmp_path, tmp_path / "out.npy", "texts") == 0
+    assert embed_texts([("1", "a")] * 3, "none", tmp_path, tmp_path / "out.npy", "texts") == 0
     assert embed_pictures([None] * 3, "none", tmp_path, tmp_path / "two.npy", "pictures") == 0
     assert read_embeddings(tmp_path / "out.npy", 3) is None
 
@@ -179,7 +179,7 @@ def test_no_pictures_at_all(tmp_path: Path) -> None:
 
 
 def test_embeddings_of_another_table_are_refused(tmp_path: Path) -> None:
-    embed_texts(["a", "b"], USE, tmp_path, tmp_path / "out.npy", "texts")
+    embed_texts([("1", "a"), ("2", "b")], USE, tmp_path, tmp_path / "out.npy", "texts")
     with pytest.raises(UserError, match="2 rows for a table of 3"):
         read_embeddings(tmp_path / "out.npy", 3)
     shutil.copy(tmp_path / "out.npy", tmp_path / "cut.npy")

@@ -137,11 +137,30 @@ def test_files_are_found_and_inspected_on_all_cores(tmp_path: Path, monkeypatch:
     found = picture_files(tmp_path)
     assert found == {"x.jpg": tmp_path / "a/x.jpg", "y.jpg": tmp_path / "a/y.jpg", "z.jpg": tmp_path / "z.jpg"}
     monkeypatch.setattr(pictures, "BATCH", 2)
-    assert {name: what.bad for name, what in inspect_all(list(found.values())).items()} == {
-        "x.jpg": "empty", "y.jpg": "not an image", "z.jpg": "",
-    }  # fmt: skip
+    assert inspect_all(found) == {"x.jpg": "empty", "y.jpg": "not an image", "z.jpg": ""}
+    assert inspect_all(found).bad() == {"empty": 1, "not an image": 1}
+    assert inspect_all(found).unusual == {"grayscale": 1}
     assert picture_files(tmp_path / "none") == {}
     assert inspect(tmp_path / "none.jpg").bad == "unreadable"
+
+
+def test_pictures_are_found_by_name_whatever_the_name(tmp_path: Path) -> None:
+    names = {"image_7_product_12.jpg": "b", "image_7_product_3.jpg": "a", "image_0_product_0.jpg": "a",
+             "image_007_product_1.jpg": "a", "image_7_product_x.jpg": "b", "photo.png": "b"}  # fmt: skip
+    for name, folder in names.items():
+        (tmp_path / folder / "deep").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "deep" / name).touch()
+    (tmp_path / "b" / "image_7_product_3.jpg").touch()  # another of that name, in a later folder
+    found = picture_files(tmp_path)
+    assert len(found) == len(names)
+    assert dict(found) == {name: tmp_path / folder / "deep" / name for name, folder in names.items()}
+    assert list(found) == [
+        "image_0_product_0.jpg", "image_7_product_3.jpg", "image_7_product_12.jpg",
+        "image_007_product_1.jpg", "image_7_product_x.jpg", "photo.png",
+    ]  # fmt: skip
+    for absent in ("image_7_product_4.jpg", "image_8_product_3.jpg", "image_007_product_12.jpg", "none", ""):
+        assert absent not in found
+    assert [found.position(name) for name in found] == list(range(len(found)))
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

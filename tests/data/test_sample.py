@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import io
+import json
 import random
 import tracemalloc
 from collections import Counter
@@ -9,10 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from src.config import DataParams
-from src.data.catalog import LABELS, X_COLUMNS, Y_COLUMNS, is_synthetic, picture_name, read_raw
-from src.data.make_dataset import make_dataset
-from src.data.pictures import inspect_all, picture_files
+from src.config import DataParams, load_params
+from src.data.catalog import LABELS, X_COLUMNS, is_synthetic, picture_name, read_raw
+from src.data.make_dataset import ingest
 from src.data.sample import _words, codes_for, main, products, write_catalogue
 from src.data.sample_pictures import draw
 from src.errors import UserError
@@ -30,14 +30,15 @@ def test_same_arguments_same_bytes(sample: Path, tmp_path: Path) -> None:
     assert tree(tmp_path / "other") != tree(sample)
 
 
-def test_it_is_a_sound_catalogue_in_the_challenges_format(sample: Path) -> None:
+def test_it_is_a_sound_catalogue_in_the_challenges_format(sample: Path, tmp_path: Path) -> None:
     with (sample / "X_train.csv").open(encoding="utf-8", newline="") as stream:
         assert next(csv.reader(stream)) == ["", "designation", "description", "productid", "imageid"]
-    x, test = (read_raw(sample / name, X_COLUMNS) for name in ("X_train.csv", "X_test.csv"))
-    y = read_raw(sample / "Y_train.csv", Y_COLUMNS)
+    test = read_raw(sample / "X_test.csv", X_COLUMNS)
     assert test["index"].tolist() == [str(index) for index in range(300, 360)]
-    pictures = inspect_all(list(picture_files(sample / "images").values()))
-    quality = make_dataset(x, y, test, pictures, DataParams(max_rejected=0.0, unknown_labels="reject")).quality
+    params = load_params()
+    none = params.model_copy(update={"data": DataParams(max_rejected=0.0, unknown_labels="reject")})
+    ingest(none, sample, tmp_path, tmp_path)
+    quality = json.loads((tmp_path / "data_quality.json").read_text())
     assert quality["synthetic"]
     assert quality["train"]["rows_out"] == 300
     assert quality["train"]["missing_picture"] == quality["test"]["missing_picture"] == 0

@@ -26,8 +26,9 @@ from src.data.pictures import picture_files
 from src.data.sample import write_catalogue
 from src.features import build_features
 from src.features.embeddings import read_embeddings
-from src.models import batch, predict_model, train_model
-from src.models.classifier import ProductClassifier, Products
+from src.models import batch, predict_model
+from src.models.catalogue import NUMBERS, Catalogue
+from src.models.classifier import ProductClassifier
 from src.models.fitting import fit
 from src.models.raw_model import OUTPUTS, RawModel, encoder_identities
 from src.tracking.lineage import model_version
@@ -73,9 +74,10 @@ def run_stages(raw: Path, folder: Path, encoders: bool) -> Model:
     interim, processed, models, cache = (folder / name for name in ("interim", "processed", "models", "cache"))
     make_dataset.ingest(params, raw, interim, folder)
     build_features.features(params, interim, raw, processed, cache)
-    table = read_table(processed / "train_features.csv", integers=train_model.NUMBERS)
+    table = read_table(processed / "train_features.csv", integers=NUMBERS)
     embedded = (read_embeddings(processed / f"train_{part}.npy", len(table)) for part in ("texts", "images"))
-    fit(Products(table, *embedded), params, encoder_identities(params.features)).classifier.save(models)
+    catalogue = Catalogue.of([table], *embedded)
+    fit(catalogue, params, encoder_identities(params.features), folder / "scratch").classifier.save(models)
     predict_model.predict(params, processed, models, folder)
     return Model(models, processed / "predictions.csv", cache)
 
@@ -109,13 +111,14 @@ def titles(shop: Path) -> list[str]:
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The chunks that were scored and not taken from parts."""
     chunks: list[str] = []
-    score = batch.Scorer.score
+    made = batch.to_score
 
-    def noting(self: batch.Scorer, chunk: Any, where: str) -> Any:
-        chunks.append(where)
-        return score(self, chunk, where)
+    def noting(*arguments: Any) -> batch.Chunk:
+        chunk = made(*arguments)
+        chunks.append(chunk.where)
+        return chunk
 
-    monkeypatch.setattr(batch.Scorer, "score", noting)
+    monkeypatch.setattr(batch, "to_score", noting)
     return chunks
 
 

@@ -1,7 +1,10 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +12,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from src.config import FeatureParams, load_params
+from src.config import FeatureParams, Params, load_params
 from src.errors import UserError
 from src.features.ngrams import NgramVectorizer
 from src.features.products import embedded_text, product_features
 from src.models import classifier as module
 from src.models import fitting, fusion
+from src.models.catalogue import Catalogue
 from src.models.classifier import (
     MANIFEST,
     MODEL,
@@ -26,7 +30,7 @@ from src.models.classifier import (
     Settings,
 )
 from src.models.explain import explain
-from src.models.fitting import blocks_of, fit
+from src.models.fitting import blocks_of
 from src.models.fusion import CONTEXT, TERMS, Fusion
 from src.models.linear import Linear
 from src.models.neighbours import Neighbours
@@ -34,7 +38,13 @@ from src.models.raw_model import OUTPUTS, RawModel, _load_pyfunc
 
 PARAMS = load_params()
 FEATURES: FeatureParams = PARAMS.features.model_copy(update={"image_encoder": "none", "text_encoder": "none"})
+SCRATCH = Path(tempfile.mkdtemp())
 RED, GREEN = np.array([3.0, 0, 0, 1]), np.array([0, 3.0, 0, 1])
+
+
+def fit(given: Products, params: Params, encoders: dict[str, str]) -> fitting.Fit:
+    catalogue = Catalogue.of([given.table], given.texts, given.pictures)
+    return fitting.fit(catalogue, params, encoders, Path(tempfile.mkdtemp(dir=SCRATCH)))
 
 
 def products(titles: list[str]) -> pd.DataFrame:
@@ -44,6 +54,12 @@ def products(titles: list[str]) -> pd.DataFrame:
 
 def described(titles: list[str]) -> pd.DataFrame:
     return product_features(products(titles), FEATURES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scratch() -> Iterator[None]:
+    yield
+    shutil.rmtree(SCRATCH)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +137,7 @@ def test_out_of_fold_it_is_no_worse_than_text_alone(learnt: tuple[fitting.Fit, P
     fitted = learnt[0]
     assert set(fitted.compared) == {WORDS, PICTURE, "equal average", "text alone"}
     assert fitted.compared[PICTURE].rows.sum() == 96
-    text = fitted.compared["text alone"].likely.argmax(axis=1) == fitted.true_index
+    text = fitted.compared["text alone"].predicted == fitted.true_index
     assert (fitted.likely.argmax(axis=1) == fitted.true_index).sum() >= text.sum()
 
 
@@ -132,7 +148,7 @@ def test_pictures_that_mislead_are_left_out(learnt: tuple[fitting.Fit, Products]
     for seed in range(3):
         noise = rng.normal(size=(len(table), 30)).astype(np.float16)
         fitted = fit(Products(table, None, noise), PARAMS.model_copy(update={"seed": seed}), {})
-        text = (fitted.compared["text alone"].likely.argmax(axis=1) == fitted.true_index).mean()
+        text = (fitted.compared["text alone"].predicted == fitted.true_index).mean()
         assert (fitted.likely.argmax(axis=1) == fitted.true_index).mean() >= text
 
 
@@ -298,15 +314,15 @@ def test_the_model_stays_small_at_full_size(tmp_path: Path) -> None:
 def test_bytes_do_not_hang_on_the_process(tmp_path: Path) -> None:
     script = (
         "import sys, numpy as np, pandas as pd; from pathlib import Path\n"
-        "from src.config import load_params; from src.models.classifier import Products\n"
-        "from src.models.fitting import fit\n"
+        "from src.config import load_params\n"
+        "from src.models.catalogue import Catalogue; from src.models.fitting import fit\n"
         "rows = pd.DataFrame({'designation_clean': [f'titre {n} {n % 3}' for n in range(90)]})\n"
         "rows = rows.assign(description_clean='', style='a', productid=[str(n) for n in range(90)], imageid='1')\n"
         "rows = rows.assign(designation_len=9, description_len=0, has_description=0, has_image=1)\n"
         "rows = rows.assign(prdtypecode=[10, 40, 50] * 30)\n"
         "vectors = np.random.default_rng(0).normal(size=(90, 700)).astype(np.float16)\n"
-        "model = fit(Products(rows, vectors, vectors[:, ::-1]), load_params(), {}).classifier\n"
-        "model.save(Path(sys.argv[1]))\n"
+        "catalogue = Catalogue.of([rows], vectors, vectors[:, ::-1])\n"
+        "fit(catalogue, load_params(), {}, Path(sys.argv[1] + 'scratch')).classifier.save(Path(sys.argv[1]))\n"
     )
     for seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": seed, "OPENBLAS_NUM_THREADS": seed}
@@ -329,9 +345,9 @@ def test_where_pictures_do_not_help_they_wait_for_products_without_text(caplog: 
         words[~has_text] = np.nan
         scores = {WORDS: words, PICTURE: rng.normal(size=(200, 4))}
         caplog.clear()
-        fused, likely, compared = fitting.fuse(scores, where, truth, codes, fold, has_text, seed)
-        kept, text = (f1_score(truth[has_text], p[has_text].argmax(axis=1), average="weighted")
-                      for p in (likely, compared["text alone"].likely))  # fmt: skip
+        fused, found, _, compared = fitting.fuse(scores, where, truth, codes, fold, has_text, seed, np.empty((200, 4)))
+        kept, text = (f1_score(truth[has_text], p[has_text], average="weighted")
+                      for p in (found, compared["text alone"].predicted))  # fmt: skip
         assert kept >= text
         if "do not help" in caplog.text:
             left_out += 1

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from src.models.catalogue import Catalogue
 from src.models.label_issues import label_issues
 
 CLASSES = np.array([10, 40, 2583])
@@ -22,28 +23,43 @@ def catalogue(rows: int, wrong: float) -> tuple[pd.DataFrame, np.ndarray, np.nda
     return table, given, likely, planted
 
 
+def issues(
+    table: pd.DataFrame, classes: np.ndarray, given: np.ndarray, likely: np.ndarray, rows: int = 10**6
+) -> pd.DataFrame:
+    return label_issues(Catalogue([table], table), classes, given, likely.argmax(axis=1), likely, rows)
+
+
 def test_most_of_the_planted_are_found_and_most_of_the_found_are_planted() -> None:
     table, given, likely, planted = catalogue(3000, 0.03)
-    found = label_issues(table, CLASSES, given, likely)
+    found = issues(table, CLASSES, given, likely)
     places = found["productid"].astype(int).to_numpy()
     assert planted[places].mean() > 0.6
     assert planted[places].sum() / planted.sum() > 0.8
 
 
+def test_judged_in_parts_nearly_the_same_are_found() -> None:
+    table, given, likely, planted = catalogue(3000, 0.03)
+    whole, parts = issues(table, CLASSES, given, likely), issues(table, CLASSES, given, likely, 1100)
+    both = set(whole["productid"]) & set(parts["productid"])
+    assert len(both) > 0.9 * max(len(whole), len(parts))
+    assert planted[parts["productid"].astype(int)].mean() > 0.6
+    assert parts["probability"].is_monotonic_increasing
+
+
 def test_the_worst_come_first_with_what_they_should_be() -> None:
     table, given, likely, planted = catalogue(3000, 0.03)
-    found = label_issues(table, CLASSES, given, likely)
+    found = issues(table, CLASSES, given, likely)
     assert found["probability"].is_monotonic_increasing
     first = int(found["productid"].iloc[0])
     assert planted[first]
     assert found["prdtypecode"].iloc[0] == CLASSES[given[first]]
     assert found["suggested_prdtypecode"].iloc[0] == CLASSES[likely[first].argmax()]
     assert found["designation_clean"].iloc[0] == f"titre {first}"
-    assert label_issues(table, CLASSES, given, likely).equals(found)
+    assert issues(table, CLASSES, given, likely).equals(found)
 
 
 def test_sound_labels_leave_an_empty_table() -> None:
     table = pd.DataFrame({"productid": ["1", "2"], "imageid": "1", "designation_clean": "a"})
-    found = label_issues(table, np.array([10, 40]), np.array([0, 1]), np.array([[0.9, 0.1], [0.1, 0.9]]))
+    found = issues(table, np.array([10, 40]), np.array([0, 1]), np.array([[0.9, 0.1], [0.1, 0.9]]))
     assert found.empty
     assert "suggested_prdtypecode" in found.columns

@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from src.features.ngrams import TOKEN, Block, NgramVectorizer, count
+from src.features.ngrams import TOKEN, Block, NgramVectorizer, Weights, count, learn, take
 
 TITLES = ["piscine ronde 360 cm", "piscine a bulles", "roman d occasion", "roman policier", "bache de piscine", ""]
 TABLE = pd.DataFrame({"designation_clean": TITLES, "description_clean": ["", "", "un roman", "", "solide", ""]})
@@ -11,8 +12,14 @@ WORDS = Block(("designation_clean",), False, "word", 1, 2, 1000, 1.0)
 CHARS = Block(("description_clean",), False, "char_wb", 2, 4, 1000, 0.5)
 
 
-def fit(rows: list[int], *blocks: Block) -> NgramVectorizer:
-    return NgramVectorizer.fit(blocks, [count(TABLE, block) for block in blocks], np.array(rows))
+def fit(rows: list[int], *blocks: Block, table: pd.DataFrame = TABLE) -> NgramVectorizer:
+    terms, idf = [], []
+    for block in blocks:
+        matrix, names = count(table, block)
+        kept, own = learn(block, np.bincount(matrix[rows].indices, minlength=len(names)), len(rows))
+        terms.append(names[kept].tolist())
+        idf.append(own)
+    return NgramVectorizer(blocks, terms, idf)
 
 
 def test_it_is_sklearns_tfidf() -> None:
@@ -26,17 +33,19 @@ def test_a_folds_vectorizer_knows_the_folds_texts_alone() -> None:
     alone.fit([TITLES[row] for row in seen])
     vectorizer = fit(seen, WORDS)
     assert vectorizer.terms[0] == alone.get_feature_names_out().tolist()
-    counts = [count(TABLE, WORDS)]
-    ours = vectorizer.transform_counts(counts, np.array(held_out)).toarray()
+    ours = vectorizer.transform(TABLE.iloc[held_out]).toarray()
     assert np.allclose(ours, alone.transform([TITLES[row] for row in held_out]).toarray(), atol=1e-6)
 
 
 def test_counted_rows_and_texts_give_the_same_features() -> None:
-    blocks = (WORDS, CHARS)
-    counts = [count(TABLE, block) for block in blocks]
-    rows = np.arange(len(TABLE))
-    vectorizer = NgramVectorizer.fit(blocks, counts, rows)
-    assert (vectorizer.transform_counts(counts, rows) != vectorizer.transform(TABLE)).nnz == 0
+    blocks, rows = (WORDS, CHARS), list(range(len(TABLE)))
+    vectorizer = fit(rows, *blocks)
+    counts = []
+    for block, terms in zip(blocks, vectorizer.terms, strict=True):
+        matrix, names = count(TABLE, block)
+        counts.append(take(matrix, np.flatnonzero(np.isin(names, terms))))
+    weighed = Weights(blocks, vectorizer.idf).of(csr_matrix(hstack(counts, format="csr")))
+    assert (weighed != vectorizer.transform(TABLE)).nnz == 0
     stranger = TABLE.assign(designation_clean="ronde inconnue ronde")
     assert vectorizer.transform(stranger).indices.tolist()[:1] == [vectorizer.terms[0].index("ronde")]
     lengths = np.sqrt(vectorizer.transform(TABLE).power(2).sum(axis=1)).A1
@@ -49,8 +58,7 @@ def test_the_limit_keeps_the_terms_of_most_rows() -> None:
 
 def test_a_field_without_a_word_gives_no_features() -> None:
     empty = TABLE.assign(description_clean="")
-    counts = [count(empty, WORDS), count(empty, CHARS)]
-    vectorizer = NgramVectorizer.fit((WORDS, CHARS), counts, np.arange(len(TABLE)))
+    vectorizer = fit(list(range(len(TABLE))), WORDS, CHARS, table=empty)
     assert vectorizer.terms[1] == []
     assert vectorizer.transform(TABLE).shape == (6, len(vectorizer.terms[0]))
 
@@ -76,7 +84,7 @@ def test_a_column_knows_its_ngram() -> None:
         Block(("designation_clean",), False, "word", 1, 2, 9, 1.0),
         Block(("style",), False, "word", 1, 1, 9, 1.0),
     ]
-    vectorizer = NgramVectorizer.fit(blocks, [count(table, block) for block in blocks], np.array([0]))
+    vectorizer = fit([0], *blocks, table=table)
     assert vectorizer.names(range(4)) == [
         ("designation_clean", "word", "bleu"), ("designation_clean", "word", "bleu vif"),
         ("designation_clean", "word", "vif"), ("style", "word", "words3"),

@@ -1,5 +1,6 @@
 """Stages train and predict as scripts' mains, on the sample, with the embedded store in a temporary place."""
 
+import filecmp
 import json
 import shutil
 from collections.abc import Callable
@@ -13,12 +14,12 @@ import pytest
 from PIL import Image
 
 from src.config import PARAMS
-from src.data import make_dataset
+from src.data import catalog, make_dataset
 from src.data.catalog import picture_name, read_table
 from src.data.pictures import picture_files
-from src.features import build_features
+from src.features import build_features, embeddings, products
 from src.files import digest
-from src.models import predict_model, train_model
+from src.models import fitting, predict_model, train_model
 from src.models.raw_model import OUTPUTS
 from src.tracking.lineage import model_digest
 
@@ -219,3 +220,28 @@ def test_scripts_say_what_is_missing_from_any_folder(
     assert done.returncode == 1
     assert "no such file; run `dvc repro`" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_how_many_rows_are_held_changes_no_byte(
+    trained: Workspace, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, rows in (
+        (catalog, "ROWS", 37), (fitting, "ROWS", 41), (embeddings, "ROWS", 29), (embeddings, "CONTENTS", 5),
+        (products, "BATCH", 11), (predict_model, "TOGETHER", 13),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, rows)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    space = Workspace(*(tmp_path / name for name in ("processed", "models", "reports")), "")
+    interim = str(tmp_path / "interim")
+    assert make_dataset.main(["--raw", str(sample), "--interim", interim, "--reports", str(space.reports)]) == 0
+    flags = ["--raw", str(sample), "--interim", interim, "--cache", str(trained.processed.parent / "cache")]
+    assert build_features.main([*flags, "--processed", str(space.processed)]) == 0
+    assert space.train() == 0
+    assert space.predict() == 0
+    for one, other in zip(space[:3], trained[:3], strict=True):
+        names = sorted(path.name for path in one.iterdir() if path.is_file() and path.name != "run.json")
+        # A figure and the card name the files' places.
+        same, differ, missing = filecmp.cmpfiles(one, other, names, shallow=False)
+        assert same
+        assert missing == []
+        assert differ in ([], ["model_card.md"])

@@ -1,0 +1,31 @@
+"""The text model's features in memory, for measurements: counted once, learnt from some rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix, hstack
+
+from src.features.ngrams import Block, Counts, Weights, count, learn, take
+from src.models.evaluation import Ints
+
+
+class Counted:
+    """A table's n-grams."""
+
+    def __init__(self, table: pd.DataFrame, blocks: Sequence[Block]) -> None:
+        self.blocks = blocks
+        self.counts: list[Counts] = [count(table, block) for block in blocks]
+
+    def features(self, seen: Ints, *asked: Ints) -> list[csr_matrix]:
+        """TF-IDF, learnt from the rows `seen`, of each set of rows that is asked."""
+        learnt = [
+            learn(block, np.bincount(matrix[seen].indices, minlength=len(terms)), len(seen))
+            for block, (matrix, terms) in zip(self.blocks, self.counts, strict=True)
+        ]
+        weights = Weights(self.blocks, [each.idf for each in learnt])
+        found = []
+        for rows in asked:
+            parts = [take(matrix[rows], each.kept) for (matrix, _), each in zip(self.counts, learnt, strict=True)]
+            found.append(weights.of(csr_matrix(hstack(parts, format="csr", dtype=np.float32))))
+        return found

@@ -1,0 +1,102 @@
+"""Work on this machine's cores; on a cluster: tests/stack/test_dask.py."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from src import compute
+from src.compute import each, using
+from src.config import ComputeParams
+from src.errors import UserError
+
+LOCAL = ComputeParams(engine="local")
+
+
+def where(number: int) -> int:
+    return os.getpid()
+
+
+def nested(number: int) -> list[int]:
+    return list(each(where, range(10), 1)) + [os.getpid()]
+
+
+def fail(number: int) -> int:
+    if number == 7:
+        raise ValueError("no square")
+    return number * number
+
+
+def refuse(number: int) -> int:
+    raise UserError("a line for the user")
+
+
+def crash(number: int) -> int:
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def named(number: int) -> str:
+    return f"product {number}"
+
+
+def test_what_fits_one_batch_runs_here_and_more_runs_in_processes() -> None:
+    with using(LOCAL):
+        assert set(each(where, range(5), 5)) == {os.getpid()}
+        assert list(each(where, [], 5)) == []
+        found = set(each(where, range(20), 5))
+    assert os.getpid() not in found
+
+
+def test_fresh_processes_have_done_nothing_before() -> None:
+    before = set(each(where, range(20), 1))
+    assert not before & set(each(where, range(20), 1, fresh=True))
+
+
+def test_what_a_task_calls_runs_in_its_own_process() -> None:
+    for found in each(nested, range(4), 1):
+        assert len(set(found)) == 1
+        assert found[0] != os.getpid()
+
+
+def test_items_are_read_as_they_are_needed() -> None:
+    read = 0
+
+    def items() -> Iterator[int]:
+        nonlocal read
+        for number in range(10_000):
+            read += 1
+            yield number
+
+    results = each(where, items(), 2)
+    next(results)
+    assert read <= 2 * (compute.AHEAD * (os.cpu_count() or 1) + 2)
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_an_error_names_the_item_and_one_for_the_user_stays_as_it_is() -> None:
+    for batch in (5, 100):  # in processes, and here
+        with pytest.raises(UserError, match="^product 7: ValueError: no square$"):
+            list(each(fail, range(20), batch, named))
+        with pytest.raises(UserError, match="^a line for the user$"):
+            list(each(refuse, range(20), batch, named))
+    assert list(each(fail, range(6), 1)) == [0, 1, 4, 9, 16, 25]  # the processes are there again
+
+
+def test_an_item_that_kills_its_process_is_named_and_the_others_are_done() -> None:
+    results = []
+    with pytest.raises(UserError, match="^product 7: kills every process"):
+        for result in each(crash, range(40), 5, named):
+            results.append(result)
+    assert results == [*range(7)]
+    assert len(list(each(where, range(4), 1))) == 4
+
+
+def test_the_engine_is_as_before_when_its_block_ends() -> None:
+    before = compute._engine
+    with pytest.raises(UserError), using(LOCAL):
+        assert compute._engine is not before
+        raise UserError("x")
+    assert compute._engine is before
