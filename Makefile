@@ -9,7 +9,7 @@ LOAD ?= /tmp/rakuten-load
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-stack test-docker doctor remote add-data promote serve server dashboard deploy backup restore bench bench-load bench-drift lint lint-workflows audit secrets metrics-diff retrain release-image test-tools story format lock sample ui clean
+.PHONY: help setup run test test-slow test-stack test-docker doctor remote add-data promote serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale cluster lint lint-workflows audit secrets metrics-diff retrain release-image test-tools story format lock sample ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -79,12 +79,20 @@ dashboard: $(DONE) ## write Grafana's dashboard from deploy/grafana/dashboard.py
 deploy: $(DONE) ## name the flows and their schedules to the Prefect server of PREFECT_API_URL
 	PWD=$(CURDIR) $(BIN)/prefect --no-prompt deploy --all
 
-bench: $(DONE) ## costs at the real size, on a synthetic catalogue outside the project (an hour or more)
+cluster: ## a Dask scheduler and two workers on this machine, tcp://127.0.0.1:8786 (needs Docker)
+	DASK_UID=$$(id -u) PWD=$(CURDIR) $(COMPOSE) -f deploy/docker-compose.dask.yml up -d --build
+
+bench: $(DONE) ## costs at the real size, and what a change costs, on a synthetic catalogue outside the project (hours)
 	$(BIN)/python -m bench.stages
+	$(BIN)/python -m bench.changes
 
 bench-load: $(DONE) ## the API under load, beside MLflow's server, on a synthetic catalogue (half an hour; needs wrk)
 	$(BIN)/python -m bench.stages --rows 12000 --test-rows 2000 --folder $(LOAD) --only ingest features train
 	$(BIN)/python -m bench.load --folder $(LOAD)
+
+bench-scale: $(DONE) ## memory and cost at a million rows beside a hundred thousand; two workers beside one (hours)
+	$(BIN)/python -m bench.scale
+	$(BIN)/python -m bench.workers
 
 bench-drift: $(DONE) ## false alarms of the drift report, and the smallest shifts it finds (after make run; half an hour)
 	$(BIN)/python -m bench.drift --project .
@@ -93,8 +101,8 @@ lint: $(DONE) ## ruff, mypy, hadolint, the compose files' schema, zizmor on the 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/hadolint Dockerfile.mlflow deploy/Dockerfile.api
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml deploy/docker-compose.api.yml
+	$(BIN)/hadolint Dockerfile.mlflow deploy/Dockerfile.api deploy/Dockerfile.dask
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml deploy/docker-compose.api.yml deploy/docker-compose.dask.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --quiet .github
 

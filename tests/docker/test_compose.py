@@ -272,3 +272,21 @@ def _results(url: str) -> int:
             return len(json.load(answer)["data"]["result"])
     except OSError:
         return -1
+
+
+def test_the_pipeline_runs_on_dasks_containers(workshop: Path, tmp_path: Path) -> None:
+    _build("deploy/Dockerfile.dask", "rakuten-dask")
+    project, port = tmp_path / "project", free_port()
+    shutil.copytree(workshop, project, symlinks=True)
+    cluster = Stack(project, {}, files=("-f", "deploy/docker-compose.dask.yml"))
+    cluster.env |= {"PWD": str(project), "DASK_UID": str(os.getuid()), "DASK_PORT": str(port)}
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("engine: local", "engine: dask"))
+    try:
+        cluster.compose("up", "-d", "--no-build")
+        wait_for(lambda: cluster.health("scheduler") == "healthy", "the scheduler", 60)
+        said = run_in(project, "dvc", "repro", DASK_SCHEDULER_ADDRESS=f"tcp://127.0.0.1:{port}")
+        assert "products predicted" in said
+        assert "Close client connection" in cluster.compose("logs", "scheduler")
+    finally:
+        cluster.compose("down", "--timeout", "5")

@@ -1,0 +1,261 @@
+"""The pipeline on a real Dask cluster: the same bytes, and what is lost when something dies."""
+
+import filecmp
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from src import compute
+from src.config import ComputeParams
+from src.errors import UserError
+from tests.helpers import ROOT, copy_project, environment, run_in
+from tests.stack.cluster import TASKS, Cluster
+from tests.stack.servers import KEY, S3, SECRET, free_port, wait_for
+
+ON_DASK = ComputeParams(engine="dask")
+MADE = ("interim", "processed", "models")  # folders whose files must be the same
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler and two workers, to be killed."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    started = Cluster(folder)
+    started.start()
+    started.add()
+    started.add()
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def tasks(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of tasks, and the cluster's address in the environment."""
+    monkeypatch.syspath_prepend(str(TASKS))
+    monkeypatch.setenv(compute.ADDRESS, cluster.address)
+    import dask_tasks
+
+    return dask_tasks
+
+
+def test_each_comes_back_in_order_from_both_workers(tasks: Any, tmp_path: Path) -> None:
+    with compute.using(ON_DASK):
+        assert compute.is_remote()
+        assert list(compute.each(partial(tasks.square, tmp_path), range(40), 2)) == [n * n for n in range(40)]
+    assert not compute.is_remote()
+
+
+def test_a_killed_worker_costs_its_own_work_only(tasks: Any, cluster: Cluster, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    done.mkdir()
+    results = []
+    with compute.using(ON_DASK):
+        for at, result in enumerate(compute.each(partial(tasks.square, done), range(100), 5)):
+            results.append(result)
+            if at == 20:
+                cluster.workers[0].stop()
+    assert results == [n * n for n in range(100)]
+    times = Counter(int(path.name.split(".")[0]) for path in done.iterdir())
+    again = sum(times.values()) - 100
+    assert 0 <= again <= 3 * 5  # the batch it worked on, and those that waited on it with their results
+    assert max(times.values()) <= 2
+
+
+def test_a_task_that_fails_names_its_product(tasks: Any) -> None:
+    with compute.using(ON_DASK), pytest.raises(UserError, match="^product 37: ValueError: cannot be squared$"):
+        list(compute.each(tasks.fail, range(100), 5, tasks.product))
+
+
+def test_a_task_that_kills_its_workers_names_its_product_and_the_cluster_lives_on(tasks: Any, tmp_path: Path) -> None:
+    results = []
+    with compute.using(ON_DASK):
+        with pytest.raises(UserError, match="^product 37: kills every process that works on it"):
+            for result in compute.each(tasks.crash, range(100), 5, tasks.product):
+                results.append(result)
+        assert results == list(range(37))  # its batch was tried one by one
+        assert list(compute.each(partial(tasks.square, tmp_path), range(4), 1)) == [0, 1, 4, 9]
+
+
+def test_a_lost_scheduler_is_said(tasks: Any, cluster: Cluster, tmp_path: Path) -> None:
+    with compute.using(ON_DASK), pytest.raises(UserError, match=f"the Dask scheduler at {cluster.address} is gone"):
+        for at, _ in enumerate(compute.each(partial(tasks.square, tmp_path), range(200), 5)):
+            if at == 20:
+                cluster.stop()
+
+
+def test_when_no_worker_is_left_it_is_said(
+    tasks: Any, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "LOOK", 1.0)
+    monkeypatch.setattr(compute, "WORKERS", 1.0)
+    with compute.using(ON_DASK), pytest.raises(UserError, match="no worker left"):
+        for at, _ in enumerate(compute.each(partial(tasks.square, tmp_path), range(200), 5)):
+            if at == 20:
+                for worker in cluster.workers:
+                    worker.stop()
+
+
+def test_a_cluster_that_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(compute.ADDRESS, raising=False)
+    with pytest.raises(UserError, match=f"compute.engine is dask: set {compute.ADDRESS}"), compute.using(ON_DASK):
+        pass
+    monkeypatch.setattr(compute, "CONNECT", 1.0)
+    monkeypatch.setattr(compute, "WORKERS", 1.0)
+    monkeypatch.setenv(compute.ADDRESS, f"tcp://127.0.0.1:{free_port()}")
+    with pytest.raises(UserError, match="no Dask scheduler at tcp://127.0.0.1"), compute.using(ON_DASK):
+        pass
+    alone = Cluster(tmp_path)
+    alone.start()
+    monkeypatch.setenv(compute.ADDRESS, alone.address)
+    with pytest.raises(UserError, match="no worker at tcp://127.0.0.1"), compute.using(ON_DASK):
+        pass
+    alone.end()
+
+
+def test_a_worker_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = copy_project(tmp_path / "other")
+    with (other / "src" / "features" / "text.py").open("a") as file:
+        file.write("\n# changed\n")
+    old = Cluster(tmp_path, other)
+    old.start()
+    old.add()
+    monkeypatch.syspath_prepend(str(TASKS))
+    monkeypatch.setenv(compute.ADDRESS, old.address)
+    import dask_tasks
+
+    with compute.using(ON_DASK), pytest.raises(UserError, match="has other code or other libraries"):
+        list(compute.each(dask_tasks.fail, range(20), 5))
+    old.end()
+
+
+class Project:
+    """The stages by their scripts, each kind of run in folders of its own, on one catalogue."""
+
+    def __init__(self, folder: Path, raw: object, address: str) -> None:
+        self.folder, self.raw, self.address = folder, raw, address
+        values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        values["train"] |= {"bootstrap": 50, "folds": 3, "shard_rows": 120, "blocks": values["train"]["blocks"][:2]}
+        folder.mkdir()
+        for engine in ("local", "dask"):
+            values["compute"] = {"engine": engine}
+            (folder / f"{engine}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+    def command(self, script: str, engine: str, *names: str) -> list[str]:
+        own = {name: self.folder / engine / "data" / name for name in names} | {"raw": self.raw}
+        flags = [part for name in names for part in (f"--{name}", str(own[name]))]
+        return [sys.executable, str(ROOT / script), "--params", str(self.folder / f"{engine}.yaml"), *flags]
+
+    def run(self, script: str, engine: str, *names: str, more: Sequence[object] = (), code: int = 0, **env: str) -> str:
+        command = [*self.command(script, engine, *names), *map(str, more)]
+        return run_in(ROOT, *command, code=code, **self.environment(engine), **env)
+
+    def environment(self, engine: str) -> dict[str, str]:
+        store = f"sqlite:///{self.folder / engine}.db"
+        return {"MLFLOW_TRACKING_URI": store, "DASK_SCHEDULER_ADDRESS": self.address if engine == "dask" else ""}
+
+    def stages(self, engine: str, **env: str) -> None:
+        self.run("src/data/make_dataset.py", engine, "raw", "interim", "reports", **env)
+        self.run("src/features/build_features.py", engine, "raw", "interim", "processed", "cache", **env)
+        self.run("src/models/train_model.py", engine, "processed", "models", "reports", **env)
+        self.run("src/models/predict_model.py", engine, "processed", "models", "reports", **env)
+
+    def same(self, *folders: str) -> None:
+        for name in folders:
+            one, other = (self.folder / engine / "data" / name for engine in ("local", "dask"))
+            files = sorted(path.name for path in one.iterdir() if path.is_file() and path.name != "run.json")
+            assert files == sorted(path.name for path in other.iterdir() if path.is_file() and path.name != "run.json")
+            assert files
+            assert filecmp.cmpfiles(one, other, files, shallow=False)[1:] == ([], []), name
+
+
+def test_the_pipeline_gives_the_same_bytes_from_s3_on_two_workers(sample: Path, tmp_path: Path, s3: S3) -> None:
+    """Raw files, pictures, a file to score and its result on S3; the rest in a folder that all see."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "eu-west-3"}
+    env = keys | {"AWS_ENDPOINT_URL": s3.url}
+    s3.client.create_bucket(Bucket="scale")
+    for path in sample.rglob("*"):
+        if path.is_file():
+            s3.client.upload_file(str(path), "scale", f"raw/{path.relative_to(sample).as_posix()}")
+    cluster = Cluster(folder, env=env)
+    cluster.start()
+    cluster.add()
+    cluster.add()
+    try:
+        local = Project(tmp_path / "project", sample, cluster.address)
+        local.stages("local")
+        local.raw = "s3://scale/raw"
+        local.stages("dask", **env)
+        local.same(*MADE, "reports")
+        score = "src/models/predict_model.py"
+        files = {"local": (sample, tmp_path), "dask": ("s3://scale/raw", "s3://scale/out")}
+        for engine, (raw, out) in files.items():
+            more = ["--input", f"{raw}/X_test.csv", "--images", f"{raw}/images", "--output", f"{out}/scored.parquet"]
+            local.run(score, engine, "models", "cache", more=more, **(env if engine == "dask" else {}))
+        sent = s3.client.get_object(Bucket="scale", Key="out/scored.parquet")["Body"].read()
+        assert sent == (tmp_path / "scored.parquet").read_bytes()
+    finally:
+        cluster.end()
+
+
+def test_a_lost_scheduler_loses_no_embedding(cluster: Cluster, sample: Path, tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", sample, cluster.address)
+    project.run("src/data/make_dataset.py", "local", "raw", "interim", "reports")
+    shutil.copytree(project.folder / "local", project.folder / "dask")
+    features = partial(project.command, "src/features/build_features.py")
+    names = ("raw", "interim", "processed", "cache")
+    env = environment(ROOT, **project.environment("dask"))
+    with subprocess.Popen(features("dask", *names), env=env, stderr=subprocess.PIPE, text=True) as job:
+        wait_for(lambda: _kept(project.folder / "dask" / "data" / "cache") >= 32, "the first embeddings", 120)
+        cluster.stop()
+        said = job.communicate(timeout=120)[1]
+    assert job.returncode == 1
+    assert said.splitlines()[-1].startswith(f"ERROR features: the Dask scheduler at {cluster.address} is gone")
+    assert "Traceback" not in said, said
+    assert not list((project.folder / "dask" / "data" / "processed").glob("*"))
+    kept = _kept(project.folder / "dask" / "data" / "cache")
+    cluster.start()
+    for worker in cluster.workers:  # they end with their scheduler
+        worker.stop()
+        worker.start()
+    said = project.run("src/features/build_features.py", "dask", *names)
+    assert f"{kept:,} known" in said
+    project.run("src/features/build_features.py", "local", *names)
+    project.same("processed")
+
+
+def _kept(cache: Path) -> int:
+    total = 0
+    for path in cache.glob("*.sqlite"):
+        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            total += database.execute("SELECT count(*) FROM embedding").fetchone()[0]
+        except sqlite3.OperationalError:
+            pass  # being made
+        finally:
+            database.close()
+    return total
+
+
+def test_prefects_flow_runs_on_it(workshop: Path, cluster: Cluster, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(workshop, project, symlinks=True)
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    params["compute"]["engine"] = "dask"
+    params["train"]["shard_rows"] = 150
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    env = {"DASK_SCHEDULER_ADDRESS": cluster.address, "PREFECT_HOME": str(tmp_path / "prefect")}
+    said = run_in(project, sys.executable, "flows/pipeline.py", "--no-promotion", **env)
+    assert "ran train, predict" in said
+    assert "Close client connection" in (cluster.folder / "scheduler.log").read_text()
