@@ -35,7 +35,7 @@ DASK = str(Path(sys.executable).parent / "dask")
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.workers", description=__doc__)
-    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--rows", type=int, default=8000)  # four chunks for a batch
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rakuten-workers")
     arguments = parser.parse_args(argv)
     folder: Path = arguments.folder
@@ -70,7 +70,7 @@ def measure(stage: str, folder: Path, address: str) -> float:
     more: list[str | Path] = []
     if stage == "batch":
         raw = folder / "raw"
-        more = ["--input", raw / "X_test.csv", "--images", raw / "images", "--output", folder / "scored.csv"]
+        more = ["--input", raw / "X_train.csv", "--images", raw / "images", "--output", folder / "scored.csv"]
     command = [sys.executable, ROOT / script, "--params", folder / "params.yaml", *flags(folder, names), *more]
     store = {"DASK_SCHEDULER_ADDRESS": address, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     return run(command, store, folder / f"{stage}.log").wall
