@@ -197,7 +197,8 @@ def each(
         UserError: a task raised it, raised anything else, or killed the process that ran it; the item is named.
             Or the cluster is lost.
     """
-    batches = _batched(items, batch)
+    left = iter(items)
+    batches = iter(lambda: list(islice(left, batch)), [])
     first = list(islice(batches, 2))
     if _engine is None or len(first) < 2:  # a process would cost more than it brings
         for part in chain(first, batches):
@@ -219,12 +220,6 @@ def each(
             for _, promise in waiting:
                 promise.cancel()
             engine.give_up()
-
-
-def _batched(items: Iterable[I], size: int) -> Iterator[list[I]]:
-    each_item = iter(items)
-    while part := list(islice(each_item, size)):
-        yield part
 
 
 def _submit(engine: Engine, task: Callable[[I], R], name: Callable[[I], str], part: list[I]) -> "Promise[list[R]]":
