@@ -200,9 +200,9 @@ def each(
     left = iter(items)
     batches = iter(lambda: list(islice(left, batch)), [])
     first = list(islice(batches, 2))
-    if _engine is None or len(first) < 2:  # a process would cost more than it brings
-        for part in chain(first, batches):
-            yield from _run(None, task, name, part)
+    if _engine is None or len(first) < 2:  # a process would cost more than it brings; what the task calls may use some
+        for item in chain(*first, left):
+            yield _named(task, name, item)
         return
     engine = _engine
     width, whole = engine.begin(fresh), False
@@ -264,20 +264,16 @@ def _wait(engine: Engine, promise: "Promise[list[R]]") -> list[R]:
             raise (engine.lost() if isinstance(engine, Dask) else error) from error
 
 
-def _run(code: str | None, task: Callable[[I], R], name: Callable[[I], str], items: list[I]) -> list[R]:
-    """A batch, in whatever process; None for the code where it is the caller's own."""
+def _run(code: str, task: Callable[[I], R], name: Callable[[I], str], items: list[I]) -> list[R]:
+    """A batch, in a process that works."""
     global _engine
-    if code not in (None, fingerprint()):
+    if code != fingerprint():
         raise UserError(
             f"a worker on {platform.node()} has other code or other libraries than this machine; "
             "update it to the same commit and requirements.txt"
         )
-    before = _engine
     _engine = None
-    try:
-        return [_named(task, name, item) for item in items]
-    finally:
-        _engine = before
+    return [_named(task, name, item) for item in items]
 
 
 def _named(task: Callable[[I], R], name: Callable[[I], str], item: I) -> R:

@@ -99,7 +99,6 @@ def raw_chunks(path: Path, columns: tuple[str, ...], rows: int | None = None) ->
     Yields:
         The asked columns, all as str, empty where the file has nothing, one row per record
         in the file's order. Column "line" tells on which line of the file a record ends.
-        The index goes on from one to the next.
 
     Raises:
         UserError: the file is missing, not UTF-8, cut short, wrongly quoted, has no rows,
@@ -110,13 +109,12 @@ def raw_chunks(path: Path, columns: tuple[str, ...], rows: int | None = None) ->
     found = records(path)
     _, header = next(found)
     places = _columns(path, header, columns)
-    start = 0
+    empty = True
     while ended := list(islice(found, rows or ROWS)):
-        index = pd.RangeIndex(start, start + len(ended))
         cells = {name: [row[at] for _, row in ended] for name, at in places.items()}
-        yield pd.DataFrame(cells, index, dtype="str").assign(line=[line for line, _ in ended])
-        start += len(ended)
-    if not start:
+        yield pd.DataFrame(cells, dtype="str").assign(line=[line for line, _ in ended])
+        empty = False
+    if empty:
         raise UserError(f"{path}: no rows below the header; fetch the file again")
 
 

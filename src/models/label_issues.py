@@ -8,11 +8,11 @@ from cleanlab.filter import find_label_issues
 
 from src.data.catalog import label
 from src.models.catalogue import Catalogue
-from src.models.evaluation import Floats, Ints
+from src.models.evaluation import Floats, Ints, deal
 
 
 def label_issues(
-    catalogue: Catalogue, classes: Ints, index: Ints, predicted: Ints, likely: Floats, rows: int
+    catalogue: Catalogue, classes: Ints, index: Ints, predicted: Ints, likely: Floats, rows: int, seed: int
 ) -> pd.DataFrame:
     """Products whose label the out-of-fold model doubts, worst first.
 
@@ -21,16 +21,16 @@ def label_issues(
         index: column of each row's label.
         predicted: column of each row's likeliest class.
         likely: out-of-fold probabilities.
-        rows: how many are judged together; more are dealt out in turn.
+        rows: how many are judged together; more are dealt out, by the seed.
 
     Returns:
         productid, imageid, prdtypecode, label, suggested_prdtypecode, suggested_label,
         probability (of the label given), suggested_probability, designation_clean.
     """
-    parts = -(-len(index) // rows)
-    doubted = np.sort(
-        np.concatenate([at + parts * _doubted(index[at::parts], likely[at::parts]) for at in range(parts)])
-    )
+    shares = -(-len(index) // rows)
+    dealt = deal(len(index), shares, seed)
+    parts = [np.flatnonzero(dealt == share) for share in range(shares)]
+    doubted = np.sort(np.concatenate([part[_doubted(index[part], likely[part])] for part in parts]))
     given, suggested = (np.array(likely[doubted, which[doubted]]) for which in (index, predicted))
     # Ties fall by row, not by how a platform sorts.
     order = np.lexsort((doubted, given.round(6)))
@@ -54,8 +54,10 @@ def label_issues(
 
 
 def _doubted(index: Ints, likely: Floats) -> Ints:
+    if len(np.unique(index)) < 2:  # nothing that a label could be instead
+        return np.array([], dtype=np.int64)
     with warnings.catch_warnings():
         # That a small class hides some of its issues; ingest has warned of small classes.
         warnings.filterwarnings("ignore", "May not flag all label issues", UserWarning)
-        found = find_label_issues(index, np.array(likely), return_indices_ranked_by="self_confidence", n_jobs=1)
+        found = find_label_issues(index, likely, return_indices_ranked_by="self_confidence", n_jobs=1)
     return np.asarray(found, dtype=np.int64)

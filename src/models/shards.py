@@ -1,6 +1,6 @@
 """The text model of any number of rows: learnt on shards that fit into memory, and averaged.
 
-Rows are dealt out in turn to as many shards as `train.shard_rows` asks for. The vocabulary is that
+Rows are dealt out to as many shards as `train.shard_rows` asks for. The vocabulary is that
 of all rows. Each shard has a linear SVM of its own, and the mean of their coefficients is the
 model (parameter mixing: McDonald, Hall and Mann 2010). Rows that fit into one shard give what one
 SVM on all of them gives. What passes between the steps lies in files, so that any worker can do
@@ -24,7 +24,7 @@ from src.cli import progress
 from src.compute import each
 from src.features.embeddings import Rows
 from src.features.ngrams import Block, Learnt, NgramVectorizer, Weights, count, learn, renumber, take
-from src.models.evaluation import Flags, Floats, Ints
+from src.models.evaluation import Flags, Floats, Ints, deal
 from src.models.linear import UNKNOWN, Linear, fit_svm
 
 CANDIDATES = 4  # times a block's limit: terms whose frequency is followed from shard to shard
@@ -44,9 +44,9 @@ class Shards(NamedTuple):
     svm_c: float
     seed: int
 
-    def rows(self, shard: int) -> slice:
-        """The rows of the whole table that a shard has."""
-        return slice(shard, None, self.many)
+    def rows(self, shard: int) -> Ints:
+        """The rows of the whole table that a shard has, in order."""
+        return np.flatnonzero(np.load(self.folder / "shard.npy", mmap_mode="r", allow_pickle=False) == shard)
 
     def file(self, what: str, *numbers: int) -> Path:
         return self.folder / "-".join([what, *map(str, numbers)])
@@ -71,9 +71,10 @@ def out_of_fold(
         there: which rows have text; the others are left out.
         scores: rows x classes, where the scores go.
     """
+    np.save(shards.folder / "shard.npy", deal(len(codes), shards.many, shards.seed))
     np.save(shards.folder / "codes.npy", codes)
     np.save(shards.folder / "fold.npy", np.where(there, fold, NO_FOLD))
-    deal(parts, shards)
+    write_texts(parts, shards)
     numbers = range(len(shards.blocks))
     steps = [(shard, block) for shard in range(shards.many) for block in numbers]
     _all(partial(count_block, shards), steps, "counting n-grams")
@@ -88,7 +89,7 @@ def out_of_fold(
     steps = [(shard, number) for shard in range(shards.many) for number in range(shards.folds)]
     found = each(partial(score, shards), steps, 1, str)
     for (shard, number), part in zip(steps, progress(found, len(steps), "scoring out of fold"), strict=True):
-        scores[shard :: shards.many][shards.load("fold", shard) == number] = part
+        scores[shards.rows(shard)[shards.load("fold", shard) == number]] = part
     learnt = _learnt(shards, ALL)
     kept = [names[each_block.kept].tolist() for names, each_block in zip(terms, learnt, strict=True)]
     vectorizer = NgramVectorizer(shards.blocks, kept, [each_block.idf for each_block in learnt])
@@ -104,17 +105,18 @@ def _named(step: Step) -> str:
     return f"shard {step[0]} of the train rows, step {step[1]}"
 
 
-def deal(parts: Rows[pd.DataFrame], shards: Shards) -> None:
-    """Write each shard's texts, in order: row i goes to shard i modulo their number."""
+def write_texts(parts: Rows[pd.DataFrame], shards: Shards) -> None:
+    """Write each shard's texts, in order."""
+    dealt = np.load(shards.folder / "shard.npy", mmap_mode="r", allow_pickle=False)
     columns = sorted({column for block in shards.blocks for column in block.columns})
     schema = pa.schema([(name, pa.string()) for name in columns])
     writers = [pq.ParquetWriter(shards.file("texts", shard), schema) for shard in range(shards.many)]
     try:
         start = 0
         for part in parts:
+            own = dealt[start : start + len(part)]
             for shard, writer in enumerate(writers):
-                first = (shard - start) % shards.many
-                rows = part[columns].iloc[first :: shards.many]
+                rows = part.loc[own == shard, columns]
                 writer.write_table(pa.Table.from_pandas(rows, schema, preserve_index=False))
             start += len(part)
     finally:

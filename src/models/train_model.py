@@ -51,6 +51,7 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
             fitted.predicted,
             fitted.likely,
             params.train.shard_rows,
+            params.seed,
         )
         metrics = measure(fitted, catalogue.facts, params) | {"synthetic": synthetic, "label_issues": len(issues)}
         fitted.classifier.save(models)

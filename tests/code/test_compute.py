@@ -1,7 +1,6 @@
 """Work on this machine's cores; on a cluster: tests/stack/test_dask.py."""
 
 import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,36 +9,13 @@ from src import compute
 from src.compute import each, using
 from src.config import ComputeParams
 from src.errors import UserError
+from tests.tasks import crash, fail, product, ten_more, where
 
 LOCAL = ComputeParams(engine="local")
 
 
-def where(number: int) -> int:
-    return os.getpid()
-
-
-def nested(number: int) -> list[int]:
-    return list(each(where, range(10), 1)) + [os.getpid()]
-
-
-def fail(number: int) -> int:
-    if number == 7:
-        raise ValueError("no square")
-    return number * number
-
-
 def refuse(number: int) -> int:
     raise UserError("a line for the user")
-
-
-def crash(number: int) -> int:
-    if number == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def named(number: int) -> str:
-    return f"product {number}"
 
 
 def test_what_fits_one_batch_runs_here_and_more_runs_in_processes() -> None:
@@ -56,9 +32,16 @@ def test_fresh_processes_have_done_nothing_before() -> None:
 
 
 def test_what_a_task_calls_runs_in_its_own_process() -> None:
-    for found in each(nested, range(4), 1):
+    for found in each(ten_more, range(4), 1):
         assert len(set(found)) == 1
         assert found[0] != os.getpid()
+
+
+def test_what_a_single_task_calls_has_all_processes() -> None:
+    """A file of one chunk is scored here; its texts and pictures are embedded on all cores."""
+    (found,) = each(ten_more, range(1), 1)
+    assert found[0] == os.getpid()
+    assert os.getpid() not in found[1:]
 
 
 def test_items_are_read_as_they_are_needed() -> None:
@@ -78,19 +61,19 @@ def test_items_are_read_as_they_are_needed() -> None:
 
 def test_an_error_names_the_item_and_one_for_the_user_stays_as_it_is() -> None:
     for batch in (5, 100):  # in processes, and here
-        with pytest.raises(UserError, match="^product 7: ValueError: no square$"):
-            list(each(fail, range(20), batch, named))
+        with pytest.raises(UserError, match="^product 37: ValueError: cannot be squared$"):
+            list(each(fail, range(50), batch, product))
         with pytest.raises(UserError, match="^a line for the user$"):
-            list(each(refuse, range(20), batch, named))
-    assert list(each(fail, range(6), 1)) == [0, 1, 4, 9, 16, 25]  # the processes are there again
+            list(each(refuse, range(20), batch, product))
+    assert list(each(fail, range(6), 1)) == [*range(6)]  # the processes are there again
 
 
 def test_an_item_that_kills_its_process_is_named_and_the_others_are_done() -> None:
     results = []
-    with pytest.raises(UserError, match="^product 7: kills every process"):
-        for result in each(crash, range(40), 5, named):
+    with pytest.raises(UserError, match="^product 37: kills every process"):
+        for result in each(crash, range(60), 5, product):
             results.append(result)
-    assert results == [*range(7)]
+    assert results == [*range(37)]  # its batch was tried one by one
     assert len(list(each(where, range(4), 1))) == 4
 
 

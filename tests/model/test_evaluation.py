@@ -69,6 +69,14 @@ def test_classes_smaller_than_the_folds_are_dealt_out() -> None:
     assert sorted(np.bincount(fold)) == [2, 2, 2, 2]
 
 
+def test_shares_are_equal_and_hang_on_the_seed_alone() -> None:
+    share = evaluation.deal(1003, 4, 1)
+    assert sorted(np.bincount(share).tolist()) == [250, 251, 251, 251]
+    assert (share == evaluation.deal(1003, 4, 1)).all()
+    assert (share != evaluation.deal(1003, 4, 2)).any()
+    assert not evaluation.deal(7, 1, 0).any()
+
+
 def test_too_few_titles_are_an_error() -> None:
     with pytest.raises(UserError, match="only 2 distinct titles"):
         folds_of(table(["a", "a", "b"]), np.array([1, 1, 2]), 3, 0)

@@ -26,7 +26,7 @@ def catalogue(rows: int, wrong: float) -> tuple[pd.DataFrame, np.ndarray, np.nda
 def issues(
     table: pd.DataFrame, classes: np.ndarray, given: np.ndarray, likely: np.ndarray, rows: int = 10**6
 ) -> pd.DataFrame:
-    return label_issues(Catalogue([table], table), classes, given, likely.argmax(axis=1), likely, rows)
+    return label_issues(Catalogue([table], table), classes, given, likely.argmax(axis=1), likely, rows, 0)
 
 
 def test_most_of_the_planted_are_found_and_most_of_the_found_are_planted() -> None:
@@ -44,6 +44,15 @@ def test_judged_in_parts_nearly_the_same_are_found() -> None:
     assert len(both) > 0.9 * max(len(whole), len(parts))
     assert planted[parts["productid"].astype(int)].mean() > 0.6
     assert parts["probability"].is_monotonic_increasing
+
+
+def test_a_part_of_one_class_has_nothing_to_doubt() -> None:
+    """Two classes, one of a single row: most parts have one class."""
+    given = np.array([0] + [1] * 299)
+    likely = np.where(given[:, None] == np.arange(2), 0.9, 0.1)
+    ids = [str(n) for n in range(300)]
+    table = pd.DataFrame({"productid": ids, "imageid": ids, "designation_clean": ids})
+    assert issues(table, CLASSES[:2], given, likely, 100).empty
 
 
 def test_the_worst_come_first_with_what_they_should_be() -> None:

@@ -10,8 +10,9 @@ from scipy.sparse import csr_matrix, hstack
 from src.features import embeddings
 from src.features.ngrams import Block, NgramVectorizer, Weights, count, learn, take
 from src.models import shards as module
+from src.models.evaluation import deal
 from src.models.linear import UNKNOWN, Linear, fit_svm
-from src.models.shards import Shards, average, deal, out_of_fold
+from src.models.shards import Shards, average, out_of_fold, write_texts
 
 BLOCKS = (
     Block(("designation_clean",), False, "word", 1, 2, 400, 1.0),
@@ -102,13 +103,28 @@ def test_how_the_table_comes_in_parts_changes_nothing(tmp_path: Path) -> None:
         assert (scores == results[0][2]).all()
 
 
-def test_rows_are_dealt_out_in_turn(tmp_path: Path) -> None:
+def test_each_shard_has_its_own_rows_texts_in_order(tmp_path: Path) -> None:
     table, *_ = made(23)
     shards = Shards(tmp_path, 4, FOLDS, BLOCKS, CLASSES, 0.4, 0)
-    deal(Rows(table, 5), shards)
+    np.save(tmp_path / "shard.npy", deal(23, 4, 0))
+    write_texts(Rows(table, 5), shards)
     for shard in range(4):
         texts = pd.read_parquet(shards.file("texts", shard))
-        assert texts["designation_clean"].tolist() == table["designation_clean"].tolist()[shards.rows(shard)]
+        assert texts["designation_clean"].tolist() == table["designation_clean"].iloc[shards.rows(shard)].tolist()
+
+
+@pytest.mark.parametrize("order", ["sorted", "in turn"])
+def test_no_order_of_the_table_makes_a_shard_of_one_class(order: str, tmp_path: Path) -> None:
+    table, codes, fold = made(900)
+    if order == "in turn":  # as many classes as shards, one after the other
+        rows = np.argsort(
+            np.concatenate([np.arange(count) for count in np.unique(codes, return_counts=True)[1]]), kind="stable"
+        )
+        table, codes = table.iloc[rows].reset_index(drop=True), codes[rows]
+    _, _, scores = run(tmp_path / "a", table, codes, fold, 3)
+    for shard in range(3):
+        assert len(np.unique(codes[deal(900, 3, 0) == shard])) == 3
+    assert (np.array(CLASSES)[scores.argmax(axis=1)] == codes).mean() > 0.9
 
 
 def test_rows_without_text_are_left_out(tmp_path: Path) -> None:
@@ -136,13 +152,20 @@ def test_rare_terms_fall_out_where_there_are_too_many(tmp_path: Path, monkeypatc
 
 
 def test_a_class_is_averaged_over_the_shards_that_know_it(tmp_path: Path) -> None:
-    shards = Shards(tmp_path, 2, 1, (), CLASSES, 0.4, 0)
-    two = Linear(np.array([10, 40]), np.empty((2, 0), np.float32), np.array([1.0, -1.0], np.float32))
-    three = Linear(np.array(CLASSES[:2]), np.empty((2, 0), np.float32), np.array([3.0, 5.0], np.float32))
-    np.savez(shards.arrays("svm", 0, 0), **two._asdict())
-    np.savez(shards.arrays("svm", 0, 1), **three._replace(classes=np.array([10, 40]))._asdict())
+    block = BLOCKS[:1]
+    shards = Shards(tmp_path, 2, 1, block, CLASSES, 0.4, 0)
+    np.savez(shards.arrays("learnt", 0, 0), kept=np.array([0]), idf=np.ones(1, np.float32))
+    for shard, (classes, values) in enumerate([([10, 40], [1.0, -1.0]), ([10, 2583], [3.0, 5.0])]):
+        coef, intercept = np.array(values, np.float32)[:, None], np.array(values, np.float32)
+        np.savez(shards.arrays("svm", 0, shard), **Linear(np.array(classes), coef, intercept)._asdict())
     average(shards, 0)
-    assert module._mean(shards, 0).intercept.tolist() == [2.0, 2.0, UNKNOWN]
+    mean = module._mean(shards, 0)
+    assert mean.classes.tolist() == list(CLASSES)
+    assert mean.coef.tolist() == [[2.0], [-1.0], [5.0]]
+    assert mean.intercept.tolist() == [2.0, -1.0, 5.0]
+    np.savez(shards.arrays("svm", 0, 0), **Linear(np.array([10, 40]), mean.coef[:2], mean.intercept[:2])._asdict())
+    average(shards, 0)
+    assert module._mean(shards, 0).intercept.tolist() == [2.0, -1.0, UNKNOWN]
 
 
 def test_a_fold_with_nothing_to_tell_apart_scores_alike(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A Dask scheduler and its workers, processes on loopback that speak TCP."""
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from tests.stack.servers import Server, free_port
 
 DASK = str(Path(sys.executable).parent / "dask")
 NONE: Mapping[str, str] = {}
-TASKS = ROOT / "tests" / "stack" / "tasks"
 
 
 class Node(Server):
@@ -21,7 +19,7 @@ class Node(Server):
     def __init__(self, name: str, command: list[str], folder: Path, project: Path) -> None:
         # One death is enough to blame a task for it: four, as by default, take longer.
         env = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
-        super().__init__(name, command, env | {"PYTHONPATH": f"{project}{os.pathsep}{TASKS}"}, folder)
+        super().__init__(name, command, env | {"PYTHONPATH": str(project)}, folder)
 
     def start(self) -> None:
         log = self.folder / f"{self.name}.log"

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,8 +17,9 @@ from src import compute
 from src.config import ComputeParams
 from src.errors import UserError
 from tests.helpers import ROOT, copy_project, environment, run_in
-from tests.stack.cluster import TASKS, Cluster
+from tests.stack.cluster import Cluster
 from tests.stack.servers import KEY, S3, SECRET, free_port, wait_for
+from tests.tasks import crash, fail, product, square
 
 ON_DASK = ComputeParams(engine="dask")
 MADE = ("interim", "processed", "models")  # folders whose files must be the same
@@ -39,31 +39,28 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def tasks(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of tasks, and the cluster's address in the environment."""
-    monkeypatch.syspath_prepend(str(TASKS))
+def used(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The same, its address in the environment."""
     monkeypatch.setenv(compute.ADDRESS, cluster.address)
-    import dask_tasks
-
-    return dask_tasks
+    return cluster
 
 
-def test_each_comes_back_in_order_from_both_workers(tasks: Any, tmp_path: Path) -> None:
+def test_each_comes_back_in_order_from_both_workers(used: Cluster, tmp_path: Path) -> None:
     with compute.using(ON_DASK):
         assert compute.is_remote()
-        assert list(compute.each(partial(tasks.square, tmp_path), range(40), 2)) == [n * n for n in range(40)]
+        assert list(compute.each(partial(square, tmp_path), range(40), 2)) == [n * n for n in range(40)]
     assert not compute.is_remote()
 
 
-def test_a_killed_worker_costs_its_own_work_only(tasks: Any, cluster: Cluster, tmp_path: Path) -> None:
+def test_a_killed_worker_costs_its_own_work_only(used: Cluster, tmp_path: Path) -> None:
     done = tmp_path / "done"
     done.mkdir()
     results = []
     with compute.using(ON_DASK):
-        for at, result in enumerate(compute.each(partial(tasks.square, done), range(100), 5)):
+        for at, result in enumerate(compute.each(partial(square, done), range(100), 5)):
             results.append(result)
             if at == 20:
-                cluster.workers[0].stop()
+                used.workers[0].stop()
     assert results == [n * n for n in range(100)]
     times = Counter(int(path.name.split(".")[0]) for path in done.iterdir())
     again = sum(times.values()) - 100
@@ -71,37 +68,37 @@ def test_a_killed_worker_costs_its_own_work_only(tasks: Any, cluster: Cluster, t
     assert max(times.values()) <= 2
 
 
-def test_a_task_that_fails_names_its_product(tasks: Any) -> None:
+def test_a_task_that_fails_names_its_product(used: Cluster) -> None:
     with compute.using(ON_DASK), pytest.raises(UserError, match="^product 37: ValueError: cannot be squared$"):
-        list(compute.each(tasks.fail, range(100), 5, tasks.product))
+        list(compute.each(fail, range(100), 5, product))
 
 
-def test_a_task_that_kills_its_workers_names_its_product_and_the_cluster_lives_on(tasks: Any, tmp_path: Path) -> None:
+def test_a_task_that_kills_its_workers_names_its_product_and_the_cluster_lives_on(
+    used: Cluster, tmp_path: Path
+) -> None:
     results = []
     with compute.using(ON_DASK):
         with pytest.raises(UserError, match="^product 37: kills every process that works on it"):
-            for result in compute.each(tasks.crash, range(100), 5, tasks.product):
+            for result in compute.each(crash, range(100), 5, product):
                 results.append(result)
         assert results == list(range(37))  # its batch was tried one by one
-        assert list(compute.each(partial(tasks.square, tmp_path), range(4), 1)) == [0, 1, 4, 9]
+        assert list(compute.each(partial(square, tmp_path), range(4), 1)) == [0, 1, 4, 9]
 
 
-def test_a_lost_scheduler_is_said(tasks: Any, cluster: Cluster, tmp_path: Path) -> None:
-    with compute.using(ON_DASK), pytest.raises(UserError, match=f"the Dask scheduler at {cluster.address} is gone"):
-        for at, _ in enumerate(compute.each(partial(tasks.square, tmp_path), range(200), 5)):
+def test_a_lost_scheduler_is_said(used: Cluster, tmp_path: Path) -> None:
+    with compute.using(ON_DASK), pytest.raises(UserError, match=f"the Dask scheduler at {used.address} is gone"):
+        for at, _ in enumerate(compute.each(partial(square, tmp_path), range(200), 5)):
             if at == 20:
-                cluster.stop()
+                used.stop()
 
 
-def test_when_no_worker_is_left_it_is_said(
-    tasks: Any, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_when_no_worker_is_left_it_is_said(used: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "LOOK", 1.0)
     monkeypatch.setattr(compute, "WORKERS", 1.0)
     with compute.using(ON_DASK), pytest.raises(UserError, match="no worker left"):
-        for at, _ in enumerate(compute.each(partial(tasks.square, tmp_path), range(200), 5)):
+        for at, _ in enumerate(compute.each(partial(square, tmp_path), range(200), 5)):
             if at == 20:
-                for worker in cluster.workers:
+                for worker in used.workers:
                     worker.stop()
 
 
@@ -129,12 +126,9 @@ def test_a_worker_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest
     old = Cluster(tmp_path, other)
     old.start()
     old.add()
-    monkeypatch.syspath_prepend(str(TASKS))
     monkeypatch.setenv(compute.ADDRESS, old.address)
-    import dask_tasks
-
     with compute.using(ON_DASK), pytest.raises(UserError, match="has other code or other libraries"):
-        list(compute.each(dask_tasks.fail, range(20), 5))
+        list(compute.each(fail, range(20), 5))
     old.end()
 
 
