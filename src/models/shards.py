@@ -7,17 +7,16 @@ SVM on all of them gives. What passes between the steps lies in files, so that a
 any step; nothing in memory but one shard grows with its rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack, load_npz, save_npz
 
 from src.cli import progress
@@ -26,6 +25,8 @@ from src.features.embeddings import Rows
 from src.features.ngrams import Block, Learnt, NgramVectorizer, Weights, count, learn, renumber, take
 from src.models.evaluation import Flags, Floats, Ints, deal
 from src.models.linear import UNKNOWN, Linear, fit_svm
+
+I = TypeVar("I")  # noqa: E741
 
 CANDIDATES = 4  # times a block's limit: terms whose frequency is followed from shard to shard
 ALL = -1  # instead of the number of a fold: the model on all rows
@@ -75,29 +76,32 @@ def out_of_fold(
     np.save(shards.folder / "codes.npy", codes)
     np.save(shards.folder / "fold.npy", np.where(there, fold, NO_FOLD))
     write_texts(parts, shards)
-    numbers = range(len(shards.blocks))
-    steps = [(shard, block) for shard in range(shards.many) for block in numbers]
-    _all(partial(count_block, shards), steps, "counting n-grams")
-    rows = np.bincount(fold[there], minlength=shards.folds)
-    terms = [vocabulary(shards, block, rows) for block in numbers]
-    _all(partial(place_terms, shards), steps, "placing n-grams")
-    models = [*range(shards.folds), ALL]
-    steps = [(shard, number) for shard in range(shards.many) for number in models]
-    _all(partial(fit, shards), steps, "fitting text models, out of fold and on all rows")
-    for number in models:
-        average(shards, number)
+    # Of each kind of step the largest first, so that no worker is left with one at the end.
+    numbers, rows = range(len(shards.blocks)), np.bincount(fold[there], minlength=shards.folds)
+    steps = [(shard, block) for block in numbers for shard in range(shards.many)]
+    _all(partial(count_block, shards), steps, _named, "counting n-grams")
+    _all(partial(vocabulary, shards, rows), numbers, "block {} of n-grams".format, "choosing n-grams")
+    _all(partial(place_terms, shards), steps, _named, "placing n-grams")
+    models = [ALL, *range(shards.folds)]
+    steps = [(shard, number) for number in models for shard in range(shards.many)]
+    _all(partial(fit, shards), steps, _named, "fitting text models, out of fold and on all rows")
+    _all(partial(average, shards), models, "text model {}".format, "averaging text models")
+    for path in shards.folder.glob("svm-*"):
+        path.unlink()
     steps = [(shard, number) for shard in range(shards.many) for number in range(shards.folds)]
-    found = each(partial(score, shards), steps, 1, str)
+    found = each(partial(score, shards), steps, 1, _named)
     for (shard, number), part in zip(steps, progress(found, len(steps), "scoring out of fold"), strict=True):
         scores[shards.rows(shard)[shards.load("fold", shard) == number]] = part
     learnt = _learnt(shards, ALL)
-    kept = [names[each_block.kept].tolist() for names, each_block in zip(terms, learnt, strict=True)]
+    kept = [
+        _terms(shards, block).take(pa.array(each_block.kept)).to_pylist() for block, each_block in enumerate(learnt)
+    ]
     vectorizer = NgramVectorizer(shards.blocks, kept, [each_block.idf for each_block in learnt])
     return vectorizer, _mean(shards, ALL)
 
 
-def _all(task: "partial[None]", steps: Sequence[Step], what: str) -> None:
-    for _ in progress(each(task, steps, 1, _named), len(steps), what):
+def _all(task: Callable[[I], None], items: Sequence[I], name: Callable[[I], str], what: str) -> None:
+    for _ in progress(each(task, items, 1, name), len(items), what):
         pass
 
 
@@ -139,8 +143,8 @@ def count_block(shards: Shards, step: Step) -> None:
     pq.write_table(pa.table(table), shards.file("terms", shard, number))
 
 
-def vocabulary(shards: Shards, number: int, rows: Ints) -> NDArray[np.object_]:
-    """Add up a block's terms over the shards, and note which each model keeps; the terms, in alphabetical order.
+def vocabulary(shards: Shards, rows: Ints, number: int) -> None:
+    """Add up a block's terms over the shards, in alphabetical order, and note which of them each model keeps.
 
     Of the terms so far, CANDIDATES times the limit are followed on, those of most rows: one that falls out and
     comes back has lost what it had (lossy counting: Manku and Motwani 2002). That never happens in a single shard
@@ -159,13 +163,17 @@ def vocabulary(shards: Shards, number: int, rows: Ints) -> NDArray[np.object_]:
         known = _most_frequent(added, folds, CANDIDATES * block.limit)
     assert known is not None
     pq.write_table(known.select(["term"]), shards.file("vocabulary", number))
-    terms: NDArray[np.object_] = known["term"].to_numpy()
     frequency = np.stack([known[name].to_numpy() for name in folds])
     for model in (*range(shards.folds), ALL):
         own = frequency[model] if model != ALL else 0
         learnt = learn(block, frequency.sum(axis=0) - own, int(rows.sum() - (rows[model] if model != ALL else 0)))
         np.savez(shards.arrays("learnt", model, number), **learnt._asdict())
-    return terms
+
+
+def _terms(shards: Shards, *numbers: int) -> pa.Array:
+    """Of a block of all shards, or of a shard and a block: the terms, in alphabetical order."""
+    path = shards.file("vocabulary" if len(numbers) == 1 else "terms", *numbers)
+    return pq.read_table(path, columns=["term"], partitioning=None)["term"].combine_chunks()
 
 
 def _most_frequent(table: pa.Table, folds: Sequence[str], limit: int) -> pa.Table:
@@ -179,12 +187,13 @@ def _most_frequent(table: pa.Table, folds: Sequence[str], limit: int) -> pa.Tabl
 
 def place_terms(shards: Shards, step: Step) -> None:
     """Count a shard's n-grams by the terms of all shards."""
-    known, own = (pq.read_table(shards.file(*which), columns=["term"], partitioning=None)["term"].combine_chunks()
-                  for which in (("vocabulary", step[1]), ("terms", *step)))  # fmt: skip
+    if not shards.arrays("counts", *step).is_file():  # done, by a worker that died before it could say so
+        return
+    known, own = _terms(shards, step[1]), _terms(shards, *step)
     place = pc.index_in(own, value_set=known).fill_null(-1).to_numpy(zero_copy_only=False)
     placed = renumber(load_npz(shards.arrays("counts", *step)), place, len(known))
     save_npz(shards.arrays("placed", *step), placed, compressed=False)
-    shards.arrays("counts", *step).unlink(missing_ok=True)
+    shards.arrays("counts", *step).unlink()
 
 
 def fit(shards: Shards, step: Step) -> None:
@@ -232,7 +241,6 @@ def average(shards: Shards, number: int) -> None:
             coef[known] += linear.coef
             intercept[known] += linear.intercept
             models[known] += 1
-            path.unlink()
     if models.any():
         coef /= np.maximum(models, 1)[:, None]
         intercept = np.where(models > 0, intercept / np.maximum(models, 1), UNKNOWN)

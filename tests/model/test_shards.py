@@ -1,5 +1,7 @@
 """The text model over shards: one is the plain model, several are close to it and need not be held together."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,23 @@ def test_one_shard_is_the_model_on_all_rows(tmp_path: Path) -> None:
     for number in range(FOLDS):
         model, _, features = plainly(table, codes, np.flatnonzero(fold != number))
         assert scores[fold == number] == pytest.approx(model.decision(features[fold == number]), abs=1e-6)
+
+
+def test_a_step_may_be_done_twice_when_the_worker_died_that_had_done_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, codes, fold = made(300)
+    _, once, scores = run(tmp_path / "once", table, codes, fold, 3)
+    for name in ("count_block", "vocabulary", "place_terms", "fit", "average", "score"):
+        monkeypatch.setattr(module, name, partial(_twice, getattr(module, name)))
+    _, twice, again = run(tmp_path / "twice", table, codes, fold, 3)
+    assert (twice.coef == once.coef).all()
+    assert (again == scores).all()
+
+
+def _twice(step: Callable[..., object], *arguments: object) -> object:
+    step(*arguments)
+    return step(*arguments)
 
 
 def test_several_shards_learn_nearly_as_well_and_from_the_same_terms(tmp_path: Path) -> None:
@@ -163,6 +182,7 @@ def test_a_class_is_averaged_over_the_shards_that_know_it(tmp_path: Path) -> Non
     assert mean.classes.tolist() == list(CLASSES)
     assert mean.coef.tolist() == [[2.0], [-1.0], [5.0]]
     assert mean.intercept.tolist() == [2.0, -1.0, 5.0]
+    shards.arrays("svm", 0, 1).unlink()
     np.savez(shards.arrays("svm", 0, 0), **Linear(np.array([10, 40]), mean.coef[:2], mean.intercept[:2])._asdict())
     average(shards, 0)
     assert module._mean(shards, 0).intercept.tolist() == [2.0, -1.0, UNKNOWN]
