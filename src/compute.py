@@ -47,8 +47,6 @@ class Promise(Protocol[R]):
 
     def result(self, timeout: float) -> R: ...
 
-    def cancel(self) -> object: ...
-
 
 class Engine(Protocol):
     """Who does the work."""
@@ -63,7 +61,7 @@ class Engine(Protocol):
     def submit(self, function: Callable[..., R], *arguments: object) -> "Promise[R]": ...
 
     def give_up(self) -> None:
-        """What was submitted is of no use any more."""
+        """What was submitted is of no use any more. To cancel it first breaks either engine's own end of it."""
 
     def check(self) -> None:
         """Raise UserError if nobody works any more."""
@@ -122,7 +120,10 @@ class Dask:
             ) from error
 
     def begin(self, fresh: bool) -> int:
-        return max(1, int(sum(self._client.ncores().values())))  # all workers may be about to come back
+        try:
+            return max(1, int(sum(self._client.ncores().values())))  # all workers may be about to come back
+        except OSError as error:
+            raise self.lost() from error
 
     def submit(self, function: Callable[..., R], *arguments: object) -> "Promise[R]":
         promise: Promise[R] = self._client.submit(function, *arguments, pure=False)
@@ -134,13 +135,13 @@ class Dask:
     def check(self) -> None:
         if self._client.status != "running":
             raise self.lost()
-        if not self._client.scheduler_info(n_workers=-1)["workers"]:
-            try:
+        try:
+            if not self._client.scheduler_info(n_workers=-1)["workers"]:
                 self._client.wait_for_workers(1, timeout=WORKERS)
-            except TimeoutError as error:
-                raise UserError(
-                    f"{self.address}: no worker left after {WORKERS:.0f} s; start one and run again"
-                ) from error
+        except TimeoutError as error:
+            raise UserError(f"{self.address}: no worker left after {WORKERS:.0f} s; start one and run again") from error
+        except OSError as error:  # it went while it was asked
+            raise self.lost() from error
 
     def lost(self) -> UserError:
         return UserError(
@@ -217,8 +218,6 @@ def each(
         whole = True
     finally:
         if not whole:
-            for _, promise in waiting:
-                promise.cancel()
             engine.give_up()
 
 

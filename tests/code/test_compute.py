@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from src import compute
@@ -57,6 +58,15 @@ def test_items_are_read_as_they_are_needed() -> None:
     next(results)
     assert read <= 2 * (compute.AHEAD * (os.cpu_count() or 1) + 2)
     results.close()  # type: ignore[attr-defined]
+
+
+def test_work_that_is_given_up_ends_with_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "AHEAD", 30)  # more than loky hands out at once
+    results = each(where, range(1_000), 1)
+    worker = next(results)
+    assert psutil.pid_exists(worker)
+    results.close()  # type: ignore[attr-defined]
+    assert not psutil.pid_exists(worker)
 
 
 def test_an_error_names_the_item_and_one_for_the_user_stays_as_it_is() -> None:

@@ -92,6 +92,16 @@ def test_a_lost_scheduler_is_said(used: Cluster, tmp_path: Path) -> None:
                 used.stop()
 
 
+@pytest.mark.parametrize("asked", ["check", "begin"])
+def test_a_scheduler_that_has_just_gone_is_said_to_be_lost(used: Cluster, asked: str) -> None:
+    with compute.using(ON_DASK):
+        engine = compute._engine
+        assert engine is not None
+        used.stop()
+        with pytest.raises(UserError, match="is gone"):
+            engine.check() if asked == "check" else engine.begin(False)
+
+
 def test_when_no_worker_is_left_it_is_said(used: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "LOOK", 1.0)
     monkeypatch.setattr(compute, "WORKERS", 1.0)
