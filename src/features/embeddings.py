@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T", covariant=True)
 C = TypeVar("C")
+V = TypeVar("V", bound=np.floating[Any])
 Text = tuple[str, str]  # productid, and what its encoder reads
 Encoded = tuple[str, Vector | None]  # content's digest, and its vector unless the content is bad
 Digests = NDArray[np.bytes_]  # SHA-256 of each row's content; NOTHING where there is none
@@ -187,6 +188,15 @@ def release(array: NDArray[Any]) -> None:
     """Let go of the pages of a memory-mapped array that were read; they come back from disk when asked for."""
     if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         array.base.madvise(mmap.MADV_DONTNEED)
+
+
+def pick(vectors: NDArray[V], rows: NDArray[np.int64]) -> NDArray[V]:
+    """Some rows of an array that may be a mapped one, of which no more is held meanwhile."""
+    found = np.empty((len(rows), vectors.shape[1]), dtype=vectors.dtype)
+    for at in range(0, len(rows), ROWS):
+        found[at : at + ROWS] = vectors[rows[at : at + ROWS]]
+        release(vectors)
+    return found
 
 
 def _digest(path: Path | None) -> bytes:

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from src.features.embeddings import release
 from src.models.evaluation import Ints
 from src.models.linear import Moments, Numbers
 
@@ -52,6 +53,7 @@ def fit(pictures: Numbers, rows: Ints, moments: Moments, table: pd.DataFrame, se
     vectors = np.empty((len(rows), kept), dtype=np.float16)
     for at in range(0, len(rows), ROWS):
         vectors[at : at + ROWS] = _project(pictures[rows[at : at + ROWS]], centre.astype(np.float32), axes)
+        release(pictures)
     ids = [table[name].to_numpy()[rows].astype(np.int64) for name in ("productid", "imageid", "prdtypecode")]
     return Neighbours(axes, centre.astype(np.float32), vectors, *ids)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from src.config import PROCESSED, FeatureParams, Params
-from src.data.catalog import read_table
+from src.data.catalog import table_chunks
 from src.errors import UserError
-from src.features.embeddings import read_embeddings
+from src.features.embeddings import pick, read_embeddings
 from src.files import digest
 from src.models.classifier import ProductClassifier, Products
-from src.models.evaluation import groups
+from src.models.evaluation import Flags, groups
 from src.models.raw_model import encoder_identities
 from src.tracking import champion as registered
 from src.tracking import lineage, trace
@@ -44,10 +44,7 @@ def champion_on_new(
     if any(not path.is_file() or inputs.get(lineage.shown(path)) != digest(path, "md5") for path in sources):
         log.info("the challenger's features are not here: compared on the products of both alone")
         return none
-    table = read_table(sources[0], integers=NUMBERS)
-    known = pd.MultiIndex.from_frame(table[KEYS]).isin(pd.MultiIndex.from_frame(seen[KEYS]))
-    title = groups(table)
-    rows = ~known & ~np.isin(title, title[known])  # a title that it was trained on it has seen
+    rows = unseen(sources[0], seen)
     if not rows.any():
         return none
     with tempfile.TemporaryDirectory() as folder:
@@ -61,10 +58,26 @@ def champion_on_new(
     if not _alike(classifier, params.features):
         log.info("the champion's features were made otherwise: compared on the products of both alone")
         return none
-    embedded = [read_embeddings(path, len(table)) for path in sources[1:]]
-    products = Products(table[rows], *(None if each is None else each[rows] for each in embedded))
-    predicted = classifier.predict(products)["predicted_prdtypecode"].astype("int64")
-    return table.loc[rows, [*KEYS, "prdtypecode"]].assign(predicted=predicted)
+    embedded = [read_embeddings(path, len(rows)) for path in sources[1:]]
+    found = []
+    for part in table_chunks(sources[0], NUMBERS):
+        new = part[rows[part.index]]
+        products = Products(new, *(None if each is None else pick(each, new.index.to_numpy()) for each in embedded))
+        predicted = classifier.predict(products)["predicted_prdtypecode"].astype("int64")
+        found.append(new[[*KEYS, "prdtypecode"]].assign(predicted=predicted))
+    return pd.concat(found)
+
+
+def unseen(table: Path, seen: pd.DataFrame) -> Flags:
+    """Which rows of the features a model has not seen that was trained on these products, nor their titles."""
+    ids = pd.MultiIndex.from_frame(seen[KEYS].astype("int64"))
+    known, titles = [], []
+    for part in table_chunks(table):
+        known.append(pd.MultiIndex.from_frame(part[KEYS].astype("int64")).isin(ids))
+        titles.append(groups(part))
+    there, title = np.concatenate(known), np.concatenate(titles)
+    rows: Flags = ~there & ~np.isin(title, title[there])
+    return rows
 
 
 def _alike(classifier: ProductClassifier, features: FeatureParams) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.features.embeddings import pick
 from src.features.style import spoken
 from src.models.catalogue import Catalogue
 from src.models.classifier import MEANING, PICTURE, Products
@@ -59,7 +60,9 @@ def reference(catalogue: Catalogue, predicted: Ints, confidence: Floats, thresho
     drawn = np.random.default_rng(seed).permutation(len(predicted))[:REFERENCE_ROWS]
     rows = np.sort(drawn)
     table = catalogue.rows(rows, [*NUMBERS[:2], *FLAGS[:2], "style", "prdtypecode"])
-    some = Products(table, *(None if each is None else each[rows] for each in (catalogue.texts, catalogue.pictures)))
+    some = Products(
+        table, *(None if each is None else pick(each, rows) for each in (catalogue.texts, catalogue.pictures))
+    )
     kept = watched(some, predicted[rows].tolist(), confidence[rows].tolist(), (confidence[rows] < threshold).tolist())
     return typed(pd.DataFrame(dict(kept))).assign(prdtypecode=table["prdtypecode"].to_numpy(dtype=np.int64))
 

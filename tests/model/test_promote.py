@@ -11,10 +11,12 @@ import pytest
 from sklearn.metrics import f1_score
 
 from src.config import load_params
-from src.data.catalog import X_COLUMNS, read_raw
+from src.data import catalog
+from src.data.catalog import X_COLUMNS, read_raw, write_table
 from src.data.sample import write_catalogue
 from src.errors import UserError
 from src.models.evaluation import Paired, paired
+from src.models.newcomers import unseen
 from src.models.promote import compare, judge
 from src.tracking.registry import CHALLENGER, CHAMPION, NAME
 from tests.helpers import git, run_in
@@ -118,6 +120,16 @@ def change(folder: Path, before: str, after: str) -> None:
     params.write_text(text.replace(before, after))
     git(folder, "commit", "--quiet", "--all", "--message", after)
     run_in(folder, "dvc", "repro")
+
+
+def test_what_a_model_saw_is_known_across_the_parts_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "ROWS", 2)
+    titles = ["piscine", "chaise", "Piscine", "lampe", "", "chaise longue"]
+    table = pd.DataFrame({"productid": range(6), "imageid": range(10, 16), "designation_clean": titles})
+    write_table(table.assign(description_clean="sans titre"), tmp_path / "features.csv")
+    seen = pd.DataFrame({"productid": ["1", "2", "3"], "imageid": ["11", "12", "99"]})
+    # Row 0 has the title of row 2, which was seen; product 3 was seen with another picture.
+    assert unseen(tmp_path / "features.csv", seen).tolist() == [False, False, False, True, True, True]
 
 
 def registry(folder: Path) -> mlflow.MlflowClient:
