@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,33 +25,31 @@ from src.config import PARAMS, ROOT
 from src.data.sample import write_catalogue
 
 SCRIPTS = {
+    "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
     "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache")),
     "train": ("src/models/train_model.py", ("processed", "models", "reports")),
     "batch": ("src/models/predict_model.py", ("models", "cache")),
 }
+MEASURED = {"features": "pictures", "batch": "pictures", "train": "words"}  # stage: its catalogue
+SHARDS = 6  # of a training
 TARGET = 1.7
 DASK = str(Path(sys.executable).parent / "dask")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.workers", description=__doc__)
-    parser.add_argument("--rows", type=int, default=8000)  # four chunks for a batch
+    parser.add_argument("--rows", type=int, default=8_000, help="products with pictures: of features, and of a batch")
+    parser.add_argument("--words", type=int, default=200_000, help="products without pictures: of train")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rakuten-workers")
     arguments = parser.parse_args(argv)
     folder: Path = arguments.folder
-    if not (folder / "raw" / "X_train.csv").is_file():
-        write_catalogue(arguments.rows, arguments.rows // 2, 1, folder / "raw")
-    values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    values["compute"]["engine"] = "dask"
-    values["train"]["shard_rows"] = arguments.rows // 6
-    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    script = ROOT / "src/data/make_dataset.py"
-    run([sys.executable, script, *flags(folder, ("raw", "interim", "reports"))], {}, folder / "ingest.log")
+    prepare(folder / "pictures", arguments.rows, pictures=True)
+    prepare(folder / "words", arguments.words, pictures=False)
     found: dict[str, dict[str, float]] = {}
     for workers in (1, 2):
         with cluster(folder / f"cluster-{workers}", workers) as address:
-            for stage in SCRIPTS:
-                wall = measure(stage, folder, address)
+            for stage, catalogue in MEASURED.items():
+                wall = measure(folder / catalogue, stage, address)
                 found.setdefault(stage, {})[str(workers)] = round(wall, 1)
                 sys.stdout.write(f"{stage}: {workers} worker(s) {wall:.1f} s\n")
                 sys.stdout.flush()
@@ -63,21 +61,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(stage: str, folder: Path, address: str) -> float:
-    """Seconds of a stage from an empty cache."""
-    script, names = SCRIPTS[stage]
+def prepare(folder: Path, rows: int, pictures: bool) -> None:
+    """A catalogue and all that is made of it, by this machine's own processes, where it is not there yet."""
+    ready = folder / "ready"
+    if ready.exists():
+        return
+    write_catalogue(rows, rows // 2, 1, folder / "raw", pictures=pictures)
+    values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    values["train"]["shard_rows"] = rows // SHARDS
+    if not pictures:
+        values["features"] |= {"image_encoder": "none", "text_encoder": "none"}
+    for engine in ("local", "dask"):
+        values["compute"]["engine"] = engine
+        (folder / f"{engine}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    for stage in ("ingest", "features", "train") if pictures else ("ingest", "features"):
+        run_stage(folder, stage, "local", {})
+    ready.touch()
+
+
+def measure(folder: Path, stage: str, address: str) -> float:
+    """Seconds of a stage on a cluster, from an empty cache."""
     shutil.rmtree(folder / "cache", ignore_errors=True)
-    more: list[str | Path] = []
+    return run_stage(folder, stage, "dask", {"DASK_SCHEDULER_ADDRESS": address})
+
+
+def run_stage(folder: Path, stage: str, engine: str, environment: Mapping[str, str]) -> float:
+    """Seconds of a stage's script."""
+    script, names = SCRIPTS[stage]
+    flags = [part for name in names for part in (f"--{name}", folder / name)]
     if stage == "batch":
         raw = folder / "raw"
-        more = ["--input", raw / "X_train.csv", "--images", raw / "images", "--output", folder / "scored.csv"]
-    command = [sys.executable, ROOT / script, "--params", folder / "params.yaml", *flags(folder, names), *more]
-    store = {"DASK_SCHEDULER_ADDRESS": address, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    return run(command, store, folder / f"{stage}.log").wall
-
-
-def flags(folder: Path, names: Sequence[str]) -> list[str | Path]:
-    return [part for name in names for part in (f"--{name}", folder / name)]
+        flags += ["--input", raw / "X_train.csv", "--images", raw / "images", "--output", folder / "scored.csv"]
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    whole = [sys.executable, ROOT / script, "--params", folder / f"{engine}.yaml", *flags]
+    return run(whole, {**store, **environment}, folder / f"{stage}.log").wall
 
 
 @contextmanager
@@ -98,7 +115,7 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
     try:
         with (folder / "log").open("wb") as log:
             for command in commands:
-                environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+                environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_CONFIG": str(ROOT / "deploy/dask.yaml")}
                 started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
         time.sleep(8)  # so that all workers are there before the first stage
         yield address

@@ -18,7 +18,7 @@ class Node(Server):
 
     def __init__(self, name: str, command: list[str], folder: Path, project: Path) -> None:
         # One death is enough to blame a task for it: four, as by default, take longer.
-        env = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+        env = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1", "DASK_CONFIG": str(ROOT / "deploy/dask.yaml")}
         super().__init__(name, command, env | {"PYTHONPATH": str(project)}, folder)
 
     def start(self) -> None:
