@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from bench.words import Counted
 from src.config import PARAMS, load_params
 from src.data.catalog import read_raw, read_table
-from src.data.pictures import decode, picture_files
+from src.data.pictures import PictureFiles, decode
 from src.data.sample import codes_for, products
 from src.features.embeddings import embed_pictures
 from src.features.encoders import ImageEncoder, image_encoder
@@ -58,7 +58,7 @@ def rival(folder: Path) -> dict[str, Any]:
 def encoder_loop(folder: Path) -> dict[str, Any]:
     """Pictures a second on all cores: the bare loop over the encoder, and the features stage's way to the file."""
     choice = load_params(PARAMS).features.image_encoder
-    paths: Sequence[Path | None] = list(picture_files(folder / "raw" / "images").values())[:PICTURES]
+    paths: Sequence[Path | None] = list(PictureFiles(folder / "raw" / "images").values())[:PICTURES]
     parts = np.array_split(np.arange(len(paths)), cpu_count())
     workers = Parallel(n_jobs=len(parts))
     workers(delayed(_loop)(choice, paths[:2]) for _ in parts)  # sessions made, pages read
@@ -104,7 +104,7 @@ def latency(folder: Path) -> dict[str, Any]:
     classifier = ProductClassifier.load(models)
     loaded = time.perf_counter() - started
     raw = read_raw(folder / "raw" / "X_test.csv", X_COLUMNS)[:PRODUCTS]
-    files = picture_files(folder / "raw" / "images")
+    files = PictureFiles(folder / "raw" / "images")
     names = [f"image_{i}_product_{p}.jpg" for i, p in zip(raw["imageid"], raw["productid"], strict=True)]
     text = [pd.DataFrame([row]) for row in raw[["designation", "description"]].to_dict("records")]
     both = [row.assign(picture=[files[name].read_bytes()]) for row, name in zip(text, names, strict=True)]

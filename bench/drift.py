@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 
 from src.config import PARAMS, Params, load_params
 from src.data.catalog import X_COLUMNS, picture_name, read_raw
-from src.data.pictures import picture_files
+from src.data.pictures import PictureFiles
 from src.data.sample import write_catalogue
 from src.models.classifier import ProductClassifier
 from src.models.raw_model import RawModel
@@ -62,7 +62,7 @@ class Live:
     def __init__(self, model: RawModel, raw: Path) -> None:
         self.model = model
         table = read_raw(raw / "X_train.csv", X_COLUMNS)
-        files = picture_files(raw / "images")
+        files = PictureFiles(raw / "images")
         self.named: Named = list(zip(table["designation"], table["description"], strict=True))
         names = map(picture_name, table["imageid"], table["productid"])
         self.pictures: Pictures = [files[name].read_bytes() for name in names]

@@ -29,7 +29,7 @@ from bench.beside import words_only
 from bench.measure import memory
 from src.config import ROOT
 from src.data.catalog import X_COLUMNS, picture_name, read_raw
-from src.data.pictures import picture_files
+from src.data.pictures import PictureFiles
 from src.models.classifier import ProductClassifier
 from src.tracking.record import INPUTS
 
@@ -95,7 +95,7 @@ def _say(name: str, what: Any) -> None:
 def _bodies(folder: Path, work: Path) -> dict[bool, tuple[Path, Path]]:
     """Files of request bodies, ours and MLflow's, without and with a picture."""
     raw = read_raw(folder / "raw" / "X_test.csv", X_COLUMNS)[:PRODUCTS]
-    files = picture_files(folder / "raw" / "images")
+    files = PictureFiles(folder / "raw" / "images")
     found = {}
     for picture in (False, True):
         ours, theirs = [], []

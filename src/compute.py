@@ -1,7 +1,8 @@
 """Where the heavy work runs: on this machine's cores, or on the workers of a Dask cluster, with the same results.
 
 Work is a task, a function of one item, over many items: `each`. The only place that imports
-distributed. (Its own executor for concurrent.futures fails where a worker dies that held a result.)
+distributed. (joblib's backend for Dask does not hear of a task that fails, and distributed's own
+executor for concurrent.futures fails where a worker dies that held a result.)
 """
 
 import asyncio
@@ -120,10 +121,9 @@ class Dask:
             ) from error
 
     def begin(self, fresh: bool) -> int:
-        try:
-            return max(1, int(sum(self._client.ncores().values())))  # all workers may be about to come back
-        except OSError as error:
-            raise self.lost() from error
+        self.check()
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return max(1, sum(int(worker["nthreads"]) for worker in workers))  # all may be about to come back
 
     def submit(self, function: Callable[..., R], *arguments: object) -> "Promise[R]":
         promise: Promise[R] = self._client.submit(function, *arguments, pure=False)

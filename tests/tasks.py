@@ -23,6 +23,11 @@ def where(_: int) -> int:
     return os.getpid()
 
 
+def setting(name: str) -> str | None:
+    """A variable of the process's environment."""
+    return os.environ.get(name)
+
+
 def nested(count: int, _: int) -> list[int]:
     """The process, and those of so many tasks that it asks for in turn."""
     return [os.getpid(), *each(where, range(count), 1)]

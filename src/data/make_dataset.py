@@ -22,7 +22,7 @@ from src.data.catalog import (
     picture_name,
     table_writer,
 )
-from src.data.pictures import inspect_all, picture_files
+from src.data.pictures import PictureFiles, inspect_all
 from src.data.source import Source
 from src.data.tally import Hashes, Tally, distinct
 from src.files import dump_json, writing
@@ -36,7 +36,7 @@ TABLES = ("merged_train.csv", "merged_test.csv", "rejected.csv")
 def ingest(params: Params, raw: Path, interim: Path, reports: Path) -> str:
     """Check the raw files, join titles and labels, and report on the data's quality."""
     source = Source.of(raw)
-    pictures = inspect_all(picture_files(raw / "images"))
+    pictures = inspect_all(PictureFiles(raw / "images"))
     with writing(*(interim / name for name in TABLES), reports / "data_quality.json") as (*tables, report):
         quality = make_dataset(source, pictures, params.data, tables)
         quality["pictures"] |= {"unusable": pictures.bad(), "unusual": dict(sorted(pictures.unusual.items()))}

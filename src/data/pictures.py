@@ -40,9 +40,10 @@ class Inspection(NamedTuple):
 
 
 class PictureFiles(Mapping[str, Path]):
-    """Every file under a folder by its name; there may be millions, so each takes 20 bytes of memory.
+    """Every file under a folder by its name, that of the first folder where two share one.
 
-    That holds for names as `catalog.picture_name` makes them; others are kept as they are.
+    There may be millions, so each takes 20 bytes of memory. That holds for names as `catalog.picture_name`
+    makes them; others are kept as they are.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,11 +89,6 @@ class PictureFiles(Mapping[str, Path]):
         if at == end or self._productid[at] != product:
             raise KeyError(name)
         return at
-
-
-def picture_files(folder: Path) -> PictureFiles:
-    """Every file under a picture folder by its name, that of the first folder where two share one."""
-    return PictureFiles(folder)
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, Iterable[str]]]:

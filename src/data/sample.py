@@ -27,7 +27,7 @@ from src.data.catalog import (
     picture_name,
     synthetic_imageid,
 )
-from src.data.pictures import picture_files
+from src.data.pictures import PictureFiles
 from src.data.sample_pictures import Job, draw_file
 from src.errors import UserError
 from src.files import writing
@@ -214,7 +214,7 @@ def check_free(out: Path) -> None:
             raise UserError(f"{out / name} is already there; choose another --out or move it away")
         if (out / published).exists():
             raise UserError(f"{out / name} is missing. {missing_hint(out / name)}")
-    for name in sorted(picture_files(out / "images")):
+    for name in sorted(PictureFiles(out / "images")):
         if not is_synthetic_picture(name):
             raise UserError(f"{out / 'images'} has a picture that is not the sample's ({name}); choose another --out")
 

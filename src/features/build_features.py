@@ -10,7 +10,7 @@ import pandas as pd
 from src.cli import progress, run_stage
 from src.config import CACHE, INTERIM, PROCESSED, RAW, Params
 from src.data.catalog import ROWS, picture_name, table_chunks, table_writer
-from src.data.pictures import picture_files
+from src.data.pictures import PictureFiles
 from src.features.embeddings import Reread, Text, embed_pictures, embed_texts
 from src.features.products import embedded_text, features_of
 from src.files import writing
@@ -20,7 +20,7 @@ PARTS = ("features.csv", "texts.npy", "images.npy")
 
 def features(params: Params, interim: Path, raw: Path, processed: Path, cache: Path) -> str:
     """Clean titles and descriptions of the train and test rows, embed texts and pictures."""
-    chosen, pictures = params.features, picture_files(raw / "images")
+    chosen, pictures = params.features, PictureFiles(raw / "images")
     closing = []
     for name in ("train", "test"):
         source = interim / f"merged_{name}.csv"

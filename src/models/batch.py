@@ -26,7 +26,7 @@ from src.cli import progress
 from src.compute import each
 from src.data.catalog import picture_name
 from src.data.checks import picture_state
-from src.data.pictures import counts, inspect, picture_files
+from src.data.pictures import PictureFiles, counts, inspect
 from src.data.sheets import IDS, PARQUET, check_columns, raw_rows, read_chunks, read_schema, sheet_writer
 from src.errors import UserError
 from src.features.embeddings import embed_pictures, embed_texts, read_embeddings
@@ -119,7 +119,7 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
     check_columns(source, given, images is not None, ANSWERS.names)
     sizes = [len(chunk) for chunk in read_chunks(source, CHUNK)]  # finds damage before hours are spent
     RawModel(ProductClassifier.load(models))  # refuses what cannot be used before hours are spent
-    pictures: Mapping[str, Path] = picture_files(images) if images else {}
+    pictures: Mapping[str, Path] = PictureFiles(images) if images else {}
     scorer = Scorer(models, model_version(models), None if compute.is_remote() else cache)
     work = output.with_name(f".{output.name}.parts")
     begin(work, _job(source, images, pictures, models))

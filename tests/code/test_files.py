@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from src.data.pictures import picture_files
+from src.data.pictures import PictureFiles
 from src.errors import UserError
 from src.files import digest, dump_json, is_local, place, writing
 from src.scratch import scratch_folder
@@ -65,5 +65,5 @@ def test_a_url_is_a_place_too(tmp_path: Path) -> None:
     there = place(f"memory://{tmp_path.name}/folder")
     assert not is_local(there)
     (there / "image_1_product_2.jpg").write_bytes(b"jpeg")
-    assert list(picture_files(there)) == ["image_1_product_2.jpg"]
-    assert picture_files(there)["image_1_product_2.jpg"].read_bytes() == b"jpeg"
+    assert list(PictureFiles(there)) == ["image_1_product_2.jpg"]
+    assert PictureFiles(there)["image_1_product_2.jpg"].read_bytes() == b"jpeg"

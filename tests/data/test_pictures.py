@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from src.data import pictures
-from src.data.pictures import BadPictureError, Inspection, decode, inspect, inspect_all, picture_files
+from src.data.pictures import BadPictureError, Inspection, PictureFiles, decode, inspect, inspect_all
 
 RED = (200, 30, 30)
 
@@ -134,13 +134,13 @@ def test_files_are_found_and_inspected_on_all_cores(tmp_path: Path, monkeypatch:
     for name, data in (("b/x.jpg", saved(red())), ("a/x.jpg", b""), ("a/y.jpg", b"no"), ("z.jpg", saved(red("L")))):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    found = picture_files(tmp_path)
+    found = PictureFiles(tmp_path)
     assert found == {"x.jpg": tmp_path / "a/x.jpg", "y.jpg": tmp_path / "a/y.jpg", "z.jpg": tmp_path / "z.jpg"}
     monkeypatch.setattr(pictures, "BATCH", 2)
     assert inspect_all(found) == {"x.jpg": "empty", "y.jpg": "not an image", "z.jpg": ""}
     assert inspect_all(found).bad() == {"empty": 1, "not an image": 1}
     assert inspect_all(found).unusual == {"grayscale": 1}
-    assert picture_files(tmp_path / "none") == {}
+    assert PictureFiles(tmp_path / "none") == {}
     assert inspect(tmp_path / "none.jpg").bad == "unreadable"
 
 
@@ -151,7 +151,7 @@ def test_pictures_are_found_by_name_whatever_the_name(tmp_path: Path) -> None:
         (tmp_path / folder / "deep").mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "deep" / name).touch()
     (tmp_path / "b" / "image_7_product_3.jpg").touch()  # another of that name, in a later folder
-    found = picture_files(tmp_path)
+    found = PictureFiles(tmp_path)
     assert len(found) == len(names)
     assert dict(found) == {name: tmp_path / folder / "deep" / name for name, folder in names.items()}
     assert list(found) == [

@@ -22,7 +22,7 @@ import yaml
 from src.config import PARAMS, load_params
 from src.data import make_dataset
 from src.data.catalog import picture_name, read_table
-from src.data.pictures import picture_files
+from src.data.pictures import PictureFiles
 from src.data.sample import write_catalogue
 from src.features import build_features
 from src.features.embeddings import read_embeddings
@@ -184,7 +184,7 @@ def test_a_bad_picture_leaves_the_product_to_its_text(
     seeing: Model, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = pd.read_csv(shop / "X_test.csv", dtype=str, keep_default_na=False)
-    files = picture_files(shop / "images")
+    files = PictureFiles(shop / "images")
     names = [picture_name(*ids) for ids in zip(rows["imageid"], rows["productid"], strict=True)]
     deep = tmp_path / "shop" / "2026" / "deep"
     deep.mkdir(parents=True)
@@ -200,7 +200,7 @@ def test_a_bad_picture_leaves_the_product_to_its_text(
     some, texts = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("some", "texts"))
     assert (some["confidence"] != texts["confidence"]).sum() == 3
     # As the API would answer for the same bytes.
-    there = picture_files(tmp_path / "shop")
+    there = PictureFiles(tmp_path / "shop")
     pictures = [there[name].read_bytes() if name in there else None for name in names]
     model = RawModel(ProductClassifier.load(seeing.models))
     for answers, given in ((some, rows.assign(picture=pictures)), (texts, rows)):

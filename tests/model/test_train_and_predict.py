@@ -16,7 +16,7 @@ from PIL import Image
 from src.config import PARAMS
 from src.data import catalog, make_dataset
 from src.data.catalog import picture_name, read_table
-from src.data.pictures import picture_files
+from src.data.pictures import PictureFiles
 from src.features import build_features, embeddings, products
 from src.files import digest
 from src.models import fitting, predict_model, train_model
@@ -128,7 +128,7 @@ def test_the_logged_model_predicts_from_raw_columns(trained: Workspace, sample: 
     (logged,) = mlflow.search_logged_models([experiment.experiment_id], output_format="list")
     loaded = mlflow.pyfunc.load_model(logged.model_uri)
     raw = pd.read_csv(sample / "X_test.csv", dtype=str, keep_default_na=False)
-    files = picture_files(sample / "images")
+    files = PictureFiles(sample / "images")
     names = [picture_name(*ids) for ids in zip(raw["imageid"], raw["productid"], strict=True)]
     given = raw[["designation", "description"]].assign(picture=[files[name].read_bytes() for name in names])
     answer = loaded.predict(given)

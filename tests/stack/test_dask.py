@@ -19,7 +19,7 @@ from src.errors import UserError
 from tests.helpers import ROOT, copy_project, environment, run_in
 from tests.stack.cluster import Cluster
 from tests.stack.servers import KEY, S3, SECRET, free_port, wait_for
-from tests.tasks import crash, fail, product, square
+from tests.tasks import crash, fail, product, setting, square
 
 ON_DASK = ComputeParams(engine="dask")
 MADE = ("interim", "processed", "models")  # folders whose files must be the same
@@ -50,6 +50,12 @@ def test_each_comes_back_in_order_from_both_workers(used: Cluster, tmp_path: Pat
         assert compute.is_remote()
         assert list(compute.each(partial(square, tmp_path), range(40), 2)) == [n * n for n in range(40)]
     assert not compute.is_remote()
+
+
+def test_the_projects_settings_reach_the_workers_beside_dasks_own(used: Cluster) -> None:
+    names = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]
+    with compute.using(ON_DASK):
+        assert list(compute.each(setting, names, 1)) == [str(1 << 25), str(1 << 26), "1"]
 
 
 def test_a_killed_worker_costs_its_own_work_only(used: Cluster, tmp_path: Path) -> None:
@@ -92,12 +98,15 @@ def test_a_lost_scheduler_is_said(used: Cluster, tmp_path: Path) -> None:
                 used.stop()
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
 @pytest.mark.parametrize("asked", ["check", "begin"])
-def test_a_scheduler_that_has_just_gone_is_said_to_be_lost(used: Cluster, asked: str) -> None:
+def test_a_scheduler_that_goes_between_two_steps_is_said_to_be_lost(used: Cluster, asked: str, later: bool) -> None:
     with compute.using(ON_DASK):
         engine = compute._engine
-        assert engine is not None
+        assert isinstance(engine, compute.Dask)
         used.stop()
+        if later:  # the client has given it up by then
+            wait_for(lambda: engine._client.status == "closed", "the client's end", 30)
         with pytest.raises(UserError, match="is gone"):
             engine.check() if asked == "check" else engine.begin(False)
 
