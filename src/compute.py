@@ -83,7 +83,10 @@ class Local:
         return promise
 
     def give_up(self) -> None:
-        self._pool().shutdown(wait=True, kill_workers=True)
+        pool = self._pool()
+        with pool._work_ids.mutex:  # loky forgets the work that waits, but not its numbers: its thread dies over one
+            pool._work_ids.queue.clear()
+        pool.shutdown(wait=True, kill_workers=True)
 
     def check(self) -> None:
         pass
@@ -102,7 +105,6 @@ class Dask:
 
         # What has to be the same is in the fingerprint.
         warnings.filterwarnings("ignore", category=VersionMismatchWarning)
-
         if not log.isEnabledFor(logging.DEBUG):  # what it says of a lost connection, with tracebacks, we say in a line
             for name in list(logging.root.manager.loggerDict):
                 if name.partition(".")[0] in ("asyncio", "tornado", "distributed"):
@@ -121,9 +123,7 @@ class Dask:
             ) from error
 
     def begin(self, fresh: bool) -> int:
-        self.check()
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        return max(1, sum(int(worker["nthreads"]) for worker in workers))  # all may be about to come back
+        return max(1, self._threads())  # a worker that has come may be gone again
 
     def submit(self, function: Callable[..., R], *arguments: object) -> "Promise[R]":
         promise: Promise[R] = self._client.submit(function, *arguments, pure=False)
@@ -133,14 +133,19 @@ class Dask:
         """Nothing: a promise that nobody holds is forgotten by the scheduler."""
 
     def check(self) -> None:
+        self._threads()
+
+    def _threads(self) -> int:
+        """Of all workers. The scheduler is asked: what the client remembers of it outlives it."""
         if self._client.status != "running":
             raise self.lost()
         try:
-            if not self._client.scheduler_info(n_workers=-1)["workers"]:
+            if not self._client.nthreads():
                 self._client.wait_for_workers(1, timeout=WORKERS)
+            return sum(self._client.nthreads().values())
         except TimeoutError as error:
             raise UserError(f"{self.address}: no worker left after {WORKERS:.0f} s; start one and run again") from error
-        except OSError as error:  # it went while it was asked
+        except Exception as error:  # it went while it was asked: any of half a dozen, by what the client had noticed
             raise self.lost() from error
 
     def lost(self) -> UserError:

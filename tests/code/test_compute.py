@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 
 import psutil
 import pytest
@@ -60,13 +61,13 @@ def test_items_are_read_as_they_are_needed() -> None:
     results.close()  # type: ignore[attr-defined]
 
 
-def test_work_that_is_given_up_ends_with_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "AHEAD", 30)  # more than loky hands out at once
-    results = each(where, range(1_000), 1)
-    worker = next(results)
-    assert psutil.pid_exists(worker)
-    results.close()  # type: ignore[attr-defined]
-    assert not psutil.pid_exists(worker)
+def test_work_that_is_given_up_ends_with_its_processes() -> None:
+    for taken in range(5, 13):  # pytest fails a test in which a thread dies; without care loky's does, half of the time
+        results = each(where, range(1_000), 1)
+        workers = set(islice(results, taken))
+        assert all(map(psutil.pid_exists, workers))
+        results.close()  # type: ignore[attr-defined]
+        assert not any(map(psutil.pid_exists, workers))
 
 
 def test_an_error_names_the_item_and_one_for_the_user_stays_as_it_is() -> None:
