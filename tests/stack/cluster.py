@@ -21,10 +21,10 @@ class Node(Server):
         env = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1", "DASK_CONFIG": str(ROOT / "deploy/dask.yaml")}
         super().__init__(name, command, env | {"PYTHONPATH": str(project)}, folder)
 
-    def start(self) -> None:
+    def launch(self) -> None:
         log = self.folder / f"{self.name}.log"
         self.before = log.stat().st_size if log.exists() else 0
-        super().start()
+        super().launch()
 
     def ready(self) -> bool:
         assert self.process is not None
@@ -56,12 +56,15 @@ class Cluster(Node):
         self.env |= self.own
         self.workers: list[Worker] = []
 
-    def add(self) -> Worker:
-        worker = Worker(len(self.workers), self.address, self.folder, self.project)
-        worker.env |= self.own
-        self.workers.append(worker)
-        worker.start()
-        return worker
+    def add(self, count: int = 1) -> None:
+        """Start so many workers, side by side."""
+        new = [Worker(len(self.workers) + n, self.address, self.folder, self.project) for n in range(count)]
+        self.workers += new
+        for worker in new:
+            worker.env |= self.own
+            worker.launch()
+        for worker in new:
+            worker.wait()
 
     def end(self) -> None:
         for node in (*self.workers, self):

@@ -64,10 +64,16 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=self.env, stdout=log, stderr=log, start_new_session=True
             )
+
+    def wait(self) -> None:
         wait_for(self.ready, f"{self.name} ({self.folder / self.name}.log)")
 
     def ready(self) -> bool:
