@@ -137,8 +137,6 @@ class Dask:
 
     def _threads(self) -> int:
         """Of all workers. The scheduler is asked: what the client remembers of it outlives it."""
-        if self._client.status != "running":
-            raise self.lost()
         try:
             if not self._client.nthreads():
                 self._client.wait_for_workers(1, timeout=WORKERS)

@@ -14,7 +14,7 @@ POISON = 37
 
 def square(folder: Path, number: int) -> int:
     """Takes its time, so that a worker can be killed over it, and leaves a file behind."""
-    (folder / f"{number}.{uuid.uuid4().hex}").touch()
+    (folder / f"{number}.{os.getpid()}.{uuid.uuid4().hex}").touch()
     time.sleep(0.05)
     return number * number
 

@@ -60,6 +60,7 @@ def test_each_comes_back_in_order_from_both_workers(shared: Cluster, tmp_path: P
         assert compute.is_remote()
         assert list(compute.each(partial(square, tmp_path), range(40), 2)) == [n * n for n in range(40)]
     assert not compute.is_remote()
+    assert len({path.name.split(".")[1] for path in tmp_path.iterdir()}) == 2
 
 
 def test_the_projects_settings_reach_the_workers_beside_dasks_own(shared: Cluster) -> None:
