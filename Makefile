@@ -26,9 +26,9 @@ $(DONE): requirements.txt pyproject.toml
 
 run: $(DONE) ## the whole pipeline; on a sample catalogue where data/raw has no files
 	@mkdir -p data/raw/images
-	@$(BIN)/python -m src.data.sample --if-absent
+	@$(BIN)/python -m rakuten.data.sample --if-absent
 	@$(BIN)/dvc repro
-	@$(BIN)/python -m src.summary
+	@$(BIN)/python -m rakuten.summary
 
 test: lint ## ruff, mypy and every test, with coverage
 	$(BIN)/coverage erase
@@ -46,13 +46,13 @@ test-docker: $(DONE) ## build the images, bring the compose file up, train again
 	TEST_DOCKER=1 $(BIN)/python -m pytest -v tests/docker
 
 story: $(DONE) ## the whole loop in one go: train, serve, drift, alert, retrain, promote, swap (five minutes; needs prometheus)
-	@$(BIN)/python -m tests.story $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
+	@$(BIN)/python -m bench.end_to_end $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
 
 doctor: $(DONE) ## check Python, lock, .env, tracking server, DVC remote and data; changes nothing
-	@$(BIN)/python -m src.doctor
+	@$(BIN)/python -m rakuten.doctor
 
 remote: $(DONE) ## name the DVC remote: make remote URL=https://dagshub.com/USER/REPO (or s3://..., or a folder)
-	@$(BIN)/python -m src.remote $(URL) $(if $(ENDPOINT),--endpoint $(ENDPOINT))
+	@$(BIN)/python -m rakuten.remote $(URL) $(if $(ENDPOINT),--endpoint $(ENDPOINT))
 
 add-data: $(DONE) ## put the files of data/raw under DVC, the pictures as one directory
 	@$(BIN)/dvc add data/raw/X_train.csv data/raw/Y_train.csv data/raw/X_test.csv data/raw/images
@@ -62,7 +62,7 @@ promote: $(DONE) ## make the challenger champion, if the rules of params.yaml al
 	@$(BIN)/python src/models/promote.py $(ARGS)
 
 serve: $(DONE) ## the API and its page on http://127.0.0.1:8000
-	@$(BIN)/python -m src.serving
+	@$(BIN)/python -m rakuten.serving
 
 server: ## bring up MLflow with PostgreSQL, http://127.0.0.1:5000 (needs Docker and .env)
 	$(COMPOSE) -f docker-compose.mlflow.yml up -d --build
@@ -141,7 +141,7 @@ lock: $(DONE) ## compile requirements.txt from pyproject.toml
 	mv .requirements.partial requirements.txt
 
 sample: $(DONE) ## write the sample catalogue to data/raw
-	@$(BIN)/python -m src.data.sample
+	@$(BIN)/python -m rakuten.data.sample
 
 ui: $(DONE) ## the MLflow UI on the embedded store, http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db

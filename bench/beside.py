@@ -15,18 +15,18 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from bench.words import Counted
-from src.config import PARAMS, load_params
-from src.data.catalog import read_raw, read_table
-from src.data.pictures import PictureFiles, decode
-from src.data.sample import codes_for, products
-from src.features.embeddings import embed_pictures
-from src.features.encoders import ImageEncoder, image_encoder
-from src.features.images import prepare
-from src.models.classifier import WORDS, ProductClassifier
-from src.models.fitting import blocks_of
-from src.models.fusion import Fusion
-from src.models.linear import fit_svm
-from src.models.raw_model import RawModel
+from rakuten.config import PARAMS, load_params
+from rakuten.data.images import PictureFiles, decode
+from rakuten.data.synthetic import codes_for, products
+from rakuten.data.tables import read_raw, read_table
+from rakuten.features.embedding import embed_pictures
+from rakuten.features.encoders.onnx import ImageEncoder, image_encoder
+from rakuten.features.encoders.preprocessing import prepare
+from rakuten.models.classifier import WORDS, ProductClassifier
+from rakuten.models.fusion import Fusion
+from rakuten.models.linear import fit_svm
+from rakuten.models.pyfunc_model import RawModel
+from rakuten.models.training import blocks_of
 
 PICTURES, PRODUCTS = 2000, 300
 SAMPLE_SEED = 1  # the default of src.data.sample

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import Cost, run
-from src.config import ROOT
-from src.data.sample import write_catalogue
+from rakuten.config import ROOT
+from rakuten.data.synthetic import write_catalogue
 
 NEW = 0.01
 STAGES = ("ingest", "features", "train", "predict")

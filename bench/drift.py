@@ -19,15 +19,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
-from src.config import PARAMS, Params, load_params
-from src.data.catalog import X_COLUMNS, picture_name, read_raw
-from src.data.pictures import PictureFiles
-from src.data.sample import write_catalogue
-from src.models.classifier import ProductClassifier
-from src.models.raw_model import RawModel
-from src.models.watch import CODE, LANGUAGE, typed, watched
-from src.monitoring.drift import compare
-from src.monitoring.verdict import judge
+from rakuten.config import PARAMS, Params, load_params
+from rakuten.data.images import PictureFiles
+from rakuten.data.synthetic import write_catalogue
+from rakuten.data.tables import X_COLUMNS, picture_name, read_raw
+from rakuten.features.monitored_columns import CODE, LANGUAGE, typed, watched
+from rakuten.models.classifier import ProductClassifier
+from rakuten.models.pyfunc_model import RawModel
+from rakuten.monitoring.alerts import judge
+from rakuten.monitoring.drift import compare
 
 WINDOWS = (500, 1000, 2000)
 CHANGED = 1000

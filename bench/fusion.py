@@ -16,15 +16,16 @@ from scipy.sparse import csr_matrix, hstack
 from threadpoolctl import threadpool_limits
 
 from bench.words import Counted
-from src.config import PARAMS, PROCESSED, Params, load_params
-from src.data.catalog import read_table
-from src.features.embeddings import read_embeddings
-from src.models import evaluation, fusion
-from src.models.catalogue import NUMBERS, Catalogue
-from src.models.classifier import MEANING, PICTURE, WORDS
-from src.models.evaluation import Flags, Floats, Ints
-from src.models.fitting import LEAST, Rival, blocks_of, fit_embedding, fit_words, fuse
-from src.models.linear import UNKNOWN, Moments, fit_svm
+from rakuten.config import PARAMS, PROCESSED, Params, load_params
+from rakuten.data.tables import read_table
+from rakuten.evaluation import metrics
+from rakuten.evaluation.metrics import Flags, Floats, Ints
+from rakuten.features.embedding import read_embeddings
+from rakuten.features.feature_set import NUMBERS, Catalogue
+from rakuten.models import fusion
+from rakuten.models.classifier import MEANING, PICTURE, WORDS
+from rakuten.models.linear import UNKNOWN, Moments, fit_svm
+from rakuten.models.training import LEAST, Rival, blocks_of, fit_embedding, fit_words, fuse
 
 ALL = 10**9
 PER_CLASS = (0, 5, 10, 20, 50, 200, 1000, ALL)  # pictures kept
@@ -40,7 +41,7 @@ class Views:
         self.codes = catalogue.codes()
         self.classes, self.index = np.unique(self.codes, return_inverse=True)
         group = catalogue.facts["group"].to_numpy()
-        self.fold = evaluation.assign_folds(group, self.codes, params.train.folds, params.seed)
+        self.fold = metrics.assign_folds(group, self.codes, params.train.folds, params.seed)
         _, words = fit_words(catalogue, self.codes, self.fold, params, scratch)
         self.scores = {WORDS: words.scores} if words else {}
         if catalogue.texts is not None:
@@ -63,7 +64,7 @@ class Views:
         return predicted, compared
 
     def f1(self, predicted: Ints, rows: Flags) -> float:
-        return evaluation.scores(self.index[rows], predicted[rows])["weighted_f1"]
+        return metrics.scores(self.index[rows], predicted[rows])["weighted_f1"]
 
 
 def ways(views: Views) -> dict[str, float]:

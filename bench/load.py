@@ -27,11 +27,11 @@ from mlflow.models import ModelSignature
 
 from bench.beside import words_only
 from bench.measure import memory
-from src.config import ROOT
-from src.data.catalog import X_COLUMNS, picture_name, read_raw
-from src.data.pictures import PictureFiles
-from src.models.classifier import ProductClassifier
-from src.tracking.record import INPUTS
+from rakuten.config import ROOT
+from rakuten.data.images import PictureFiles
+from rakuten.data.tables import X_COLUMNS, picture_name, read_raw
+from rakuten.models.classifier import ProductClassifier
+from rakuten.tracking.training_run import INPUTS
 
 CLIENTS = (1, 8, 64)
 PRODUCTS = 300
@@ -143,9 +143,9 @@ def _bare(models: Path, bodies: Path, seconds: int) -> float:
     script = f"""
 import base64, itertools, json, time
 from pathlib import Path
-from src.models.classifier import ProductClassifier
-from src.tracking.record import INPUTS
-from src.models.raw_model import RawModel
+from rakuten.models.classifier import ProductClassifier
+from rakuten.tracking.record import INPUTS
+from rakuten.models.raw_model import RawModel
 model = RawModel(ProductClassifier.load(Path({str(models)!r})))
 lines = Path({str(bodies)!r}).read_text().splitlines()
 asked = [json.loads(line) for line in lines]
@@ -182,7 +182,7 @@ def wrk(address: str, bodies: Path, clients: int, seconds: int) -> dict[str, Any
 @contextmanager
 def api(models: Path, work: Path, **more: str) -> Iterator[tuple[str, psutil.Process]]:
     port = _free_port()
-    command = [sys.executable, "-m", "src.serving"]
+    command = [sys.executable, "-m", "rakuten.serving"]
     settings = {"API_MODELS": str(models), "API_PORT": str(port), "API_LIVE": str(work / "live")} | more
     with _server(command, settings, f"{port}/ready", work / f"api-{port}.log") as process:
         yield f"http://127.0.0.1:{port}", process
@@ -194,7 +194,7 @@ def mlflow_serve(models: Path, place: Path) -> Iterator[str]:
     if not place.exists():
         mlflow.pyfunc.save_model(
             str(place),
-            loader_module="src.models.raw_model",
+            loader_module="rakuten.models.raw_model",
             data_path=str(models),
             pip_requirements=["mlflow"],
             signature=ModelSignature(inputs=INPUTS),  # as it is registered: a picture is decoded

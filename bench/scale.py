@@ -19,8 +19,8 @@ import numpy as np
 import yaml
 
 from bench.measure import Cost, run
-from src.config import PARAMS, ROOT
-from src.data.catalog import table_chunks
+from rakuten.config import PARAMS, ROOT
+from rakuten.data.tables import table_chunks
 
 SCRIPTS = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
@@ -71,7 +71,7 @@ def sample(folder: Path, rows: int) -> None:
     """A catalogue without pictures, and params.yaml for both ways to train."""
     out: list[str | Path] = ["--out", folder / "raw", "--rows", str(rows), "--test-rows", str(rows // 10)]
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "src.data.sample", "--if-absent", "--no-pictures", *out]
+    command = [sys.executable, "-m", "rakuten.data.sample", "--if-absent", "--no-pictures", *out]
     run(command, {}, folder / "sample.log")
     params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     blocks = params["train"]["blocks"]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Cost, run
-from src.config import ROOT
+from rakuten.config import ROOT
 
 STAGES = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out",
         folder / "raw",
     ]
-    run([sys.executable, "-m", "src.data.sample", "--if-absent", *sample], {}, folder / "sample.log")
+    run([sys.executable, "-m", "rakuten.data.sample", "--if-absent", *sample], {}, folder / "sample.log")
     results = _read(folder / "results.json")
     results["machine"] = (
         f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

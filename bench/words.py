@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, hstack
 
-from src.features.ngrams import Block, Counts, Weights, count, learn, take
-from src.models.evaluation import Ints
+from rakuten.evaluation.metrics import Ints
+from rakuten.features.ngrams import Block, Counts, Weights, count, learn, take
 
 
 class Counted:

@@ -21,8 +21,8 @@ from pathlib import Path
 import yaml
 
 from bench.measure import run
-from src.config import PARAMS, ROOT
-from src.data.sample import write_catalogue
+from rakuten.config import PARAMS, ROOT
+from rakuten.data.synthetic import write_catalogue
 
 SCRIPTS = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),

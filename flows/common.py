@@ -15,9 +15,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.tasks import Task
 
-from src.config import ROOT
-from src.errors import UserError
-from src.files import dump_json, writing
+from rakuten.config import ROOT
+from rakuten.errors import UserError
+from rakuten.files import dump_json, writing
 
 LOCK = ROOT / ".dvc" / "tmp" / "flow.lock"
 HOLDER = LOCK.with_suffix(".json")  # who has it, for the others to read

@@ -15,12 +15,12 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from flows.common import BusyError, PassingError, without_tracebacks
 from flows.pipeline import Outcome, pipeline
-from src.cli import run
-from src.config import load_env, load_params
-from src.monitoring.monitor import Look, last_retraining, look, note_retraining
-from src.monitoring.verdict import may_retrain
-from src.serving.settings import load_settings
-from src.tracking import watching
+from rakuten.cli import run
+from rakuten.config import load_env, load_params
+from rakuten.monitoring.alerts import may_retrain
+from rakuten.monitoring.monitor import Look, last_retraining, look, note_retraining
+from rakuten.serving.settings import load_settings
+from rakuten.tracking import monitoring_runs
 
 
 class Watched(NamedTuple):
@@ -49,7 +49,9 @@ def show(found: Look) -> None:
             lines.append(f"| {' | '.join(row)} |")
     create_markdown_artifact("\n".join(lines), key="drift", description="live traffic against training")
     if found.run_id:
-        create_link_artifact(watching.run_url(found.run_id), key="drift-report", link_text="the report in MLflow")
+        create_link_artifact(
+            monitoring_runs.run_url(found.run_id), key="drift-report", link_text="the report in MLflow"
+        )
 
 
 @flow(name="monitor-and-retrain")

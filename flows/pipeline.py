@@ -20,15 +20,15 @@ from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 
 from flows.common import PassingError, alone, dvc, passing, without_tracebacks
-from src.cli import run
-from src.config import MODELS, REPORTS, load_env, load_params
-from src.errors import UserError
-from src.files import dump_json, writing
-from src.models.promote import promote
-from src.serving.monitored import PIPELINE
-from src.serving.settings import load_settings
-from src.tracking import server, watching
-from src.tracking.record import trained_run
+from rakuten.cli import run
+from rakuten.config import MODELS, REPORTS, load_env, load_params
+from rakuten.errors import UserError
+from rakuten.files import dump_json, writing
+from rakuten.promotion.gate import promote
+from rakuten.serving.exported_metrics import PIPELINE
+from rakuten.serving.settings import load_settings
+from rakuten.tracking import monitoring_runs, server
+from rakuten.tracking.training_run import trained_run
 
 STAGES = ("ingest", "features", "train", "predict")
 UNCHANGED = "didn't change, skipping"  # what DVC says of a stage that it does not run
@@ -95,10 +95,10 @@ def show(trained: bool) -> str | None:
     run_id = trained_run(MODELS)
     if run_id is None:  # the model came by `dvc pull`
         return None
-    create_link_artifact(watching.run_url(run_id), key="mlflow-run", link_text=f"MLflow run {run_id}")
+    create_link_artifact(monitoring_runs.run_url(run_id), key="mlflow-run", link_text=f"MLflow run {run_id}")
     if trained:
         try:
-            watching.tag(run_id, {"prefect_flow_run": str(flow_run.id), "prefect_flow_run_url": _own_url()})
+            monitoring_runs.tag(run_id, {"prefect_flow_run": str(flow_run.id), "prefect_flow_run_url": _own_url()})
         except UserError as error:
             get_run_logger().warning("the MLflow run does not name this flow run: %s", error)
     return run_id

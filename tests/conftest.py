@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from src.data.sample import write_catalogue
-from tests.helpers import ROOT, copy_project, run_in
+from rakuten.data.synthetic import write_catalogue
+from tests.support.project import ROOT, copy_project, run_in
 
 X_TRAIN = """\
 ,designation,description,productid,imageid

@@ -12,20 +12,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src.cli import run_stage
-from src.config import INTERIM, RAW, REPORTS, DataParams, Params
-from src.data import checks
-from src.data.catalog import (
-    INDEX,
-    X_COLUMNS,
-    is_synthetic,
-    picture_name,
-    table_writer,
-)
-from src.data.pictures import PictureFiles, inspect_all
-from src.data.source import Source
-from src.data.tally import Hashes, Tally, distinct
-from src.files import dump_json, writing
+from rakuten.cli import run_stage
+from rakuten.config import INTERIM, RAW, REPORTS, DataParams, Params
+from rakuten.data import validation
+from rakuten.data.images import PictureFiles, inspect_all
+from rakuten.data.raw_files import Source
+from rakuten.data.tables import INDEX, X_COLUMNS, is_synthetic, picture_name, table_writer
+from rakuten.data.tally import Hashes, Tally, distinct
+from rakuten.files import dump_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -81,17 +75,17 @@ def make_dataset(
             synthetic |= is_synthetic(part)
             seen.frombytes(_found(part).tobytes())
     rows = source.rows["X_train.csv"]
-    checks.check_rejected(rejected, rows, params.max_rejected, first)
-    checks.check_classes(codes)
+    validation.check_rejected(rejected, rows, params.max_rejected, first)
+    validation.check_classes(codes)
     titles, own = train.titles(), Counter[str]()
     with table_writer(tables[1]) as keep:
         for part in source.parts("X_test.csv"):
             part = _with_picture(part, pictures)
             keep(part[COLUMNS])
             test.add(part)
-            own["ids_not_integers"] += int((~checks.valid_ids(part)).sum())
-            own["nothing_to_classify_by"] += int(checks.empty(part).sum())
-            own["title_in_train"] += int(_among(checks.hashes(part["designation"]), titles).sum())
+            own["ids_not_integers"] += int((~validation.valid_ids(part)).sum())
+            own["nothing_to_classify_by"] += int(validation.empty(part).sum())
+            own["title_in_train"] += int(_among(validation.hashes(part["designation"]), titles).sum())
             seen.frombytes(_found(part).tobytes())
     return {
         "synthetic": synthetic,
@@ -101,7 +95,7 @@ def make_dataset(
             "rows_rejected": rejected.total(),
             "rejected": dict(rejected.most_common()),
             "classes": len(codes),
-            "small_classes": checks.small_classes(codes),
+            "small_classes": validation.small_classes(codes),
             **train.told(),
         },
         "test": {"rows_in": source.rows["X_test.csv"], "rows_out": source.rows["X_test.csv"], **own, **test.told()},
@@ -114,7 +108,7 @@ def make_dataset(
 
 def split(part: pd.DataFrame, unknown_labels: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The usable rows of a joined train table, their prdtypecode as int64, and of the others: row, file, reason."""
-    reasons = checks.reject_reasons(part, unknown_labels)
+    reasons = validation.reject_reasons(part, unknown_labels)
     lost = pd.DataFrame(
         {
             "row": part[INDEX],
@@ -127,7 +121,7 @@ def split(part: pd.DataFrame, unknown_labels: str) -> tuple[pd.DataFrame, pd.Dat
 
 def _with_picture(frame: pd.DataFrame, pictures: Mapping[str, str]) -> pd.DataFrame:
     """Columns picture (what is wrong with it) and has_image (whether there is one to use)."""
-    state = checks.picture_state(frame, pictures)
+    state = validation.picture_state(frame, pictures)
     return frame.assign(picture=state, has_image=state == "")
 
 
@@ -139,8 +133,8 @@ def _among(some: Hashes, known: Hashes) -> NDArray[np.bool_]:
 
 def _found(part: pd.DataFrame) -> Hashes:
     """Hashes of the picture names that there are files of."""
-    there = part[part["picture"] != checks.MISSING]
-    return checks.hashes(
+    there = part[part["picture"] != validation.MISSING]
+    return validation.hashes(
         pd.Series([picture_name(*ids) for ids in zip(there["imageid"], there["productid"], strict=True)])
     )
 

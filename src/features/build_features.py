@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from src.cli import progress, run_stage
-from src.config import CACHE, INTERIM, PROCESSED, RAW, Params
-from src.data.catalog import ROWS, picture_name, table_chunks, table_writer
-from src.data.pictures import PictureFiles
-from src.features.embeddings import Reread, Text, embed_pictures, embed_texts
-from src.features.products import embedded_text, features_of
-from src.files import writing
+from rakuten.cli import progress, run_stage
+from rakuten.config import CACHE, INTERIM, PROCESSED, RAW, Params
+from rakuten.data.images import PictureFiles
+from rakuten.data.tables import ROWS, picture_name, table_chunks, table_writer
+from rakuten.features.embedding import Reread, Text, embed_pictures, embed_texts
+from rakuten.features.text_features import embedded_text, features_of
+from rakuten.files import writing
 
 PARTS = ("features.csv", "texts.npy", "images.npy")
 

@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from src.cli import progress, run_stage
-from src.compute import each
-from src.config import CACHE, MODELS, PROCESSED, REPORTS, Params
-from src.data import sheets
-from src.data.catalog import table_chunks, table_writer
-from src.errors import UserError
-from src.features.embeddings import read_embeddings
-from src.files import dump_json, is_local, writing
-from src.models import batch
-from src.models.classifier import ProductClassifier, Products, load_once
-from src.tracking import lineage, lock
+from rakuten.cli import progress, run_stage
+from rakuten.compute.parallel import each
+from rakuten.config import CACHE, MODELS, PROCESSED, REPORTS, Params
+from rakuten.data import product_files
+from rakuten.data.tables import table_chunks, table_writer
+from rakuten.errors import UserError
+from rakuten.features.embedding import read_embeddings
+from rakuten.files import dump_json, is_local, writing
+from rakuten.models import score_file
+from rakuten.models.classifier import ProductClassifier, Products, load_once
+from rakuten.tracking import dvc_lock, lineage
 
 NUMBERS = ("designation_len", "description_len", "has_description", "has_image")
 PARTS = ("texts", "images")
@@ -48,7 +48,7 @@ def run_predict(
         raise UserError(f"--output {output} without --input; add --input FILE.csv or FILE.parquet")
     pictures = None if images is NOT_GIVEN else images
     check_paths(input, output, pictures)
-    return batch.score_file(input, output, pictures, models, cache)
+    return score_file.score_file(input, output, pictures, models, cache)
 
 
 def predict(params: Params, processed: Path, models: Path, reports: Path) -> str:
@@ -83,7 +83,7 @@ def predict(params: Params, processed: Path, models: Path, reports: Path) -> str
             },
             decisions,
         )
-    lock.attach_lock_if_reachable(models)
+    dvc_lock.attach_lock_if_reachable(models)
     return f"{rows:,} products predicted, {rows - review:,} decided automatically and {review:,} to review"
 
 
@@ -110,8 +110,10 @@ def _named(part: Part) -> str:
 def check_paths(source: Path, output: Path, images: Path | None) -> None:
     """Raise UserError unless the paths of a batch can be what they are for."""
     for path in (source, output):
-        if path.suffix.lower() not in (sheets.CSV, sheets.PARQUET):
-            raise UserError(f"{path}: neither {sheets.CSV} nor {sheets.PARQUET}; name a file with one of these endings")
+        if path.suffix.lower() not in (product_files.CSV, product_files.PARQUET):
+            raise UserError(
+                f"{path}: neither {product_files.CSV} nor {product_files.PARQUET}; name a file with one of these endings"
+            )
     if not source.is_file():
         raise UserError(f"{source}: no such file; give --input a file that is there")
     if is_local(output) and not output.parent.is_dir():

@@ -8,20 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from src.cli import run_stage
-from src.config import MODELS, PROCESSED, REPORTS, Params
-from src.data.catalog import is_synthetic, table_chunks
-from src.features.embeddings import Reread, read_embeddings
-from src.files import dump_json, writing
-from src.models.catalogue import NUMBERS, Catalogue
-from src.models.classifier import VECTORIZER
-from src.models.fitting import fit
-from src.models.label_issues import label_issues
-from src.models.model_card import model_card
-from src.models.raw_model import OUTPUTS, encoder_identities
-from src.models.report import flat, measure, write_reports
-from src.scratch import scratch_folder
-from src.tracking import lineage, record, server
+from rakuten.cli import run_stage
+from rakuten.config import MODELS, PROCESSED, REPORTS, Params
+from rakuten.data.tables import is_synthetic, table_chunks
+from rakuten.evaluation.label_issues import label_issues
+from rakuten.evaluation.model_card import model_card
+from rakuten.evaluation.report import flat, measure, write_reports
+from rakuten.features.embedding import Reread, read_embeddings
+from rakuten.features.feature_set import NUMBERS, Catalogue
+from rakuten.files import dump_json, writing
+from rakuten.models.classifier import VECTORIZER
+from rakuten.models.pyfunc_model import OUTPUTS, encoder_identities
+from rakuten.models.training import fit
+from rakuten.scratch import scratch_folder
+from rakuten.tracking import lineage, server, training_run
 
 EXAMPLE = pd.DataFrame(
     {"designation": ["Piscine gonflable ronde 360 cm"], "description": ["<p>Avec pompe de filtration</p>"]}
@@ -41,7 +41,7 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
     tags = {"synthetic": str(synthetic).lower()}
     with (
         scratch_folder(processed.parent / "scratch") as scratch,
-        record.training_run(params.flat(), sources, tags, models) as training,
+        training_run.training_run(params.flat(), sources, tags, models) as training,
     ):
         fitted = fit(catalogue, params, encoder_identities(params.features), scratch)
         issues = label_issues(

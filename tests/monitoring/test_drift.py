@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 from bench.drift import BLURRED, LONGER, MISSING, NEW, PRIOR, Live, alarmed
-from src.config import load_params
-from src.data.sample import write_catalogue
-from src.models.classifier import ProductClassifier
-from src.models.raw_model import RawModel
-from src.models.watch import WATCHED
-from src.monitoring.drift import KINDS, compare
-from src.tracking import lineage
-from tests.helpers import log_window, run_in
+from rakuten.config import load_params
+from rakuten.data.synthetic import write_catalogue
+from rakuten.features.monitored_columns import WATCHED
+from rakuten.models.classifier import ProductClassifier
+from rakuten.models.pyfunc_model import RawModel
+from rakuten.monitoring.drift import KINDS, compare
+from rakuten.tracking import lineage
+from tests.support.project import log_window, run_in
 
 PARAMS = load_params()
 FRESH = 120  # products that windows are drawn from
@@ -82,7 +82,7 @@ def test_the_report_is_written_and_recorded(
     trained: Path, reference: pd.DataFrame, live: Live, project: tuple[Path, dict[str, str]]
 ) -> None:
     folder, env = project
-    monitoring = (sys.executable, "-m", "src.monitoring")
+    monitoring = (sys.executable, "-m", "rakuten.monitoring")
     version = lineage.model_version(trained / "models")
     assert "0 predictions of model" in run_in(trained, *monitoring, **env)
     log_window(folder, reference.sample(300, random_state=0), version)
@@ -110,6 +110,6 @@ def test_the_report_is_written_and_recorded(
 
 
 def test_without_a_model_it_says_what_to_do(workshop: Path, project: tuple[Path, dict[str, str]]) -> None:
-    said = run_in(workshop, sys.executable, "-m", "src.monitoring", code=1, **project[1])
+    said = run_in(workshop, sys.executable, "-m", "rakuten.monitoring", code=1, **project[1])
     assert "no reference of a model; make both with `make run`" in said
     assert "Traceback" not in said

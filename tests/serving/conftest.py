@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import environment
-from tests.stack.servers import free_port, wait_for
+from tests.support.project import environment
+from tests.support.servers import free_port, wait_for
 
 
 class Api:
@@ -24,7 +24,7 @@ class Api:
         env = environment(project, API_PORT=str(self.port), **settings)
         with log.open("w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "src.serving"],
+                [sys.executable, "-m", "rakuten.serving"],
                 cwd=project,
                 env=env,
                 stdout=stream,

@@ -19,7 +19,7 @@ import schemathesis
 from PIL import Image
 
 from tests.serving.conftest import Api
-from tests.serving.test_api import POOL, get, post
+from tests.serving.test_app import POOL, get, post
 
 SEED = 7
 

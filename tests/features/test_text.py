@@ -1,0 +1,62 @@
+import re
+import unicodedata
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from rakuten.features.text import _clean_once, clean_text
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("<p>Piscine&nbsp;ronde</p>", "Piscine ronde"),
+        ("L&#39;&eacute;t&eacute;", "L'été"),
+        ("caf&amp;eacute; &amp;lt;b&amp;gt;noir&amp;lt;/b&amp;gt;", "café noir"),
+        ("Bricolage dâ€™enfant, cafÃ©", "Bricolage d'enfant, café"),
+        ("ﬁgurine １２ cm", "figurine 12 cm"),
+        ("un<br />deux<br>trois", "un deux trois"),
+        ("a<script>alert('x')</script>b<!-- hidden -->c", "a b c"),
+        ("taille < 5 et > 3, je <3 les jeux", "taille < 5 et > 3, je <3 les jeux"),
+        ("  deux\t\n  mots  ", "deux mots"),
+        ("", ""),
+        ("Größe & Maße", "Größe & Maße"),
+    ],
+)
+def test_cleaning(raw: str, clean: str) -> None:
+    assert clean_text(raw, lowercase=False, strip_accents=False) == clean
+
+
+def test_case_and_accents_are_parameters() -> None:
+    assert clean_text("Été À Nîmes", lowercase=True, strip_accents=False) == "été à nîmes"
+    assert clean_text("Été À Nîmes", lowercase=False, strip_accents=True) == "Ete A Nimes"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(max_codepoint=160)), st.booleans(), st.booleans())
+@example("Lot de  2 CHAISES", True, True)
+def test_the_short_way_for_plain_text_cleans_alike(text: str, lowercase: bool, strip_accents: bool) -> None:
+    cleaned = [text]
+    while len(cleaned) < 2 or cleaned[-1] != cleaned[-2]:
+        cleaned.append(_clean_once(cleaned[-1], lowercase, strip_accents))
+    assert clean_text(text, lowercase=lowercase, strip_accents=strip_accents) == cleaned[-1]
+
+
+HTML = st.sampled_from(
+    ["<p>", "</b>", "&amp;", "&lt;", "&eacute;", "<", ">", "&", ";", "Ã©", "é", " ", "\n", "İ", "ﬁ", "b"]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(st.text(), st.lists(HTML, max_size=12).map("".join)), st.booleans(), st.booleans())
+@example("&amp;amp;amp;lt;p&gt;", True, True)
+@example("\uac00", False, True)
+def test_what_is_clean_stays(text: str, lowercase: bool, strip_accents: bool) -> None:
+    clean = clean_text(text, lowercase=lowercase, strip_accents=strip_accents)
+    assert clean_text(clean, lowercase=lowercase, strip_accents=strip_accents) == clean
+    assert clean == " ".join(clean.split())
+    assert not re.search(r"</?[a-zA-Z!][^<>]*>", clean)
+    assert unicodedata.is_normalized("NFKC", clean)
+    if lowercase:
+        assert clean == clean.lower()

@@ -1,0 +1,221 @@
+"""The whole pipeline by real `dvc repro`, on the sample, in clones of the project."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+
+from rakuten.files import digest
+from tests.support.project import ROOT, copy_project, environment, git
+from tests.support.project import run_in as run
+
+Clone = Callable[[str], Path]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+TRAINED_ON = ("train_features.csv", "train_texts.npy", "train_images.npy")
+
+
+def with_sample(folder: Path, sample: Path) -> Path:
+    shutil.copytree(sample, folder / "data" / "raw")
+    return folder
+
+
+def runs_of(folder: Path) -> list[mlflow.entities.Run]:
+    """Runs recorded in a clone, the newest first."""
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    return list(mlflow.search_runs(experiment_names=["rakuten-baseline"], output_format="list"))
+
+
+def test_from_raw_files_to_predictions_and_back(clone: Clone, sample: Path) -> None:
+    folder = with_sample(clone("first"), sample)
+    said = run(folder, "dvc", "repro")
+    assert (
+        said.index("INFO ingest") < said.index("INFO features") < said.index("INFO train") < said.index("INFO predict")
+    )
+    assert "SYNTHETIC" in said
+
+    quality = json.loads((folder / "reports" / "data_quality.json").read_text())
+    predictions = pd.read_csv(folder / "data" / "processed" / "predictions.csv", dtype=str)
+    assert quality["train"]["rows_in"] == 300
+    assert predictions["productid"].tolist() == pd.read_csv(sample / "X_test.csv", dtype=str)["productid"].tolist()
+
+    # The run holds the dvc.lock that records this very training, and the digests of the raw files.
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    (logged,) = runs_of(folder)
+    attached = yaml.safe_load(
+        Path(mlflow.artifacts.download_artifacts(f"runs:/{logged.info.run_id}/dvc.lock")).read_text()
+    )
+    assert attached["stages"]["train"] == lock["train"]
+    inputs = {entry.dataset.name: entry.dataset.digest for entry in logged.inputs.dataset_inputs}
+    recorded = {Path(entry["path"]).name: entry["md5"] for entry in lock["ingest"]["deps"]}
+    assert inputs == {
+        **{name: recorded[name] for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images")},
+        **{name: digest(folder / "data" / "processed" / name, "md5") for name in TRAINED_ON},
+    }
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    assert logged.data.tags["git_commit"] == head.stdout.strip()
+    assert (logged.data.tags["git_branch"], logged.data.tags["git_dirty"]) == ("main", "false")
+
+    # Nothing to do the second time, and the closing table tells what there is.
+    assert "Data and pipelines are up to date" in run(folder, "dvc", "repro")
+    table = run(folder, sys.executable, "-m", "rakuten.summary")
+    assert "300 read, 0 rejected" in table
+    assert "SYNTHETIC" in table
+    assert "of 60 test products without review" in table
+    assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in table
+
+    # Forced, the same training is a second run, which the closing table completes; dvc.lock stays.
+    before = (folder / "dvc.lock").read_bytes()
+    run(folder, "dvc", "repro", "--force", "--single-item", "train")
+    assert (folder / "dvc.lock").read_bytes() == before
+    run(folder, sys.executable, "-m", "rakuten.summary")
+    assert len(runs_of(folder)) == 2
+    assert all("dvc_lock" in found.data.tags for found in runs_of(folder))
+
+    # From scratch elsewhere: the same dvc.lock, byte for byte.
+    again = with_sample(clone("second"), sample)
+    run(again, "dvc", "repro")
+    assert (again / "dvc.lock").read_bytes() == before
+
+    # What a comment in the README changes is nothing; a parameter of the model reruns train and predict only.
+    (again / "README.md").write_text("changed")
+    params = again / "params.yaml"
+    params.write_text(params.read_text().replace("target_precision: 0.95", "target_precision: 0.7"))
+    said = run(again, "dvc", "status")
+    assert "train:" in said
+    assert "ingest:" not in said
+    assert "features:" not in said
+    run(again, "dvc", "repro")
+    (changed, _) = runs_of(again)
+    assert changed.data.tags["git_dirty"] == "true"
+    reviewed = pd.read_csv(again / "data" / "processed" / "predictions.csv")
+    decisions = json.loads((again / "reports" / "decisions.json").read_text())
+    assert decisions["target_precision"] == 0.7
+    assert reviewed["needs_review"].tolist() == (reviewed["confidence"] < decisions["threshold"]).tolist()
+    assert decisions["decided"] == (~reviewed["needs_review"]).sum() > 20
+
+
+# Kills its whole process group, DVC included, when the script named by KILL is about to put its second file in place.
+KILLER = """
+import os, pathlib, signal, sys
+renamed = []
+right = pathlib.Path.replace
+def replace(self, target):
+    if sys.argv[0].endswith(os.environ.get("KILL", "nothing")) and self.name.endswith(".partial"):
+        renamed.append(self)
+        if len(renamed) == 2:
+            os.killpg(0, signal.SIGKILL)
+    return right(self, target)
+pathlib.Path.replace = replace
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "project"
+    shutil.copytree(workshop, folder, symlinks=True)
+    run(folder, "dvc", "repro")
+    return folder
+
+
+def test_stages_that_are_killed_go_on_to_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
+    folder = copy_project(tmp_path / "killed", quick=True)
+    shutil.copytree(undisturbed / "data" / "raw", folder / "data" / "raw")
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(KILLER)
+    for stage in PIPELINE:
+        script = PIPELINE[stage]["cmd"].removeprefix("python ")
+        env = environment(folder, KILL=script, PYTHONPATH=f"{tmp_path / 'hook'}{os.pathsep}{folder}")
+        killed = subprocess.run(["dvc", "repro"], cwd=folder, env=env, start_new_session=True, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert script.encode() in killed.stdout
+    run(folder, "dvc", "repro")
+    assert (folder / "dvc.lock").read_bytes() == (undisturbed / "dvc.lock").read_bytes()
+    for file in ("data/processed/predictions.csv", "models/manifest.json", "reports/model_card.md"):
+        assert (folder / file).read_bytes() == (undisturbed / file).read_bytes()
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_an_experiment_has_one_name_in_dvc_and_mlflow(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(undisturbed, folder, symlinks=True)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "ran")
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    before = {found.info.run_id for found in runs_of(folder)}
+    run(folder, "dvc", "exp", "run", "--name", "softer-margin", "--set-param", "train.svm_c=0.2")
+    (new,) = (found for found in runs_of(folder) if found.info.run_id not in before)
+    assert new.info.run_name == "softer-margin"
+    assert new.data.params["train.svm_c"] == "0.2"
+    assert "softer-margin" in run(folder, "dvc", "exp", "list", "--all-commits")
+
+
+def test_a_prediction_leads_back_to_its_very_state(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(undisturbed, folder, symlinks=True)
+    shutil.rmtree(folder / ".git")
+    shutil.copytree(undisturbed / ".git", folder / ".git")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "the first state's results")
+    first = (folder / "data" / "processed" / "predictions.csv").read_bytes()
+    version = pd.read_csv(folder / "data" / "processed" / "predictions.csv", dtype=str)["model_version"][0]
+
+    # The project goes on: another parameter, another model.
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("svm_c: 0.4", "svm_c: 0.1"))
+    git(folder, "commit", "--quiet", "--all", "--message", "another state")
+    run(folder, "dvc", "repro")
+    git(folder, "commit", "--quiet", "--all", "--message", "its results")
+    assert (folder / "data" / "processed" / "predictions.csv").read_bytes() != first
+
+    traced = run(folder, sys.executable, "-m", "rakuten.tracking", "trace", version)
+    assert f"model   {version}  rakuten-classifier version" in traced
+    assert "dirty   no" in traced
+    assert "train.svm_c " in traced
+    lock = yaml.safe_load((undisturbed / "dvc.lock").read_text())["stages"]
+    for entry in (*lock["ingest"]["deps"][:2], lock["features"]["outs"][-1]):
+        if "train" in entry["path"]:
+            assert f"{entry['path']}" in traced
+            assert entry["md5"] in traced
+
+    # The lines that it prints are true.
+    commands = [
+        line.partition("#")[0].split() for line in traced.partition("back to this very state\n")[2].splitlines()
+    ]
+    assert [command[:2] for command in commands] == [
+        ["git", "checkout"], ["python", "-m"], ["dvc", "checkout"], ["dvc", "repro"],
+    ]  # fmt: skip
+    for command in commands:
+        run(folder, *command)
+    assert (folder / "data" / "processed" / "predictions.csv").read_bytes() == first
+
+
+def test_bad_input_stops_the_pipeline_with_its_line(clone: Clone, sample: Path) -> None:
+    folder = with_sample(clone("bad"), sample)
+    labels = folder / "data" / "raw" / "Y_train.csv"
+    labels.write_text(labels.read_text().replace("prdtypecode", "code"))
+    said = run(folder, "dvc", "repro", code=255)
+    assert "ERROR ingest:" in said
+    assert "Y_train.csv: line 1: no column 'prdtypecode'" in said
+    assert not (folder / "data" / "interim").exists() or not any((folder / "data" / "interim").glob("*.csv"))
+
+
+def test_the_summary_asks_for_a_run_first(clone: Clone) -> None:
+    folder = clone("empty")
+    for file in ("models/metrics.json", "reports/data_quality.json", "reports/decisions.json", "dvc.lock"):
+        (folder / file).unlink(missing_ok=True)
+    assert "run `dvc repro` first" in run(folder, sys.executable, "-m", "rakuten.summary", code=1)
+
+
+@pytest.mark.parametrize("target", ["help", "run"])
+def test_make_knows_its_targets(target: str) -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert f"make {target}" in run(root, "make", "help")
