@@ -26,9 +26,9 @@ $(DONE): requirements.txt pyproject.toml
 
 run: $(DONE) ## the whole pipeline; on a sample catalogue where data/raw has no files
 	@mkdir -p data/raw/images
-	@$(BIN)/python -m rakuten.data.sample --if-absent
+	@$(BIN)/rakuten sample --if-absent
 	@$(BIN)/dvc repro
-	@$(BIN)/python -m rakuten.summary
+	@$(BIN)/rakuten summary
 
 test: lint ## ruff, mypy and every test, with coverage
 	$(BIN)/coverage erase
@@ -49,10 +49,10 @@ story: $(DONE) ## the whole loop in one go: train, serve, drift, alert, retrain,
 	@$(BIN)/python -m bench.end_to_end $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
 
 doctor: $(DONE) ## check Python, lock, .env, tracking server, DVC remote and data; changes nothing
-	@$(BIN)/python -m rakuten.doctor
+	@$(BIN)/rakuten doctor
 
 remote: $(DONE) ## name the DVC remote: make remote URL=https://dagshub.com/USER/REPO (or s3://..., or a folder)
-	@$(BIN)/python -m rakuten.remote $(URL) $(if $(ENDPOINT),--endpoint $(ENDPOINT))
+	@$(BIN)/rakuten remote $(URL) $(if $(ENDPOINT),--endpoint $(ENDPOINT))
 
 add-data: $(DONE) ## put the files of data/raw under DVC, the pictures as one directory
 	@$(BIN)/dvc add data/raw/X_train.csv data/raw/Y_train.csv data/raw/X_test.csv data/raw/images
@@ -62,7 +62,7 @@ promote: $(DONE) ## make the challenger champion, if the rules of params.yaml al
 	@$(BIN)/python src/models/promote.py $(ARGS)
 
 serve: $(DONE) ## the API and its page on http://127.0.0.1:8000
-	@$(BIN)/python -m rakuten.serving
+	@$(BIN)/rakuten serve
 
 server: ## bring up MLflow with PostgreSQL, http://127.0.0.1:5000 (needs Docker and .env)
 	$(COMPOSE) -f docker-compose.mlflow.yml up -d --build
@@ -141,7 +141,7 @@ lock: $(DONE) ## compile requirements.txt from pyproject.toml
 	mv .requirements.partial requirements.txt
 
 sample: $(DONE) ## write the sample catalogue to data/raw
-	@$(BIN)/python -m rakuten.data.sample
+	@$(BIN)/rakuten sample
 
 ui: $(DONE) ## the MLflow UI on the embedded store, http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db

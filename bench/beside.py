@@ -16,17 +16,19 @@ from sklearn.linear_model import LogisticRegression
 
 from bench.words import Counted
 from rakuten.config import PARAMS, load_params
-from rakuten.data.images import PictureFiles, decode
-from rakuten.data.synthetic import codes_for, products
+from rakuten.data.images import ImageFiles, decode
+from rakuten.data.synthetic import balanced_codes, synthetic_products
 from rakuten.data.tables import read_raw, read_table
-from rakuten.features.embedding import embed_pictures
-from rakuten.features.encoders.onnx import ImageEncoder, image_encoder
-from rakuten.features.encoders.preprocessing import prepare
-from rakuten.models.classifier import WORDS, ProductClassifier
+from rakuten.features.embedding import embed_images
+from rakuten.features.encoders.factory import image_encoder
+from rakuten.features.encoders.onnx import ImageEncoder
+from rakuten.features.encoders.preprocessing import prepare_image
+from rakuten.models.classifier import ProductClassifier
 from rakuten.models.fusion import Fusion
 from rakuten.models.linear import fit_svm
-from rakuten.models.pyfunc_model import RawModel
-from rakuten.models.training import blocks_of
+from rakuten.models.pyfunc_model import PyfuncModel
+from rakuten.models.training import ngram_blocks
+from rakuten.types import NGRAMS
 
 PICTURES, PRODUCTS = 2000, 300
 SAMPLE_SEED = 1  # the default of src.data.sample
@@ -37,7 +39,7 @@ def text_fit(folder: Path) -> dict[str, Any]:
     """One fit of the text model: counting, weighing, the linear SVM."""
     params = load_params(PARAMS)
     table = read_table(folder / "processed" / "train_features.csv", integers=("prdtypecode",))
-    codes, blocks = table["prdtypecode"].to_numpy(dtype=np.int64), blocks_of(params)
+    codes, blocks = table["prdtypecode"].to_numpy(dtype=np.int64), ngram_blocks(params)
     started = time.process_time()
     rows = np.arange(len(table))
     (matrix,) = Counted(table, blocks).features(rows, rows)
@@ -58,7 +60,7 @@ def rival(folder: Path) -> dict[str, Any]:
 def encoder_loop(folder: Path) -> dict[str, Any]:
     """Pictures a second on all cores: the bare loop over the encoder, and the features stage's way to the file."""
     choice = load_params(PARAMS).features.image_encoder
-    paths: Sequence[Path | None] = list(PictureFiles(folder / "raw" / "images").values())[:PICTURES]
+    paths: Sequence[Path | None] = list(ImageFiles(folder / "raw" / "images").values())[:PICTURES]
     parts = np.array_split(np.arange(len(paths)), cpu_count())
     workers = Parallel(n_jobs=len(parts))
     workers(delayed(_loop)(choice, paths[:2]) for _ in parts)  # sessions made, pages read
@@ -69,7 +71,7 @@ def encoder_loop(folder: Path) -> dict[str, Any]:
     for old in cache.glob("*"):
         old.unlink()
     started = time.perf_counter()
-    embed_pictures(paths, choice, cache, out, "pictures")
+    embed_images(paths, choice, cache, out, "pictures")
     stage = time.perf_counter() - started
     return {
         "bare_per_s": round(len(paths) / bare, 1),
@@ -89,10 +91,10 @@ def _loop(choice: Any, paths: Sequence[Path | None]) -> None:
 def _one_picture(encoder: ImageEncoder, paths: Sequence[Path]) -> dict[str, float]:
     files = [path.read_bytes() for path in paths]
     pictures = [decode(data) for data in files]
-    pixels = [prepare(picture, 256) for picture in pictures]
+    pixels = [prepare_image(picture, 256) for picture in pictures]
     return {
         "decode": _median(decode, files),
-        "prepare": _median(lambda picture: prepare(picture, 256), pictures),
+        "prepare": _median(lambda picture: prepare_image(picture, 256), pictures),
         "model": _median(encoder._run, pixels),
     }
 
@@ -104,14 +106,14 @@ def latency(folder: Path) -> dict[str, Any]:
     classifier = ProductClassifier.load(models)
     loaded = time.perf_counter() - started
     raw = read_raw(folder / "raw" / "X_test.csv", X_COLUMNS)[:PRODUCTS]
-    files = PictureFiles(folder / "raw" / "images")
+    files = ImageFiles(folder / "raw" / "images")
     names = [f"image_{i}_product_{p}.jpg" for i, p in zip(raw["imageid"], raw["productid"], strict=True)]
     text = [pd.DataFrame([row]) for row in raw[["designation", "description"]].to_dict("records")]
     both = [row.assign(picture=[files[name].read_bytes()]) for row, name in zip(text, names, strict=True)]
     started = time.perf_counter()
-    model = RawModel(classifier)
+    model = PyfuncModel(classifier)
     encoders = time.perf_counter() - started
-    quick = RawModel(words_only(classifier))
+    quick = PyfuncModel(words_only(classifier))
     found = {}
     cases = {"words_only": (quick, text), "default_text": (model, text), "with_picture": (model, both)}
     for name, (asked, rows) in cases.items():
@@ -129,7 +131,7 @@ def labels(folder: Path) -> dict[str, Any]:
     """How many of the sample catalogue's planted wrong labels the run found: it knows which they are."""
     table = read_table(folder / "processed" / "train_features.csv")
     doubted = read_table(folder / "reports" / "label_issues.csv")["productid"]
-    catalogue = products(codes_for(len(table), SAMPLE_SEED), 0, SAMPLE_SEED)
+    catalogue = synthetic_products(balanced_codes(len(table), SAMPLE_SEED), 0, SAMPLE_SEED)
     planted = {str(product.productid) for product in catalogue if product.prdtypecode != product.true_code}
     found = doubted.isin(planted)
     first = found.head(len(planted))
@@ -144,12 +146,12 @@ def labels(folder: Path) -> dict[str, Any]:
 
 def words_only(classifier: ProductClassifier) -> ProductClassifier:
     """The quick path: text_encoder and image_encoder none."""
-    fused, at = classifier.fusion, classifier.fusion.views.index(WORDS)
+    fused, at = classifier.fusion, classifier.fusion.views.index(NGRAMS)
     own = {name: getattr(fused, name)[[at]] for name in ("temperature", "trust", "own")}
-    words = Fusion.of((WORDS,), {**fused.arrays(), **own})
+    words = Fusion.of((NGRAMS,), {**fused.arrays(), **own})
     none = classifier.features.model_copy(update={"text_encoder": "none", "image_encoder": "none"})
     settings = classifier.settings._replace(features=none, encoders={})
-    return ProductClassifier(classifier.vectorizer, {WORDS: classifier.linear[WORDS]}, words, settings)
+    return ProductClassifier(classifier.vectorizer, {NGRAMS: classifier.linear[NGRAMS]}, words, settings)
 
 
 def _spent(call: Callable[[Any], Any], items: Sequence[Any]) -> list[float]:

@@ -20,14 +20,15 @@ import pandas as pd
 from PIL import Image, ImageFilter
 
 from rakuten.config import PARAMS, Params, load_params
-from rakuten.data.images import PictureFiles
+from rakuten.data.images import ImageFiles
+from rakuten.data.schema import X_COLUMNS, image_name
 from rakuten.data.synthetic import write_catalogue
-from rakuten.data.tables import X_COLUMNS, picture_name, read_raw
-from rakuten.features.monitored_columns import CODE, LANGUAGE, typed, watched
+from rakuten.data.tables import read_raw
+from rakuten.features.monitored_columns import LANGUAGE_COLUMN, PREDICTED_COLUMN, monitored_values, with_dtypes
 from rakuten.models.classifier import ProductClassifier
-from rakuten.models.pyfunc_model import RawModel
-from rakuten.monitoring.alerts import judge
-from rakuten.monitoring.drift import compare
+from rakuten.models.pyfunc_model import PyfuncModel
+from rakuten.monitoring.alerts import judge_drift
+from rakuten.monitoring.drift import column_drift
 
 WINDOWS = (500, 1000, 2000)
 CHANGED = 1000
@@ -59,12 +60,12 @@ class Live:
     than fresh products are. Of those that a shift changes, CHANGED are put through the model and drawn from.
     """
 
-    def __init__(self, model: RawModel, raw: Path) -> None:
+    def __init__(self, model: PyfuncModel, raw: Path) -> None:
         self.model = model
         table = read_raw(raw / "X_train.csv", X_COLUMNS)
-        files = PictureFiles(raw / "images")
+        files = ImageFiles(raw / "images")
         self.named: Named = list(zip(table["designation"], table["description"], strict=True))
-        names = map(picture_name, table["imageid"], table["productid"])
+        names = map(image_name, table["imageid"], table["productid"])
         self.pictures: Pictures = [files[name].read_bytes() for name in names]
         self.base = self.seen(self.named, self.pictures)
         self.named, self.pictures = self.named[:CHANGED], self.pictures[:CHANGED]
@@ -73,19 +74,19 @@ class Live:
         """What the live log would have of these products."""
         frames = []
         for at in range(0, len(named), 100):
-            described, _ = self.model.describe_all(named[at : at + 100], pictures[at : at + 100])
-            ranked = self.model.classifier.rank(described, 1)
+            described, _ = self.model.featurise_many(named[at : at + 100], pictures[at : at + 100])
+            ranked = self.model.classifier.top_k(described, 1)
             first = (ranked.codes[:, 0].tolist(), ranked.confidence[:, 0].tolist(), ranked.needs_review.tolist())
-            frames.append(typed(pd.DataFrame(dict(watched(described, *first)))))
+            frames.append(with_dtypes(pd.DataFrame(dict(monitored_values(described, *first)))))
         return pd.concat(frames, ignore_index=True)
 
     def shifted(self, kind: str, size: float, seed: int) -> Callable[[int, int], pd.DataFrame]:
         """A way to draw windows (rows, seed) of traffic that this shift has changed."""
         rng = random.Random(f"{kind}:{size}:{seed}")
         if kind == PRIOR:
-            return self._mixed(self.base[self.base[CODE] == GROWING], size)
+            return self._mixed(self.base[self.base[PREDICTED_COLUMN] == GROWING], size)
         if kind == SPEECH:
-            return self._mixed(self.base[self.base[LANGUAGE] == "english"], size)
+            return self._mixed(self.base[self.base[LANGUAGE_COLUMN] == "english"], size)
         if kind == MISSING:
             return self._mixed(self.seen(self.named, [None] * len(self.named)), size)
         if kind == NEW:
@@ -125,7 +126,9 @@ def _noise(seed: int) -> bytes:
 
 def alarmed(reference: pd.DataFrame, window: pd.DataFrame, params: Params) -> list[str]:
     """The alarms that a window raises."""
-    return list(judge(reference, window, compare(reference, window, params.monitor).columns, None, params).alarms)
+    return list(
+        judge_drift(reference, window, column_drift(reference, window, params.monitor).columns, None, params).alarms
+    )
 
 
 def smallest(
@@ -154,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     params = load_params(PARAMS)
     reference = pd.read_parquet(arguments.project / "reports" / "reference.parquet")
-    model = RawModel(ProductClassifier.load(arguments.project / "models"))
+    model = PyfuncModel(ProductClassifier.load(arguments.project / "models"))
     results: dict[str, Any] = {}
 
     def tell(name: str, value: Any) -> None:

@@ -27,8 +27,9 @@ from typing import Any
 
 import requests
 
+from rakuten.data.schema import X_COLUMNS, image_name
 from rakuten.data.synthetic import write_catalogue
-from rakuten.data.tables import X_COLUMNS, picture_name, read_raw
+from rakuten.data.tables import read_raw
 from tests.support.project import copy_project, environment, git, run_in
 from tests.serving.conftest import Api
 from tests.support.servers import answers, free_port, wait_for
@@ -94,7 +95,7 @@ def bodies(raw: Path, name: str, count: int) -> list[str]:
     found = []
     for row in read_raw(raw / f"{name}.csv", X_COLUMNS)[:count].to_dict("records"):
         folder = raw / "images" / ("image_train" if name == "X_train" else "image_test")
-        picture = (folder / picture_name(row["imageid"], row["productid"])).read_bytes()
+        picture = (folder / image_name(row["imageid"], row["productid"])).read_bytes()
         product = {"designation": row["designation"], "description": row["description"]}
         found.append(json.dumps(product | {"picture": b64encode(picture).decode()}))
     return found
@@ -220,7 +221,7 @@ def tell(folder: Path, pictures: Path | None) -> None:
 
         later = bodies(shifted, "X_test", FRESH)
         assert send(api.url, later) == FRESH
-        said = run_in(project, sys.executable, "-m", "rakuten.monitoring", **env)
+        said = run_in(project, sys.executable, "-m", "rakuten", "monitor", **env)
         moved = [text.partition("monitoring: ")[2] for text in said.splitlines() if "WARNING monitoring" in text]
         assert any("language has drifted" in text for text in moved), said
         line.say("shifted traffic", f"{FRESH} products; {moved[0]}")

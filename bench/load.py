@@ -28,10 +28,11 @@ from mlflow.models import ModelSignature
 from bench.beside import words_only
 from bench.measure import memory
 from rakuten.config import ROOT
-from rakuten.data.images import PictureFiles
-from rakuten.data.tables import X_COLUMNS, picture_name, read_raw
+from rakuten.data.images import ImageFiles
+from rakuten.data.schema import X_COLUMNS, image_name
+from rakuten.data.tables import read_raw
 from rakuten.models.classifier import ProductClassifier
-from rakuten.tracking.training_run import INPUTS
+from rakuten.tracking.training_run import INPUT_SCHEMA
 
 CLIENTS = (1, 8, 64)
 PRODUCTS = 300
@@ -95,14 +96,14 @@ def _say(name: str, what: Any) -> None:
 def _bodies(folder: Path, work: Path) -> dict[bool, tuple[Path, Path]]:
     """Files of request bodies, ours and MLflow's, without and with a picture."""
     raw = read_raw(folder / "raw" / "X_test.csv", X_COLUMNS)[:PRODUCTS]
-    files = PictureFiles(folder / "raw" / "images")
+    files = ImageFiles(folder / "raw" / "images")
     found = {}
     for picture in (False, True):
         ours, theirs = [], []
         for row in raw.to_dict("records"):
             product = {"designation": row["designation"], "description": row["description"]}
             if picture:
-                data = files[picture_name(row["imageid"], row["productid"])].read_bytes()
+                data = files[image_name(row["imageid"], row["productid"])].read_bytes()
                 product["picture"] = b64encode(data).decode()
             ours.append(json.dumps(product))
             theirs.append(json.dumps({"dataframe_records": [product]}))
@@ -182,7 +183,7 @@ def wrk(address: str, bodies: Path, clients: int, seconds: int) -> dict[str, Any
 @contextmanager
 def api(models: Path, work: Path, **more: str) -> Iterator[tuple[str, psutil.Process]]:
     port = _free_port()
-    command = [sys.executable, "-m", "rakuten.serving"]
+    command = [sys.executable, "-m", "rakuten", "serve"]
     settings = {"API_MODELS": str(models), "API_PORT": str(port), "API_LIVE": str(work / "live")} | more
     with _server(command, settings, f"{port}/ready", work / f"api-{port}.log") as process:
         yield f"http://127.0.0.1:{port}", process
@@ -197,7 +198,7 @@ def mlflow_serve(models: Path, place: Path) -> Iterator[str]:
             loader_module="rakuten.models.raw_model",
             data_path=str(models),
             pip_requirements=["mlflow"],
-            signature=ModelSignature(inputs=INPUTS),  # as it is registered: a picture is decoded
+            signature=ModelSignature(inputs=INPUT_SCHEMA),  # as it is registered: a picture is decoded
         )
     port = _free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(place), "--env-manager", "local"]

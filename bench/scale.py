@@ -20,7 +20,7 @@ import yaml
 
 from bench.measure import Cost, run
 from rakuten.config import PARAMS, ROOT
-from rakuten.data.tables import table_chunks
+from rakuten.data.tables import read_table_chunks
 
 SCRIPTS = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
@@ -71,7 +71,7 @@ def sample(folder: Path, rows: int) -> None:
     """A catalogue without pictures, and params.yaml for both ways to train."""
     out: list[str | Path] = ["--out", folder / "raw", "--rows", str(rows), "--test-rows", str(rows // 10)]
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "rakuten.data.sample", "--if-absent", "--no-pictures", *out]
+    command = [sys.executable, "-m", "rakuten", "sample", "--if-absent", "--no-images", *out]
     run(command, {}, folder / "sample.log")
     params = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     blocks = params["train"]["blocks"]
@@ -104,9 +104,9 @@ def embed(features: Path, out: Path) -> None:
     for name, width in WIDTHS.items():
         rng = np.random.default_rng(0)
         means = rng.normal(size=(3000, width)).astype(np.float32)
-        rows = sum(len(part) for part in table_chunks(out / "train_features.csv"))
+        rows = sum(len(part) for part in read_table_chunks(out / "train_features.csv"))
         room = np.lib.format.open_memmap(out / f"train_{name}.npy", mode="w+", dtype=np.float16, shape=(rows, width))
-        for part in table_chunks(out / "train_features.csv", ("prdtypecode",)):
+        for part in read_table_chunks(out / "train_features.csv", ("prdtypecode",)):
             noise = rng.standard_normal((len(part), width), dtype=np.float32)
             room[part.index[0] : part.index[-1] + 1] = 0.1 * means[part["prdtypecode"] % 3000] + noise
         room.flush()

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out",
         folder / "raw",
     ]
-    run([sys.executable, "-m", "rakuten.data.sample", "--if-absent", *sample], {}, folder / "sample.log")
+    run([sys.executable, "-m", "rakuten", "sample", "--if-absent", *sample], {}, folder / "sample.log")
     results = _read(folder / "results.json")
     results["machine"] = (
         f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"

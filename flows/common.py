@@ -17,7 +17,7 @@ from prefect.tasks import Task
 
 from rakuten.config import ROOT
 from rakuten.errors import UserError
-from rakuten.files import dump_json, writing
+from rakuten.files import atomic_write, dump_json
 
 LOCK = ROOT / ".dvc" / "tmp" / "flow.lock"
 HOLDER = LOCK.with_suffix(".json")  # who has it, for the others to read
@@ -57,7 +57,7 @@ def alone() -> Iterator[None]:
     except Timeout as error:
         raise BusyError(f"another flow works in {ROOT} ({_holder()}): wait for it, or stop it") from error
     try:
-        with writing(HOLDER) as (part,):
+        with atomic_write(HOLDER) as (part,):
             dump_json({"pid": os.getpid(), "flow_run": flow_run.name or "none"}, part)
         yield
     finally:

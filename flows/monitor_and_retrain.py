@@ -15,10 +15,10 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from flows.common import BusyError, PassingError, without_tracebacks
 from flows.pipeline import Outcome, pipeline
-from rakuten.cli import run
+from rakuten.cli import run_command
 from rakuten.config import load_env, load_params
 from rakuten.monitoring.alerts import may_retrain
-from rakuten.monitoring.monitor import Look, last_retraining, look, note_retraining
+from rakuten.monitoring.monitor import DriftCheck, check_drift, last_retraining, record_retraining
 from rakuten.serving.settings import load_settings
 from rakuten.tracking import monitoring_runs
 
@@ -32,13 +32,13 @@ class Watched(NamedTuple):
 
 
 @task(name="drift report")
-def report() -> Look:
+def report() -> DriftCheck:
     settings = load_settings()
-    return look(load_params(), settings.live, settings.from_registry)
+    return check_drift(load_params(), settings.live, settings.from_registry)
 
 
 @task(name="artifacts")
-def show(found: Look) -> None:
+def show(found: DriftCheck) -> None:
     lines = [f"**{found.line}**", ""]
     if found.verdict is not None:
         lines += [f"- {alarm}" for alarm in found.verdict.alarms]
@@ -80,9 +80,9 @@ def monitor_and_retrain(pull_first: bool = False, push_after: bool = False) -> W
     except (BusyError, PassingError):
         raise  # nothing was trained: the next look may try again
     except Exception:
-        note_retraining(live, now)  # it would fail in the same way within the hour
+        record_retraining(live, now)  # it would fail in the same way within the hour
         raise
-    note_retraining(live, now)
+    record_retraining(live, now)
     if "train" not in outcome.ran:
         log.warning("nothing to learn from is new: add labelled products to data/raw (or `git pull`, then --pull)")
     return Watched(found.line, alarms, outcome)
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=Path(__file__).name, description=__doc__)
     parser.add_argument("--pull", action="store_true", help="fetch new data from the DVC remote before retraining")
     parser.add_argument("--push", action="store_true", help="send what was made to the DVC remote")
-    return run("monitor", command, parser, argv)
+    return run_command("monitor", command, parser, argv)
 
 
 if __name__ == "__main__":

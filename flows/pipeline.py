@@ -20,15 +20,15 @@ from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 
 from flows.common import PassingError, alone, dvc, passing, without_tracebacks
-from rakuten.cli import run
+from rakuten.cli import run_command
 from rakuten.config import MODELS, REPORTS, load_env, load_params
 from rakuten.errors import UserError
-from rakuten.files import dump_json, writing
-from rakuten.promotion.gate import promote
-from rakuten.serving.exported_metrics import PIPELINE
+from rakuten.files import atomic_write, dump_json
+from rakuten.monitoring.status_files import PIPELINE_FILE
+from rakuten.promotion.gate import promote_challenger
 from rakuten.serving.settings import load_settings
 from rakuten.tracking import monitoring_runs, server
-from rakuten.tracking.training_run import trained_run
+from rakuten.tracking.training_run import local_run_id
 
 STAGES = ("ingest", "features", "train", "predict")
 UNCHANGED = "didn't change, skipping"  # what DVC says of a stage that it does not run
@@ -76,8 +76,8 @@ def gate() -> str:
     except UserError as error:
         raise PassingError(str(error)) from error
     try:
-        return promote(load_params(), dry_run=False)
-    except server.FAULTS as error:
+        return promote_challenger(load_params(), dry_run=False)
+    except server.SERVER_ERRORS as error:
         raise PassingError(f"the tracking server failed: {server.one_line(error)}") from error
     except UserError as error:
         return f"not promoted: {error}"
@@ -92,13 +92,13 @@ def show(trained: bool) -> str | None:
     create_markdown_artifact(_scores(metrics), key="metrics", description="out of fold")
     card = (REPORTS / "model_card.md").read_text(encoding="utf-8")
     create_markdown_artifact(card, key="model-card")
-    run_id = trained_run(MODELS)
+    run_id = local_run_id(MODELS)
     if run_id is None:  # the model came by `dvc pull`
         return None
     create_link_artifact(monitoring_runs.run_url(run_id), key="mlflow-run", link_text=f"MLflow run {run_id}")
     if trained:
         try:
-            monitoring_runs.tag(run_id, {"prefect_flow_run": str(flow_run.id), "prefect_flow_run_url": _own_url()})
+            monitoring_runs.set_tags(run_id, {"prefect_flow_run": str(flow_run.id), "prefect_flow_run_url": _own_url()})
         except UserError as error:
             get_run_logger().warning("the MLflow run does not name this flow run: %s", error)
     return run_id
@@ -151,7 +151,7 @@ def _note(succeeded: bool, seconds: float) -> None:
     """Tell the API, which tells Prometheus."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        with writing(load_settings().live / PIPELINE) as (part,):
+        with atomic_write(load_settings().live / PIPELINE_FILE) as (part,):
             dump_json({"succeeded": succeeded, "seconds": round(seconds, 1), "ended": now}, part)
     except OSError as error:
         get_run_logger().warning("the outcome is not told to the API: %s", error)
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pull", action="store_true", help="fetch from the DVC remote before")
     parser.add_argument("--push", action="store_true", help="send to the DVC remote after")
     parser.add_argument("--no-promotion", action="store_true", help="do not judge the challenger")
-    return run("pipeline", command, parser, argv)
+    return run_command("pipeline", command, parser, argv)
 
 
 if __name__ == "__main__":

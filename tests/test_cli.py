@@ -10,7 +10,7 @@ from rakuten.errors import UserError
 
 
 def run(body: Callable[[argparse.Namespace], str], *argv: str) -> int:
-    return cli.run("stage", body, argparse.ArgumentParser(), argv)
+    return cli.run_command("stage", body, argparse.ArgumentParser(), argv)
 
 
 def raising(error: BaseException) -> Callable[[argparse.Namespace], str]:

@@ -3,15 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from rakuten.data.images import PictureFiles
+from rakuten.data.images import ImageFiles
 from rakuten.errors import UserError
-from rakuten.files import digest, dump_json, is_local, place, writing
-from rakuten.scratch import scratch_folder
+from rakuten.files import atomic_write, digest, dump_json, is_local, parse_path, scratch_folder
 
 
 def test_all_files_appear_together(tmp_path: Path) -> None:
     a, b = tmp_path / "new" / "a", tmp_path / "b"
-    with writing(a, b) as (part_a, part_b):
+    with atomic_write(a, b) as (part_a, part_b):
         part_a.write_text("a")
         part_b.write_text("b")
         assert not a.exists()
@@ -23,7 +22,7 @@ def test_all_files_appear_together(tmp_path: Path) -> None:
 def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.write_text("before")
-    with pytest.raises(OSError, match="disk full"), writing(old, tmp_path / "other") as (part, _):
+    with pytest.raises(OSError, match="disk full"), atomic_write(old, tmp_path / "other") as (part, _):
         part.write_text("half")
         raise OSError("disk full")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old", "before")]
@@ -41,7 +40,7 @@ def test_digests_and_json_depend_on_content_alone(tmp_path: Path) -> None:
 
 def test_a_folder_made_for_nothing_goes_again(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    with pytest.raises(ValueError, match="no"), writing(tmp_path / "new" / "a", tmp_path / "there" / "b") as parts:
+    with pytest.raises(ValueError, match="no"), atomic_write(tmp_path / "new" / "a", tmp_path / "there" / "b") as parts:
         parts[0].write_text("half")
         raise ValueError("no")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
@@ -60,10 +59,10 @@ def test_a_scratch_folder_is_empty_alone_and_gone(tmp_path: Path) -> None:
 
 
 def test_a_url_is_a_place_too(tmp_path: Path) -> None:
-    assert place(str(tmp_path)) == tmp_path
-    assert is_local(place("data/raw"))
-    there = place(f"memory://{tmp_path.name}/folder")
+    assert parse_path(str(tmp_path)) == tmp_path
+    assert is_local(parse_path("data/raw"))
+    there = parse_path(f"memory://{tmp_path.name}/folder")
     assert not is_local(there)
     (there / "image_1_product_2.jpg").write_bytes(b"jpeg")
-    assert list(PictureFiles(there)) == ["image_1_product_2.jpg"]
-    assert PictureFiles(there)["image_1_product_2.jpg"].read_bytes() == b"jpeg"
+    assert list(ImageFiles(there)) == ["image_1_product_2.jpg"]
+    assert ImageFiles(there)["image_1_product_2.jpg"].read_bytes() == b"jpeg"

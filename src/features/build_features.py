@@ -1,66 +1,59 @@
-"""Stage features: the interim rows, cleaned and measured, their texts and pictures embedded."""
+"""Stage features: the texts of the interim rows cleaned and measured, their texts and images embedded."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pandas as pd
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
 from rakuten.cli import progress, run_stage
 from rakuten.config import CACHE, INTERIM, PROCESSED, RAW, Params
-from rakuten.data.images import PictureFiles
-from rakuten.data.tables import ROWS, picture_name, table_chunks, table_writer
-from rakuten.features.embedding import Reread, Text, embed_pictures, embed_texts
-from rakuten.features.text_features import embedded_text, features_of
-from rakuten.files import writing
-
-PARTS = ("features.csv", "texts.npy", "images.npy")
+from rakuten.data.images import ImageFiles, image_paths
+from rakuten.data.tables import CHUNK_ROWS, read_table_chunks, table_writer
+from rakuten.features.embedding import ProductText, write_image_embeddings, write_text_embeddings
+from rakuten.features.feature_set import TEST, TRAIN, FeaturePaths
+from rakuten.features.text_features import text_feature_chunks, texts_to_embed
+from rakuten.files import atomic_write
 
 
 def features(params: Params, interim: Path, raw: Path, processed: Path, cache: Path) -> str:
-    """Clean titles and descriptions of the train and test rows, embed texts and pictures."""
-    chosen, pictures = params.features, PictureFiles(raw / "images")
-    closing = []
-    for name in ("train", "test"):
-        source = interim / f"merged_{name}.csv"
-        with writing(*(processed / f"{name}_{part}" for part in PARTS)) as (table, texts_part, pictures_part):
-            rows = 0
-            with table_writer(table) as write:
-                cleaned = features_of(table_chunks(source), chosen)
-                for part in progress(cleaned, None, f"cleaning {name} (parts of {ROWS:,} rows)"):
-                    write(part)
-                    rows += len(part)
-            texts = Reread(partial(texts_of, table), rows)
-            read = embed_texts(texts, chosen.text_encoder, cache, texts_part, f"{name} texts")
-            paths = Reread(partial(paths_of, source, pictures), rows)
-            seen = embed_pictures(paths, chosen.image_encoder, cache, pictures_part, f"{name} pictures")
-        closing.append(f"{rows:,} {name} rows cleaned ({read:,} texts and {seen:,} pictures embedded)")
-    return ", ".join(closing)
+    """Clean the titles and descriptions of the train and test rows, embed texts and images."""
+    images = ImageFiles(raw / "images")
+    return ", ".join(
+        write_features(params, interim / f"merged_{name}.csv", images, processed, name, cache) for name in (TRAIN, TEST)
+    )
 
 
-def texts_of(table: Path) -> Iterator[Text]:
-    """What a text encoder reads of each product."""
-    for part in table_chunks(table):
-        yield from zip(part["productid"], embedded_text(part), strict=True)
+def write_features(params: Params, rows: Path, images: ImageFiles, processed: Path, name: str, cache: Path) -> str:
+    """Write the feature set `name` of some interim rows."""
+    with atomic_write(*FeaturePaths.of(processed, name)) as (table, text_embeddings, image_embeddings):
+        n_rows = 0
+        with table_writer(table) as write:
+            chunks = text_feature_chunks(read_table_chunks(rows), params.features)
+            for chunk in progress(chunks, None, f"cleaning {name} (chunks of {CHUNK_ROWS:,} rows)"):
+                write(chunk)
+                n_rows += len(chunk)
 
+        def read_texts() -> Iterator[ProductText]:
+            for chunk in read_table_chunks(table):
+                yield from zip(chunk["productid"], texts_to_embed(chunk), strict=True)
 
-def paths_of(source: Path, pictures: Mapping[str, Path]) -> Iterator[Path | None]:
-    """The picture of each product, None where ingest found none that can be used."""
-    for part in table_chunks(source):
-        yield from picture_paths(part, pictures)
+        def read_paths() -> Iterator[Path | None]:
+            for chunk in read_table_chunks(rows):
+                yield from image_paths(chunk, images)
 
-
-def picture_paths(rows: pd.DataFrame, pictures: Mapping[str, Path]) -> list[Path | None]:
-    """The same of some products."""
-    names = (picture_name(*ids) for ids in zip(rows["imageid"], rows["productid"], strict=True))
-    usable = rows["has_image"] == "True"
-    return [pictures.get(name) if there else None for name, there in zip(names, usable, strict=True)]
+        n_texts = write_text_embeddings(
+            read_texts, n_rows, params.features.text_encoder, cache, text_embeddings, f"{name} texts"
+        )
+        n_images = write_image_embeddings(
+            read_paths, n_rows, params.features.image_encoder, cache, image_embeddings, f"{name} images"
+        )
+    return f"{n_rows:,} {name} rows cleaned ({n_texts:,} texts and {n_images:,} images embedded)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     paths = {"interim": INTERIM, "raw": RAW, "processed": PROCESSED, "cache": CACHE}
-    return run_stage("features", __file__, features, paths, argv)
+    return run_stage("features", features, paths, argv)
 
 
 if __name__ == "__main__":

@@ -1,80 +1,69 @@
-"""Stage train: the classifier, judged out of fold, recorded in MLflow."""
+"""Stage train: the classifier, scored out of fold, recorded in MLflow."""
 
 import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
 from rakuten.cli import run_stage
 from rakuten.config import MODELS, PROCESSED, REPORTS, Params
-from rakuten.data.tables import is_synthetic, table_chunks
-from rakuten.evaluation.label_issues import label_issues
+from rakuten.data.schema import is_synthetic
+from rakuten.evaluation.label_issues import label_issues_table
 from rakuten.evaluation.model_card import model_card
-from rakuten.evaluation.report import flat, measure, write_reports
-from rakuten.features.embedding import Reread, read_embeddings
-from rakuten.features.feature_set import NUMBERS, Catalogue
-from rakuten.files import dump_json, writing
-from rakuten.models.classifier import VECTORIZER
-from rakuten.models.pyfunc_model import OUTPUTS, encoder_identities
+from rakuten.evaluation.report import Report, flat_metrics, measure
+from rakuten.features.encoders.factory import encoder_fingerprints
+from rakuten.features.feature_set import TRAIN, FeaturePaths, FeatureSet
+from rakuten.features.monitored_columns import reference_sample
+from rakuten.files import atomic_write, dump_json, scratch_folder
+from rakuten.models.classifier import VECTORIZER_FILE
+from rakuten.models.pyfunc_model import OUTPUTS
 from rakuten.models.training import fit
-from rakuten.scratch import scratch_folder
 from rakuten.tracking import lineage, server, training_run
-
-EXAMPLE = pd.DataFrame(
-    {"designation": ["Piscine gonflable ronde 360 cm"], "description": ["<p>Avec pompe de filtration</p>"]}
-)
 
 
 def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
-    """Fit the classifier and record its out-of-fold scores, model and reports as one MLflow run."""
+    """Learn the classifier and record its out-of-fold scores, model and reports as one MLflow run."""
     server.check_server()
-    sources = [processed / f"train_{part}" for part in ("features.csv", "texts.npy", "images.npy")]
-    parts = Reread(partial(table_chunks, sources[0], NUMBERS), 0)
-    catalogue = Catalogue.of(parts)
-    rows = len(catalogue.facts)
-    texts, pictures = (read_embeddings(source, rows) for source in sources[1:])
-    catalogue = catalogue._replace(texts=texts, pictures=pictures)
-    synthetic = is_synthetic(catalogue.facts)
+    sources = list(FeaturePaths.of(processed, TRAIN))
+    features = FeatureSet.open(processed, TRAIN)
+    synthetic = is_synthetic(features.metadata)
     tags = {"synthetic": str(synthetic).lower()}
     with (
         scratch_folder(processed.parent / "scratch") as scratch,
-        training_run.training_run(params.flat(), sources, tags, models) as training,
+        training_run.training_run(params.flat(), sources, tags, models) as run,
     ):
-        fitted = fit(catalogue, params, encoder_identities(params.features), scratch)
-        issues = label_issues(
-            catalogue,
-            fitted.classifier.classes,
-            fitted.true_index,
-            fitted.predicted,
-            fitted.likely,
-            params.train.shard_rows,
-            params.seed,
+        classifier, out_of_fold = fit(features, params, encoder_fingerprints(params.features), scratch)
+        threshold = classifier.config.threshold
+        issues = label_issues_table(features, out_of_fold, params.train.shard_rows, params.seed)
+        metrics = measure(out_of_fold, threshold, features.metadata, params)
+        metrics |= {"synthetic": synthetic, "label_issues": len(issues)}
+        reference = reference_sample(
+            features, out_of_fold.predicted_codes, out_of_fold.confidence.round(6), threshold, params.seed
         )
-        metrics = measure(fitted, catalogue.facts, params) | {"synthetic": synthetic, "label_issues": len(issues)}
-        fitted.classifier.save(models)
-        with writing(models / "metrics.json") as (part,):
-            dump_json(metrics, part)
-        card = model_card(metrics, params, fitted.classifier.settings, lineage.data_digests(sources))
-        written = [models / "metrics.json", models / VECTORIZER]
-        written += write_reports(fitted, catalogue, metrics, issues, card, params.seed, reports)
-        training.finish(flat(metrics), EXAMPLE, OUTPUTS, written)
-    return _closing(metrics, training.run_id)
+        card = model_card(metrics, params, classifier.config.encoders, lineage.data_digests(sources))
+        classifier.save(models)
+        with atomic_write(models / "metrics.json") as (partial,):
+            dump_json(metrics, partial)
+        files = [models / "metrics.json", models / VECTORIZER_FILE]
+        files += Report(out_of_fold, features.metadata, metrics, issues, reference, card).write(reports)
+        run.log(flat_metrics(metrics), OUTPUTS, files)
+    return _closing_line(metrics, run.run_id)
 
 
-def _closing(metrics: dict[str, Any], run: str) -> str:
+def _closing_line(metrics: Mapping[str, Any], run_id: str) -> str:
     low, high = metrics["interval"]["weighted_f1"]
+    kind = " SYNTHETIC" if metrics["synthetic"] else ""
     return (
-        f"{len(metrics['f1'])} classes learnt from {metrics['rows']:,}{' SYNTHETIC' if metrics['synthetic'] else ''} "
-        f"products, out-of-fold weighted F1 {metrics['weighted_f1']:.4f} [{low:.4f}, {high:.4f}], MLflow run {run},"
+        f"{len(metrics['f1'])} classes learnt from {metrics['rows']:,}{kind} products, out-of-fold weighted F1 "
+        f"{metrics['weighted_f1']:.4f} [{low:.4f}, {high:.4f}], MLflow run {run_id}"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     paths = {"processed": PROCESSED, "models": MODELS, "reports": REPORTS}
-    return run_stage("train", __file__, train, paths, argv)
+    return run_stage("train", train, paths, argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,18 @@
+"""Classification of products into the product type codes of the Rakuten France catalogue.
+
+errors, config, types     the user's error; paths, typed params.yaml and .env; names of array types
+files, disk_array         files that are written whole or not at all; arrays larger than memory
+compute/                  where heavy work runs: processes of this machine or a Dask cluster
+cli                       what every command has: flags, logs, progress, one line for an error
+tracking/                 MLflow: runs, registry, lineage
+data/                     raw files, checked and joined; products of any file; the synthetic catalogue
+features/                 from a product to numbers: text, n-grams, embeddings, the feature set
+evaluation/               folds, scores with intervals, calibration, reports
+models/                   the classifier and how it is learnt
+promotion/                whether a challenger becomes champion
+monitoring/               drift of live traffic
+serving/                  the HTTP API and its page
+commands/                 `rakuten COMMAND`
+
+A room imports only from those above it.
+"""

@@ -1,7 +1,8 @@
-"""What the scripts share on the command line: flags, logs, progress, errors."""
+"""What every command and stage has in common: flags, logs, progress, errors."""
 
 import argparse
 import logging
+import os
 import sys
 import time
 import traceback
@@ -11,66 +12,64 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from rakuten.compute import parallel
-from rakuten.config import PARAMS, ROOT, load_env, load_params
+from rakuten.compute import executor_from
+from rakuten.config import PARAMS, ROOT, SOURCE, load_env, load_params
 from rakuten.errors import UserError
-from rakuten.files import place
+from rakuten.files import parse_path
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PLAIN_LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
+LOG_PROGRESS_SECONDS = 10.0  # between two progress lines where there is no terminal
 
 
 def run_stage(
-    name: str,
-    script: str,
-    body: Callable[..., str],
-    paths: Mapping[str, Path],
-    argv: Sequence[str] | None = None,
+    name: str, stage: Callable[..., str], paths: Mapping[str, Path], argv: Sequence[str] | None = None
 ) -> int:
     """Run one stage of the pipeline and return its exit code.
 
     Args:
         name: the stage's name in dvc.yaml, shown in every log line.
-        script: the script's own `__file__`.
-        body: called as `body(params, **paths)`; returns the closing line, to which the seconds are added.
-        paths: flag name to default path; flags choose paths, params.yaml the rest.
+        stage: called as `stage(params, **paths)`; returns the closing line.
+        paths: for each flag, the default path. Flags choose paths, params.yaml the rest.
         argv: the command line without the program; None takes the real one.
     """
-    parser = argparse.ArgumentParser(prog=Path(script).name, description=(body.__doc__ or "").strip())
+    parser = argparse.ArgumentParser(description=(stage.__doc__ or "").strip())
     for flag, default in paths.items():
-        shown = default.relative_to(ROOT) if default.is_relative_to(ROOT) else default
-        parser.add_argument(f"--{flag}", type=place, default=default, help=f"default: {shown}")
+        parser.add_argument(f"--{flag}", type=parse_path, default=default, help=f"default: {_from_root(default)}")
     parser.add_argument("--params", type=Path, default=PARAMS, help="default: params.yaml")
 
-    def stage(arguments: argparse.Namespace) -> str:
-        if not Path(script).resolve().is_relative_to(ROOT):
-            raise UserError(
-                f"this script stands in {Path(script).resolve().parents[2]} but the installed package "
-                f"is {ROOT}: run `pip install -e .` in the folder you work in"
-            )
+    def command(arguments: argparse.Namespace) -> str:
         params = load_params(arguments.params)
-        with parallel.using(params.compute):
-            return body(params, **{flag: getattr(arguments, flag) for flag in paths})
+        with executor_from(params.compute):
+            return stage(params, **{flag: getattr(arguments, flag) for flag in paths})
 
-    return run(name, stage, parser, argv)
+    return run_command(name, command, parser, argv)
 
 
-def run(
+def run_command(
     name: str,
-    body: Callable[[argparse.Namespace], str],
+    command: Callable[[argparse.Namespace], str],
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse, set logging up, run, and turn whatever goes wrong into one line and exit code 1."""
+    """Parse the command line, set logging up, run a command, and turn whatever goes wrong into one line.
+
+    Args:
+        name: shown in every log line.
+        command: returns the closing line, which is logged with the seconds it took; nothing is logged if it is empty.
+
+    Returns:
+        The exit code: 0, 1 after an error, 130 after Ctrl-C.
+    """
     parser.add_argument("--debug", action="store_true", help="debug log, and tracebacks on errors")
     arguments = parser.parse_args(argv)
     _log_to_stderr(name, logging.DEBUG if arguments.debug else logging.INFO)
     load_env()
+    _pass_own_code_on()
     started = time.perf_counter()
     try:
-        closing = body(arguments)
+        closing = command(arguments)
     except KeyboardInterrupt:
         log.error("stopped by the user")
         return 130
@@ -80,8 +79,18 @@ def run(
         log.error(_one_line(error))
         return 1
     if closing:
-        log.info("%s in %.1f s", closing, time.perf_counter() - started)
+        log.info("%s (%.1f s)", closing, time.perf_counter() - started)
     return 0
+
+
+def _from_root(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _pass_own_code_on() -> None:
+    """Let every process that this one starts import the library of this tree, whichever tree is installed."""
+    paths = [str(SOURCE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
 
 
 def _one_line(error: Exception) -> str:
@@ -102,14 +111,18 @@ def _log_to_stderr(name: str, level: int) -> None:
     logging.captureWarnings(True)
 
 
-def progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
-    """Pass the items on: a bar on a terminal, a plain log line now and then elsewhere. None: nobody knows how many."""
+def progress(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
+    """Pass items on, with a progress bar on a terminal and a log line now and then elsewhere.
+
+    Args:
+        total: number of items; None if it is not known.
+    """
     if sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=what, leave=False, dynamic_ncols=True)
+        yield from tqdm(items, total=total, desc=description, leave=False, dynamic_ncols=True)
         return
     last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - last >= PLAIN_LINE_EVERY:
+        if time.monotonic() - last >= LOG_PROGRESS_SECONDS:
             last = time.monotonic()
-            log.info("%s: %s%s", what, f"{done:,}", "" if total is None else f" of {total:,}")
+            log.info("%s: %s%s", description, f"{done:,}", "" if total is None else f" of {total:,}")

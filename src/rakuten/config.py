@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rakuten.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]  # of the tree that this file stands in, whatever else is installed
+SOURCE = ROOT / "src"
 RAW = ROOT / "data" / "raw"
 INTERIM = ROOT / "data" / "interim"
 PROCESSED = ROOT / "data" / "processed"
-CACHE = ROOT / "data" / "cache"  # embeddings by content: no result hangs on it, so DVC does not know it
-LIVE = ROOT / "data" / "live"  # what the API answered, and what the monitoring found in it
+CACHE = ROOT / "data" / "cache"  # embeddings by content: no result depends on it, so DVC does not track it
+LIVE = ROOT / "data" / "live"  # the prediction log, and what the monitoring found in it
 MODELS = ROOT / "models"
 REPORTS = ROOT / "reports"
 PARAMS = ROOT / "params.yaml"
@@ -65,18 +66,20 @@ class FeatureParams(_Section):
 
 
 class BlockParams(_Section):
+    """One block of n-grams."""
+
     columns: Annotated[list[Literal["designation_clean", "description_clean", "style"]], Field(min_length=1)]
     mask_digits: bool
     analyzer: Literal["word", "char", "char_wb"]
-    shortest: Count
-    longest: Count
-    limit: Count
+    ngram_range: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    max_features: Count
     weight: Positive
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.shortest > self.longest:
-            raise ValueError(f"shortest ({self.shortest}) must not exceed longest ({self.longest})")
+    def _check_range(self) -> Self:
+        shortest, longest = self.ngram_range
+        if shortest > longest:
+            raise ValueError(f"ngram_range: {shortest} must not exceed {longest}")
         return self
 
 
@@ -162,5 +165,5 @@ def load_params(path: Path = PARAMS) -> Params:
 def load_env() -> None:
     """Read .env at the project's root; a variable that is already set wins."""
     load_dotenv(ROOT / ".env", override=False)
-    # Neither MLflow nor Evidently nor Prefect reports home unless the user asks for it.
+    # MLflow, Evidently and Prefect send no usage statistics unless the user asks for it.
     os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+from filelock import FileLock, Timeout
+
+from rakuten.errors import UserError
+
 
 @contextmanager
-def writing(*targets: Path) -> Iterator[tuple[Path, ...]]:
+def atomic_write(*targets: Path) -> Iterator[tuple[Path, ...]]:
     """Yield a temporary path for each target, in the same folder.
 
     All are renamed to their targets, in the order given, once the block has ended;
@@ -31,7 +36,7 @@ def writing(*targets: Path) -> Iterator[tuple[Path, ...]]:
                 folder.rmdir()
 
 
-def place(text: str) -> Path:
+def parse_path(text: str) -> Path:
     """A path, or what fsspec makes of a URL such as s3://bucket/folder and speaks to like one."""
     if "://" not in text:
         return Path(text)
@@ -54,3 +59,24 @@ def dump_json(value: Any, path: Path) -> None:
     """Write JSON for people and for digests: sorted keys, LF, no NaN."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder for what is written and read again; gone at the end. What a killed run left is cleared.
+
+    Raises:
+        UserError: another process is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            within = folder / "work"
+            shutil.rmtree(within, ignore_errors=True)
+            within.mkdir()
+            try:
+                yield within
+            finally:
+                shutil.rmtree(within, ignore_errors=True)
+    except Timeout as error:
+        raise UserError(f"{folder}: another run is at work in it; wait for its end") from error

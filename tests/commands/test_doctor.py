@@ -9,7 +9,7 @@ import pytest
 from rakuten.commands import doctor
 from tests.support.project import run_in
 
-COMMAND = (sys.executable, "-m", "rakuten.doctor")
+COMMAND = (sys.executable, "-m", "rakuten", "doctor")
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -37,7 +37,7 @@ def test_what_is_wrong_is_said_with_its_mend(clone: Callable[[str], Path]) -> No
     (folder / ".env").write_text("MLFLOW_TRACKING_URI=http://127.0.0.1:9\nMLFLOW_TRAKING=1\nPOSTGRES_PASWORD=x\n")
     (folder / "data" / "raw").mkdir(parents=True)
     (folder / "data" / "raw" / "X_train_update.csv").write_text("")
-    run_in(folder, sys.executable, "-m", "rakuten.remote", str(folder / "away"))
+    run_in(folder, sys.executable, "-m", "rakuten", "remote", str(folder / "away"))
     said = run_in(folder, *COMMAND, code=1)
     for line in (
         "BAD   lock         not as locked: pandas 2",
@@ -71,9 +71,9 @@ def test_every_name_in_env_example_is_known(monkeypatch: pytest.MonkeyPatch, tmp
         "\n".join(line.removeprefix("#") for line in lines if "=" in line and "# " not in line)
     )
     (tmp_path / ".env").chmod(0o600)
-    assert doctor.env().state == doctor.OK
+    assert doctor.check_env().state == doctor.PASSED
 
 
 def test_a_python_that_is_too_old_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 1, "final", 0))
-    assert doctor.python().state == doctor.BAD
+    assert doctor.check_python().state == doctor.FAILED

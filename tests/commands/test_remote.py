@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rakuten.commands.remote import Remote, remote
+from rakuten.commands.remote import Remote, parse_remote
 from rakuten.errors import UserError
 from tests.support.project import run_in
 
-COMMAND = (sys.executable, "-m", "rakuten.remote")
+COMMAND = (sys.executable, "-m", "rakuten", "remote")
 
 
 KEYS = ("key", "secret")
@@ -32,7 +32,7 @@ THERE = "https://s3.example.com"
 def test_three_kinds_of_address(
     url: str, endpoint: str | None, token: str | None, keys: tuple[str, str] | None, expected: Remote
 ) -> None:
-    assert remote(url, endpoint, token, keys) == expected
+    assert parse_remote(url, endpoint, token, keys) == expected
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_three_kinds_of_address(
 )
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(UserError):
-        remote(url, None, None, None)
+        parse_remote(url, None, None, None)
 
 
 def test_the_token_is_kept_out_of_git(clone: Callable[[str], Path]) -> None:

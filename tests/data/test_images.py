@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from rakuten.data import images
-from rakuten.data.images import BadPictureError, Inspection, PictureFiles, decode, inspect, inspect_all
+from rakuten.data.images import BadImageError, ImageCheck, ImageFiles, check_image, check_images, decode
 
 RED = (200, 30, 30)
 
@@ -84,7 +84,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_an_unusual_picture_is_used_and_named(name: str, tmp_path: Path) -> None:
     make, unusual = USABLE[name]
     (tmp_path / "a.jpg").write_bytes(make())
-    assert inspect(tmp_path / "a.jpg") == Inspection("", unusual)
+    assert check_image(tmp_path / "a.jpg") == ImageCheck("", unusual)
     image = decode(make())
     assert image.mode == "RGB"
     assert image.size == {"rotated": (40, 60), "1x1": (1, 1)}.get(name, (60, 40))
@@ -96,8 +96,8 @@ def test_an_unusual_picture_is_used_and_named(name: str, tmp_path: Path) -> None
 def test_a_bad_picture_is_named_and_never_a_crash(name: str, tmp_path: Path) -> None:
     make, why = BAD[name]
     (tmp_path / "a.jpg").write_bytes(make())
-    assert inspect(tmp_path / "a.jpg") == Inspection(why, ())
-    with pytest.raises(BadPictureError, match=f"^{why}$"):
+    assert check_image(tmp_path / "a.jpg") == ImageCheck(why, ())
+    with pytest.raises(BadImageError, match=f"^{why}$"):
         decode(make())
 
 
@@ -126,7 +126,7 @@ def test_random_damage_is_never_a_crash() -> None:
             data[place] = rng.integers(256)
         try:
             assert decode(bytes(data)).mode == "RGB"
-        except BadPictureError as error:
+        except BadImageError as error:
             assert str(error) in ("not an image", "truncated", "broken", "too large")
 
 
@@ -134,14 +134,14 @@ def test_files_are_found_and_inspected_on_all_cores(tmp_path: Path, monkeypatch:
     for name, data in (("b/x.jpg", saved(red())), ("a/x.jpg", b""), ("a/y.jpg", b"no"), ("z.jpg", saved(red("L")))):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    found = PictureFiles(tmp_path)
+    found = ImageFiles(tmp_path)
     assert found == {"x.jpg": tmp_path / "a/x.jpg", "y.jpg": tmp_path / "a/y.jpg", "z.jpg": tmp_path / "z.jpg"}
     monkeypatch.setattr(images, "BATCH", 2)
-    assert inspect_all(found) == {"x.jpg": "empty", "y.jpg": "not an image", "z.jpg": ""}
-    assert inspect_all(found).bad() == {"empty": 1, "not an image": 1}
-    assert inspect_all(found).unusual == {"grayscale": 1}
-    assert PictureFiles(tmp_path / "none") == {}
-    assert inspect(tmp_path / "none.jpg").bad == "unreadable"
+    assert check_images(found) == {"x.jpg": "empty", "y.jpg": "not an image", "z.jpg": ""}
+    assert check_images(found).bad() == {"empty": 1, "not an image": 1}
+    assert check_images(found).unusual == {"grayscale": 1}
+    assert ImageFiles(tmp_path / "none") == {}
+    assert check_image(tmp_path / "none.jpg").bad == "unreadable"
 
 
 def test_pictures_are_found_by_name_whatever_the_name(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_pictures_are_found_by_name_whatever_the_name(tmp_path: Path) -> None:
         (tmp_path / folder / "deep").mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "deep" / name).touch()
     (tmp_path / "b" / "image_7_product_3.jpg").touch()  # another of that name, in a later folder
-    found = PictureFiles(tmp_path)
+    found = ImageFiles(tmp_path)
     assert len(found) == len(names)
     assert dict(found) == {name: tmp_path / folder / "deep" / name for name, folder in names.items()}
     assert list(found) == [
@@ -166,4 +166,4 @@ def test_pictures_are_found_by_name_whatever_the_name(tmp_path: Path) -> None:
 def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(saved(red()))
     monkeypatch.setattr(images, "MAX_BYTES", 100)
-    assert inspect(tmp_path / "a.jpg").bad == "too large"
+    assert check_image(tmp_path / "a.jpg").bad == "too large"

@@ -14,8 +14,9 @@ from rakuten.data.make_dataset import TABLES, main, make_dataset
 
 from rakuten.config import DataParams
 from rakuten.data import tables
-from rakuten.data.raw_files import Source
-from rakuten.data.tables import INDEX, X_COLUMNS, picture_name, read_table
+from rakuten.data.raw_files import RawFiles
+from rakuten.data.schema import INDEX, X_COLUMNS, image_name
+from rakuten.data.tables import read_table
 from rakuten.errors import UserError
 
 LENIENT = DataParams(max_rejected=1.0, unknown_labels="reject")
@@ -33,7 +34,7 @@ class Dataset(NamedTuple):
 def dataset(raw: Path, params: DataParams = LENIENT, pictures: Mapping[str, str] = EMPTY) -> Dataset:
     with tempfile.TemporaryDirectory() as folder:
         tables = [Path(folder) / name for name in TABLES]
-        quality = make_dataset(Source.of(raw), pictures, params, tables)
+        quality = make_dataset(RawFiles.of(raw), pictures, params, tables)
         train, test, rejected = (read_table(table) for table in tables)
     return Dataset(train, test, rejected, quality)
 
@@ -74,7 +75,7 @@ def test_a_bad_row_is_rejected_with_its_reason(raw: Path, row: tuple[str, str, s
 
 def test_any_one_of_title_description_picture_keeps_a_row(raw: Path) -> None:
     add_rows(raw, [("t", "", "1", "2", "10"), ("", "d", "3", "4", "10"), ("", "", "5", "6", "10")])
-    data = dataset(raw, pictures={picture_name("6", "5"): ""})
+    data = dataset(raw, pictures={image_name("6", "5"): ""})
     assert data.rejected.empty
     assert data.train["has_image"].tolist() == ["False"] * 6 + ["True"]
 
@@ -93,7 +94,7 @@ def test_labels_are_joined_by_index_not_by_place(raw: Path) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(raw: Path, tmp_path: Path) -> None:
-    source = Source.of(raw)
+    source = RawFiles.of(raw)
     add_rows(raw, [("t", "", "1", "2", "10")])
     with pytest.raises(UserError, match="X_train.csv: changed while it was read"):
         make_dataset(source, EMPTY, LENIENT, [tmp_path / name for name in TABLES])
@@ -114,9 +115,9 @@ def test_the_report_counts_what_is_kept(raw: Path) -> None:
     with (raw / "X_test.csv").open("a") as test:
         test.write("6,Roman policier,,17,27\n")
     pictures = {
-        picture_name("21", "11"): "",
-        picture_name("22", "12"): "truncated",
-        picture_name("25", "15"): "",
+        image_name("21", "11"): "",
+        image_name("22", "12"): "truncated",
+        image_name("25", "15"): "",
         "stray.jpg": "not an image",
     }
     quality = dataset(raw, pictures=pictures).quality
@@ -212,8 +213,8 @@ def test_the_script_writes_its_four_files(raw: Path, tmp_path: Path, capsys: pyt
 
 
 def test_missing_and_broken_pictures_are_said(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (raw / "images" / "image_train" / picture_name("21", "11")).write_bytes(b"jpeg")
-    Image.new("L", (30, 30)).save(raw / "images" / picture_name("22", "12"))
+    (raw / "images" / "image_train" / image_name("21", "11")).write_bytes(b"jpeg")
+    Image.new("L", (30, 30)).save(raw / "images" / image_name("22", "12"))
     assert main(["--raw", str(raw), "--interim", str(tmp_path / "i"), "--reports", str(tmp_path / "r")]) == 0
     said = capsys.readouterr().err
     assert "4 products have no picture on disk" in said

@@ -12,9 +12,10 @@ from PIL import Image
 from rakuten.data.make_dataset import ingest
 
 from rakuten.config import DataParams, load_params
-from rakuten.data.synthetic import _words, codes_for, main, products, write_catalogue
-from rakuten.data.synthetic_images import draw
-from rakuten.data.tables import LABELS, X_COLUMNS, is_synthetic, picture_name, read_raw
+from rakuten.data.schema import LABELS, X_COLUMNS, image_name, is_synthetic
+from rakuten.data.synthetic import _words, balanced_codes, main, synthetic_products, write_catalogue
+from rakuten.data.synthetic_images import draw_image
+from rakuten.data.tables import read_raw
 from rakuten.errors import UserError
 
 
@@ -53,17 +54,17 @@ def test_pictures_are_500_by_500_rgb_jpegs(sample: Path) -> None:
 
 
 def test_codes_keep_the_real_proportions() -> None:
-    counts = Counter(codes_for(84_916, 1))
+    counts = Counter(balanced_codes(84_916, 1))
     assert counts == {int(code): spec["share"] for code, spec in _words()["classes"].items()}
-    small = Counter(codes_for(1000, 1))
+    small = Counter(balanced_codes(1000, 1))
     assert set(small) == set(LABELS)
     assert small[2583] == 120
     assert sum(small.values()) == 1000
-    assert codes_for(1000, 1) != codes_for(1000, 2)
+    assert balanced_codes(1000, 1) != balanced_codes(1000, 2)
 
 
 def test_texts_resemble_the_real_catalogue() -> None:
-    made = list(products(codes_for(20_000, 3), 0, 3))
+    made = list(synthetic_products(balanced_codes(20_000, 3), 0, 3))
     described = Counter(product.true_code for product in made if product.description)
     everyone = Counter(product.true_code for product in made)
     for code, spec in _words()["classes"].items():
@@ -80,7 +81,7 @@ def test_texts_resemble_the_real_catalogue() -> None:
 
 def test_a_picture_tells_something_but_not_everything() -> None:
     def drawn(rank: int, seed: int) -> bytes:
-        return draw(rank, random.Random(seed))
+        return draw_image(rank, random.Random(seed))
 
     assert drawn(4, 1) == drawn(4, 1)
     # Ranks 0 and 9 have the same shape in other colours; some pictures do not tell the colour.
@@ -92,9 +93,9 @@ def test_a_picture_tells_something_but_not_everything() -> None:
 
 
 def test_memory_does_not_grow_with_the_rows() -> None:
-    codes = codes_for(8000, 1)
+    codes = balanced_codes(8000, 1)
     tracemalloc.start()
-    characters = sum(len(product.description) for product in products(codes, 0, 1))
+    characters = sum(len(product.description) for product in synthetic_products(codes, 0, 1))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < characters / 4
@@ -128,6 +129,6 @@ def test_it_never_writes_over_somebodys_files(raw: Path, capsys: pytest.CaptureF
 def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--rows", "30", "--test-rows", "5", "--seed", "2", "--out", str(tmp_path)]) == 0
     assert "wrote the synthetic sample there (30 + 5 products)" in capsys.readouterr().err
-    first = next(iter(products(codes_for(30, 2), 0, 2)))
-    assert (tmp_path / "images" / "image_train" / picture_name(str(first.imageid), str(first.productid))).is_file()
+    first = next(iter(synthetic_products(balanced_codes(30, 2), 0, 2)))
+    assert (tmp_path / "images" / "image_train" / image_name(str(first.imageid), str(first.productid))).is_file()
     assert main(["--rows", "0", "--out", str(tmp_path)]) == 1

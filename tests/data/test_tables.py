@@ -3,26 +3,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rakuten.data.tables import (
+from rakuten.data.schema import (
     LABELS,
     X_COLUMNS,
     Y_COLUMNS,
+    image_name,
     is_synthetic,
-    is_synthetic_picture,
-    label,
-    picture_name,
-    read_raw,
-    read_table,
+    is_synthetic_image,
+    label_of,
     synthetic_imageid,
-    write_table,
 )
+from rakuten.data.tables import read_raw, read_table, write_table
 from rakuten.errors import UserError
 
 
 def test_the_27_codes_have_names() -> None:
     assert len(LABELS) == 27
-    assert label(2583) == "piscine et spa"
-    assert label(1) == ""
+    assert label_of(2583) == "piscine et spa"
+    assert label_of(1) == ""
 
 
 def test_only_the_sample_is_synthetic() -> None:
@@ -37,9 +35,9 @@ def test_ids_of_the_sample_are_one_to_one() -> None:
 
 
 def test_the_samples_pictures_are_told_by_name() -> None:
-    assert is_synthetic_picture(picture_name(str(synthetic_imageid(77)), "77"))
-    assert not is_synthetic_picture(picture_name("1265209491", "3929890128"))
-    assert not is_synthetic_picture("stray.jpg")
+    assert is_synthetic_image(image_name(str(synthetic_imageid(77)), "77"))
+    assert not is_synthetic_image(image_name("1265209491", "3929890128"))
+    assert not is_synthetic_image("stray.jpg")
 
 
 def test_raw_files_are_read_as_they_stand(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from rakuten.evaluation.label_issues import label_issues
-from rakuten.features.feature_set import Catalogue
+from rakuten.evaluation.label_issues import label_issues_table
+from rakuten.features.feature_set import FeatureSet
 
 CLASSES = np.array([10, 40, 2583])
 
@@ -26,7 +26,7 @@ def catalogue(rows: int, wrong: float) -> tuple[pd.DataFrame, np.ndarray, np.nda
 def issues(
     table: pd.DataFrame, classes: np.ndarray, given: np.ndarray, likely: np.ndarray, rows: int = 10**6
 ) -> pd.DataFrame:
-    return label_issues(Catalogue([table], table), classes, given, likely.argmax(axis=1), likely, rows, 0)
+    return label_issues_table(FeatureSet([table], table), classes, given, likely.argmax(axis=1), likely, rows, 0)
 
 
 def test_most_of_the_planted_are_found_and_most_of_the_found_are_planted() -> None:

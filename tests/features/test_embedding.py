@@ -15,9 +15,10 @@ from PIL import Image
 
 from rakuten.config import ImageEncoderParams
 from rakuten.errors import UserError
-from rakuten.features.embedding import embed_pictures, embed_texts, read_embeddings
+from rakuten.features.embedding import embed_images, embed_texts
 from rakuten.features.encoders import efficientnet_lite0
-from rakuten.features.encoders.onnx import image_encoder, text_encoder
+from rakuten.features.encoders.factory import image_encoder, text_encoder
+from rakuten.features.feature_set import read_embeddings
 
 LITE = "efficientnet-lite0"
 USE = "use-multilingual"
@@ -41,7 +42,7 @@ def embedded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., 
 
     def run(paths: list[Path | None], choice: str | ImageEncoderParams = LITE) -> int:
         caplog.clear()
-        embed_pictures(paths, choice, tmp_path / "cache", tmp_path / "out.npy", "pictures")
+        embed_images(paths, choice, tmp_path / "cache", tmp_path / "out.npy", "pictures")
         (said,) = (record for record in caplog.records if "to embed" in record.message)
         return int(said.message.split()[1].replace(",", ""))
 
@@ -169,12 +170,12 @@ def test_texts_are_embedded_once_each_and_the_empty_one_is_nan(
 
 def test_no_encoder_means_no_numbers(tmp_path: Path) -> None:
     assert embed_texts([("1", "a")] * 3, "none", tmp_path, tmp_path / "out.npy", "texts") == 0
-    assert embed_pictures([None] * 3, "none", tmp_path, tmp_path / "two.npy", "pictures") == 0
+    assert embed_images([None] * 3, "none", tmp_path, tmp_path / "two.npy", "pictures") == 0
     assert read_embeddings(tmp_path / "out.npy", 3) is None
 
 
 def test_no_pictures_at_all(tmp_path: Path) -> None:
-    assert embed_pictures([None] * 3, LITE, tmp_path, tmp_path / "out.npy", "pictures") == 0
+    assert embed_images([None] * 3, LITE, tmp_path, tmp_path / "out.npy", "pictures") == 0
     assert np.isnan(out(tmp_path, 3)).all()
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rakuten.features.embedding_cache import Vector, open_cache
+from rakuten.features.embedding_cache import open_cache
+from rakuten.types import Embedding
 
 
-def vectors(*keys: str) -> dict[str, Vector]:
+def vectors(*keys: str) -> dict[str, Embedding]:
     return {key: np.full(4, float(at), dtype=np.float16) for at, key in enumerate(keys)}
 
 

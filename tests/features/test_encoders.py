@@ -14,11 +14,11 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rakuten.config import ImageEncoderParams, TextEncoderParams
-from rakuten.data.images import BadPictureError
+from rakuten.data.images import BadImageError
 from rakuten.errors import UserError
-from rakuten.features.encoders import efficientnet_lite0, onnx, use_multilingual
-from rakuten.features.encoders.onnx import image_encoder, text_encoder
-from rakuten.features.encoders.preprocessing import content_box, prepare
+from rakuten.features.encoders import efficientnet_lite0, factory, use_multilingual
+from rakuten.features.encoders.factory import image_encoder, text_encoder
+from rakuten.features.encoders.preprocessing import content_box, prepare_image
 
 KNOWN = json.loads(Path(__file__).with_name("known_embeddings.json").read_text(encoding="utf-8"))
 
@@ -126,7 +126,7 @@ def test_an_own_picture_encoder_in_three_lines(
     encoder = image_encoder(choice)
     assert encoder.width == 3
     assert encoder.encode(white_png()) == pytest.approx(white, rel=2e-3)
-    with pytest.raises(BadPictureError):
+    with pytest.raises(BadImageError):
         encoder.encode(b"no picture")
 
 
@@ -135,7 +135,7 @@ def test_the_identity_is_that_of_graph_and_settings(tmp_path: Path) -> None:
 
     def identity(**change: object) -> str:
         settings = {"path": path, "size": 8, "normalisation": "clip", **change}
-        return onnx.image_encoder.__wrapped__(ImageEncoderParams.model_validate(settings)).identity  # type: ignore[attr-defined, no-any-return]
+        return factory.image_encoder.__wrapped__(ImageEncoderParams.model_validate(settings)).identity  # type: ignore[attr-defined, no-any-return]
 
     first = identity()
     assert identity() == first
@@ -183,7 +183,7 @@ def test_pictures_are_cut_to_their_content_and_half_stretched() -> None:
     assert content_box(white) == (0, 0, 500, 500)
     white.paste((200, 0, 0), (100, 200, 500, 300))
     assert content_box(white) == (100, 200, 500, 300)
-    pixels = prepare(white, 64)
+    pixels = prepare_image(white, 64)
     assert pixels.shape == (3, 64, 64)
     rows = np.flatnonzero((pixels[1] < 128).any(axis=1))
     columns = np.flatnonzero((pixels[1] < 128).any(axis=0))
@@ -191,7 +191,7 @@ def test_pictures_are_cut_to_their_content_and_half_stretched() -> None:
     assert len(rows) == 32  # four to one has become two to one
     assert rows[0] == 16
     for size in ((1, 1), (1, 500), (3000, 2)):
-        assert prepare(Image.new("RGB", size, "black"), 32).shape == (3, 32, 32)
+        assert prepare_image(Image.new("RGB", size, "black"), 32).shape == (3, 32, 32)
 
 
 def test_all_cores_give_the_same_bytes() -> None:

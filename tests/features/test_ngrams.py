@@ -4,32 +4,40 @@ import pytest
 from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from rakuten.features.ngrams import TOKEN, Block, NgramVectorizer, Weights, count, learn, take
+from rakuten.features.ngrams import (
+    TOKEN_PATTERN,
+    NgramBlock,
+    NgramVectorizer,
+    TfidfWeighter,
+    count_ngrams,
+    fit_vocabulary,
+    select_columns,
+)
 
 TITLES = ["piscine ronde 360 cm", "piscine a bulles", "roman d occasion", "roman policier", "bache de piscine", ""]
 TABLE = pd.DataFrame({"designation_clean": TITLES, "description_clean": ["", "", "un roman", "", "solide", ""]})
-WORDS = Block(("designation_clean",), False, "word", 1, 2, 1000, 1.0)
-CHARS = Block(("description_clean",), False, "char_wb", 2, 4, 1000, 0.5)
+WORDS = NgramBlock(("designation_clean",), False, "word", 1, 2, 1000, 1.0)
+CHARS = NgramBlock(("description_clean",), False, "char_wb", 2, 4, 1000, 0.5)
 
 
-def fit(rows: list[int], *blocks: Block, table: pd.DataFrame = TABLE) -> NgramVectorizer:
+def fit(rows: list[int], *blocks: NgramBlock, table: pd.DataFrame = TABLE) -> NgramVectorizer:
     terms, idf = [], []
     for block in blocks:
-        matrix, names = count(table, block)
-        kept, own = learn(block, np.bincount(matrix[rows].indices, minlength=len(names)), len(rows))
+        matrix, names = count_ngrams(table, block)
+        kept, own = fit_vocabulary(block, np.bincount(matrix[rows].indices, minlength=len(names)), len(rows))
         terms.append(names[kept].tolist())
         idf.append(own)
     return NgramVectorizer(blocks, terms, idf)
 
 
 def test_it_is_sklearns_tfidf() -> None:
-    expected = TfidfVectorizer(ngram_range=(1, 2), token_pattern=TOKEN, sublinear_tf=True).fit_transform(TITLES)
+    expected = TfidfVectorizer(ngram_range=(1, 2), token_pattern=TOKEN_PATTERN, sublinear_tf=True).fit_transform(TITLES)
     assert np.allclose(fit([0, 1, 2, 3, 4, 5], WORDS).transform(TABLE).toarray(), expected.toarray(), atol=1e-6)
 
 
 def test_a_folds_vectorizer_knows_the_folds_texts_alone() -> None:
     seen, held_out = [0, 2, 3], [1, 4, 5]
-    alone = TfidfVectorizer(ngram_range=(1, 2), token_pattern=TOKEN, sublinear_tf=True)
+    alone = TfidfVectorizer(ngram_range=(1, 2), token_pattern=TOKEN_PATTERN, sublinear_tf=True)
     alone.fit([TITLES[row] for row in seen])
     vectorizer = fit(seen, WORDS)
     assert vectorizer.terms[0] == alone.get_feature_names_out().tolist()
@@ -42,9 +50,9 @@ def test_counted_rows_and_texts_give_the_same_features() -> None:
     vectorizer = fit(rows, *blocks)
     counts = []
     for block, terms in zip(blocks, vectorizer.terms, strict=True):
-        matrix, names = count(TABLE, block)
-        counts.append(take(matrix, np.flatnonzero(np.isin(names, terms))))
-    weighed = Weights(blocks, vectorizer.idf).of(csr_matrix(hstack(counts, format="csr")))
+        matrix, names = count_ngrams(TABLE, block)
+        counts.append(select_columns(matrix, np.flatnonzero(np.isin(names, terms))))
+    weighed = TfidfWeighter(blocks, vectorizer.idf).of(csr_matrix(hstack(counts, format="csr")))
     assert (weighed != vectorizer.transform(TABLE)).nnz == 0
     stranger = TABLE.assign(designation_clean="ronde inconnue ronde")
     assert vectorizer.transform(stranger).indices.tolist()[:1] == [vectorizer.terms[0].index("ronde")]
@@ -65,7 +73,7 @@ def test_a_field_without_a_word_gives_no_features() -> None:
 
 def test_a_block_that_cannot_be_counted_is_not_dropped_unsaid() -> None:
     with pytest.raises(ValueError, match="ngram_range"):
-        count(TABLE, WORDS._replace(shortest=3))
+        count_ngrams(TABLE, WORDS._replace(shortest=3))
 
 
 def test_columns_are_read_together() -> None:
@@ -81,8 +89,8 @@ def test_numbers_may_be_told_by_their_shape() -> None:
 def test_a_column_knows_its_ngram() -> None:
     table = pd.DataFrame({"designation_clean": ["bleu vif"], "style": ["words3"]})
     blocks = [
-        Block(("designation_clean",), False, "word", 1, 2, 9, 1.0),
-        Block(("style",), False, "word", 1, 1, 9, 1.0),
+        NgramBlock(("designation_clean",), False, "word", 1, 2, 9, 1.0),
+        NgramBlock(("style",), False, "word", 1, 1, 9, 1.0),
     ]
     vectorizer = fit([0], *blocks, table=table)
     assert vectorizer.names(range(4)) == [

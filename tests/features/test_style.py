@@ -1,6 +1,6 @@
 import pytest
 
-from rakuten.features.style import language, spoken, style
+from rakuten.features.style import description_language, style_tokens, title_language
 
 
 @pytest.mark.parametrize(
@@ -19,24 +19,26 @@ from rakuten.features.style import language, spoken, style
     ],
 )  # fmt: skip
 def test_traits(title: str, description: str, raw: str, expected: set[str]) -> None:
-    traits = style(title, description, raw).split()
+    traits = style_tokens(title, description, raw).split()
     assert expected <= set(traits)
     assert len(traits) == len(set(traits))
 
 
 def test_traits_are_words_to_the_counter() -> None:
-    assert style("A-B (c) / d", "• x", "").replace(" ", "").replace("_", "").isalnum()
+    assert style_tokens("A-B (c) / d", "• x", "").replace(" ", "").replace("_", "").isalnum()
 
 
 def test_the_language_is_read_off_the_traits() -> None:
-    assert language(style("Le livre de la jungle", "", "")) == "french"
-    assert language(style("The book of the jungle", "", "")) == "english"
-    assert language(style("Das Buch der Tiere", "", "")) == "german"
-    assert language(style("XJ-900", "Le livre de la jungle", "")) == "unknown"
-    assert language(style("", "", "")) == "unknown"
+    assert title_language(style_tokens("Le livre de la jungle", "", "")) == "french"
+    assert title_language(style_tokens("The book of the jungle", "", "")) == "english"
+    assert title_language(style_tokens("Das Buch der Tiere", "", "")) == "german"
+    assert title_language(style_tokens("XJ-900", "Le livre de la jungle", "")) == "unknown"
+    assert title_language(style_tokens("", "", "")) == "unknown"
 
 
 def test_the_description_says_the_language_before_the_title() -> None:
-    assert spoken(style("Le livre de la jungle", "This is the book of the jungle", "")) == "english"
-    assert spoken(style("Le livre de la jungle", "", "")) == "french"
-    assert spoken(style("XJ-900", "5 x 7", "")) == "unknown"
+    assert (
+        description_language(style_tokens("Le livre de la jungle", "This is the book of the jungle", "")) == "english"
+    )
+    assert description_language(style_tokens("Le livre de la jungle", "", "")) == "french"
+    assert description_language(style_tokens("XJ-900", "5 x 7", "")) == "unknown"

@@ -20,7 +20,7 @@ import mlflow
 import pytest
 
 from rakuten.monitoring.prediction_log import read_window
-from rakuten.tracking.registry import CHALLENGER, CHAMPION, NAME
+from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME
 from tests.support.project import environment, git, run_in
 from tests.support.servers import free_port, wait_for
 
@@ -114,7 +114,7 @@ def test_train_restart_lose_and_restore(stack: Stack) -> None:
     # .env holds the server's secrets too; what the client is told is the address alone.
     assert "the run is kept in" not in run_in(project, "dvc", "repro", **only)
     assert "version 1 promoted over no champion" in run_in(project, sys.executable, "src/models/promote.py", **only)
-    doctor = run_in(project, sys.executable, "-m", "rakuten.doctor", **only)
+    doctor = run_in(project, sys.executable, "-m", "rakuten", "doctor", **only)
     assert f"tracking     {stack.url} answers" in doctor
     assert "artifacts    the server takes an artifact" in doctor
 
@@ -122,8 +122,8 @@ def test_train_restart_lose_and_restore(stack: Stack) -> None:
         experiment = asked.get_experiment_by_name("rakuten-baseline")
         assert experiment is not None
         (run,) = asked.search_runs([experiment.experiment_id])
-        version = asked.get_model_version_by_alias(NAME, CHAMPION)
-        model = mlflow.pyfunc.load_model(f"models:/{NAME}@{CHALLENGER}")
+        version = asked.get_model_version_by_alias(MODEL_NAME, CHAMPION)
+        model = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}@{CHALLENGER}")
         answer = model.predict([{"designation": "Piscine gonflable", "description": None}])
         lock = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/dvc.lock"))
         return {
@@ -197,8 +197,8 @@ def test_the_api_answers_with_the_teams_champion(workshop: Path, tmp_path: Path,
     settings = {"API_PORT": str(port), "API_REFRESH_SECONDS": "2", "PROMETHEUS_PORT": str(prometheus)}
     stack = Stack(project, FOLDER | settings, files=FILE + API)
     only = {"MLFLOW_TRACKING_URI": stack.url}
-    key = run_in(project, sys.executable, "-m", "rakuten.serving.keys", "catalogue").splitlines()[0]
-    watcher = run_in(project, sys.executable, "-m", "rakuten.serving.keys", "prometheus").splitlines()[0]
+    key = run_in(project, sys.executable, "-m", "rakuten", "keys", "catalogue").splitlines()[0]
+    watcher = run_in(project, sys.executable, "-m", "rakuten", "keys", "prometheus").splitlines()[0]
     (project / "keys" / "prometheus.key").write_text(watcher)
     live = project / "data" / "live"
     live.mkdir()
@@ -214,7 +214,7 @@ def test_the_api_answers_with_the_teams_champion(workshop: Path, tmp_path: Path,
             return dict(json.load(answer))
 
     def run_id(alias: str) -> str:
-        return str(stack.client().get_model_version_by_alias(NAME, alias).run_id)
+        return str(stack.client().get_model_version_by_alias(MODEL_NAME, alias).run_id)
 
     try:
         stack.compose("up", "-d", "--no-build", "mlflow")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rakuten.compute import parallel
+from rakuten.compute import executor
 from rakuten.config import ComputeParams
 from rakuten.errors import UserError
 from tests.support.project import ROOT, copy_project, environment, run_in
@@ -38,7 +38,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def shared(lasting: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """The same, its address in the environment."""
-    monkeypatch.setenv(parallel.ADDRESS, lasting.address)
+    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, lasting.address)
     return lasting
 
 
@@ -48,7 +48,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     folder = tmp_path / "cluster"
     folder.mkdir()
     started = Cluster(folder)
-    monkeypatch.setenv(parallel.ADDRESS, started.address)
+    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, started.address)
     started.start()
     started.add(2)
     yield started
@@ -56,25 +56,25 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 
 def test_each_comes_back_in_order_from_both_workers(shared: Cluster, tmp_path: Path) -> None:
-    with parallel.using(ON_DASK):
-        assert parallel.is_remote()
-        assert list(parallel.each(partial(square, tmp_path), range(40), 2)) == [n * n for n in range(40)]
-    assert not parallel.is_remote()
+    with executor.executor_from(ON_DASK):
+        assert executor.is_remote()
+        assert list(executor.parallel_map(partial(square, tmp_path), range(40), 2)) == [n * n for n in range(40)]
+    assert not executor.is_remote()
     assert len({path.name.split(".")[1] for path in tmp_path.iterdir()}) == 2
 
 
 def test_the_projects_settings_reach_the_workers_beside_dasks_own(shared: Cluster) -> None:
     names = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]
-    with parallel.using(ON_DASK):
-        assert list(parallel.each(setting, names, 1)) == [str(1 << 25), str(1 << 26), "1"]
+    with executor.executor_from(ON_DASK):
+        assert list(executor.parallel_map(setting, names, 1)) == [str(1 << 25), str(1 << 26), "1"]
 
 
 def test_a_killed_worker_costs_its_own_work_only(cluster: Cluster, tmp_path: Path) -> None:
     done = tmp_path / "done"
     done.mkdir()
     results = []
-    with parallel.using(ON_DASK):
-        for at, result in enumerate(parallel.each(partial(square, done), range(100), 5)):
+    with executor.executor_from(ON_DASK):
+        for at, result in enumerate(executor.parallel_map(partial(square, done), range(100), 5)):
             results.append(result)
             if at == 20:
                 cluster.workers[0].stop()
@@ -86,33 +86,36 @@ def test_a_killed_worker_costs_its_own_work_only(cluster: Cluster, tmp_path: Pat
 
 
 def test_a_task_that_fails_names_its_product(shared: Cluster) -> None:
-    with parallel.using(ON_DASK), pytest.raises(UserError, match="^product 37: ValueError: cannot be squared$"):
-        list(parallel.each(fail, range(100), 5, product))
+    with executor.executor_from(ON_DASK), pytest.raises(UserError, match="^product 37: ValueError: cannot be squared$"):
+        list(executor.parallel_map(fail, range(100), 5, product))
 
 
 def test_a_task_that_kills_its_workers_names_its_product_and_the_cluster_lives_on(
     shared: Cluster, tmp_path: Path
 ) -> None:
     results = []
-    with parallel.using(ON_DASK):
+    with executor.executor_from(ON_DASK):
         with pytest.raises(UserError, match="^product 37: kills every process that works on it"):
-            for result in parallel.each(crash, range(100), 5, product):
+            for result in executor.parallel_map(crash, range(100), 5, product):
                 results.append(result)
         assert results == list(range(37))  # its batch was tried one by one
-        assert list(parallel.each(partial(square, tmp_path), range(4), 1)) == [0, 1, 4, 9]
+        assert list(executor.parallel_map(partial(square, tmp_path), range(4), 1)) == [0, 1, 4, 9]
 
 
 def test_a_lost_scheduler_is_said(cluster: Cluster, tmp_path: Path) -> None:
-    with parallel.using(ON_DASK), pytest.raises(UserError, match=f"the Dask scheduler at {cluster.address} is gone"):
-        for at, _ in enumerate(parallel.each(partial(square, tmp_path), range(200), 5)):
+    with (
+        executor.executor_from(ON_DASK),
+        pytest.raises(UserError, match=f"the Dask scheduler at {cluster.address} is gone"),
+    ):
+        for at, _ in enumerate(executor.parallel_map(partial(square, tmp_path), range(200), 5)):
             if at == 20:
                 cluster.stop()
 
 
 def test_a_scheduler_that_goes_between_two_steps_is_said_to_be_lost(cluster: Cluster) -> None:
-    with parallel.using(ON_DASK):
-        engine = parallel._engine
-        assert isinstance(engine, parallel.Dask)
+    with executor.executor_from(ON_DASK):
+        engine = executor._executor
+        assert isinstance(engine, executor.DaskExecutor)
         cluster.stop()
         for _ in range(2):  # before its client notices, and when it has given it up
             with pytest.raises(UserError, match="is gone"):
@@ -123,28 +126,31 @@ def test_a_scheduler_that_goes_between_two_steps_is_said_to_be_lost(cluster: Clu
 
 
 def test_when_no_worker_is_left_it_is_said(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "LOOK", 1.0)
-    monkeypatch.setattr(parallel, "WORKERS", 1.0)
-    with parallel.using(ON_DASK), pytest.raises(UserError, match="no worker left"):
-        for at, _ in enumerate(parallel.each(partial(square, tmp_path), range(200), 5)):
+    monkeypatch.setattr(executor, "LOOK", 1.0)
+    monkeypatch.setattr(executor, "WORKERS", 1.0)
+    with executor.executor_from(ON_DASK), pytest.raises(UserError, match="no worker left"):
+        for at, _ in enumerate(executor.parallel_map(partial(square, tmp_path), range(200), 5)):
             if at == 20:
                 for worker in cluster.workers:
                     worker.stop()
 
 
 def test_a_cluster_that_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(parallel.ADDRESS, raising=False)
-    with pytest.raises(UserError, match=f"compute.engine is dask: set {parallel.ADDRESS}"), parallel.using(ON_DASK):
+    monkeypatch.delenv(executor.SCHEDULER_ADDRESS, raising=False)
+    with (
+        pytest.raises(UserError, match=f"compute.engine is dask: set {executor.SCHEDULER_ADDRESS}"),
+        executor.executor_from(ON_DASK),
+    ):
         pass
-    monkeypatch.setattr(parallel, "CONNECT", 1.0)
-    monkeypatch.setattr(parallel, "WORKERS", 1.0)
-    monkeypatch.setenv(parallel.ADDRESS, f"tcp://127.0.0.1:{free_port()}")
-    with pytest.raises(UserError, match="no Dask scheduler at tcp://127.0.0.1"), parallel.using(ON_DASK):
+    monkeypatch.setattr(executor, "CONNECT", 1.0)
+    monkeypatch.setattr(executor, "WORKERS", 1.0)
+    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, f"tcp://127.0.0.1:{free_port()}")
+    with pytest.raises(UserError, match="no Dask scheduler at tcp://127.0.0.1"), executor.executor_from(ON_DASK):
         pass
     alone = Cluster(tmp_path)
     alone.start()
-    monkeypatch.setenv(parallel.ADDRESS, alone.address)
-    with pytest.raises(UserError, match="no worker at tcp://127.0.0.1"), parallel.using(ON_DASK):
+    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, alone.address)
+    with pytest.raises(UserError, match="no worker at tcp://127.0.0.1"), executor.executor_from(ON_DASK):
         pass
     alone.end()
 
@@ -156,9 +162,9 @@ def test_a_worker_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest
     old = Cluster(tmp_path, other)
     old.start()
     old.add()
-    monkeypatch.setenv(parallel.ADDRESS, old.address)
-    with parallel.using(ON_DASK), pytest.raises(UserError, match="has other code or other libraries"):
-        list(parallel.each(fail, range(20), 5))
+    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, old.address)
+    with executor.executor_from(ON_DASK), pytest.raises(UserError, match="has other code or other libraries"):
+        list(executor.parallel_map(fail, range(20), 5))
     old.end()
 
 

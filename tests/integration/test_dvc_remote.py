@@ -12,7 +12,7 @@ import pytest
 from tests.support.project import environment, git, run_in
 from tests.support.servers import KEY, S3, SECRET
 
-DOCTOR = (sys.executable, "-m", "rakuten.doctor")
+DOCTOR = (sys.executable, "-m", "rakuten", "doctor")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def pushed(complete: Path) -> Path:
 
 def name_remote(project: Path, remote: S3, key: str = KEY, secret: str = SECRET) -> None:
     keys = {"S3_ACCESS_KEY_ID": key, "S3_SECRET_ACCESS_KEY": secret}
-    run_in(project, sys.executable, "-m", "rakuten.remote", "s3://dvc", "--endpoint", remote.url, **keys)
+    run_in(project, sys.executable, "-m", "rakuten", "remote", "s3://dvc", "--endpoint", remote.url, **keys)
 
 
 def clone(project: Path, folder: Path) -> Path:
@@ -93,7 +93,7 @@ def test_a_second_clone_pulls_everything_and_reproduces_nothing(pushed: Path, re
 
     second = clone(pushed, tmp_path / "second")
     assert "under DVC but not here: `dvc pull`" in run_in(second, *DOCTOR, code=1)
-    assert "`dvc pull`" in run_in(second, sys.executable, "-m", "rakuten.data.sample", "--if-absent", code=1)
+    assert "`dvc pull`" in run_in(second, sys.executable, "-m", "rakuten", "sample", "--if-absent", code=1)
     name_remote(second, remote)
     run_in(second, "dvc", "pull")
     assert contents(second) == contents(pushed)

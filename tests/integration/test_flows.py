@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 
 from rakuten.tracking import lineage
-from rakuten.tracking.registry import CHAMPION, NAME
+from rakuten.tracking.registry import CHAMPION, MODEL_NAME
 from tests.support.project import environment, git, log_window, run_in
 from tests.support.servers import answers, free_port, wait_for
 
@@ -181,7 +181,7 @@ def test_a_schedule_fires_against_a_real_server(server: tuple[Path, dict[str, st
     # The flow run leads to the MLflow run, and back.
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     client = mlflow.MlflowClient()
-    version = client.get_model_version_by_alias(NAME, CHAMPION)
+    version = client.get_model_version_by_alias(MODEL_NAME, CHAMPION)
     assert str(version.run_id) in artifacts["mlflow-run"]["data"]
     tags = client.get_run(str(version.run_id)).data.tags
     assert tags["prefect_flow_run"] == run["id"]

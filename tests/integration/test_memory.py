@@ -13,7 +13,7 @@ from bench.measure import run
 from bench.scale import MEMORY, SCRIPTS
 from rakuten.config import PARAMS, ROOT
 from rakuten.data.synthetic import write_catalogue
-from rakuten.features.embedding import pick, release
+from rakuten.features.feature_set import pick, release
 from rakuten.models import neighbours, training
 from rakuten.models.linear import Moments
 
@@ -41,7 +41,7 @@ def test_embeddings_on_disk_are_let_go_once_they_are_read(tmp_path: Path) -> Non
     assert held() > 90
     moments = [Moments.of(vectors, everything[fold == part], index[fold == part], 3) for part in (0, 1)]
     assert held() < 10
-    assert len(neighbours.fit(vectors, everything, Moments.total(moments), ids, 0).vectors) == rows
+    assert len(neighbours.fit_neighbours(vectors, everything, Moments.total(moments), ids, 0).vectors) == rows
     assert held() < 10
     scores = np.full((rows, 3), np.nan)
     training.fit_embedding(vectors, there, np.arange(3), fold, moments, scores)
@@ -52,7 +52,7 @@ def test_embeddings_on_disk_are_let_go_once_they_are_read(tmp_path: Path) -> Non
     release(vectors)
     pick(vectors, some)
     assert held() < 10
-    assert training.present(vectors).all()
+    assert training.has_embedding(vectors).all()
     assert held() < 10
 
 

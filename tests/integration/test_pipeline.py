@@ -66,7 +66,7 @@ def test_from_raw_files_to_predictions_and_back(clone: Clone, sample: Path) -> N
 
     # Nothing to do the second time, and the closing table tells what there is.
     assert "Data and pipelines are up to date" in run(folder, "dvc", "repro")
-    table = run(folder, sys.executable, "-m", "rakuten.summary")
+    table = run(folder, sys.executable, "-m", "rakuten", "summary")
     assert "300 read, 0 rejected" in table
     assert "SYNTHETIC" in table
     assert "of 60 test products without review" in table
@@ -76,7 +76,7 @@ def test_from_raw_files_to_predictions_and_back(clone: Clone, sample: Path) -> N
     before = (folder / "dvc.lock").read_bytes()
     run(folder, "dvc", "repro", "--force", "--single-item", "train")
     assert (folder / "dvc.lock").read_bytes() == before
-    run(folder, sys.executable, "-m", "rakuten.summary")
+    run(folder, sys.executable, "-m", "rakuten", "summary")
     assert len(runs_of(folder)) == 2
     assert all("dvc_lock" in found.data.tags for found in runs_of(folder))
 
@@ -176,7 +176,7 @@ def test_a_prediction_leads_back_to_its_very_state(undisturbed: Path, tmp_path: 
     git(folder, "commit", "--quiet", "--all", "--message", "its results")
     assert (folder / "data" / "processed" / "predictions.csv").read_bytes() != first
 
-    traced = run(folder, sys.executable, "-m", "rakuten.tracking", "trace", version)
+    traced = run(folder, sys.executable, "-m", "rakuten", "trace", version)
     assert f"model   {version}  rakuten-classifier version" in traced
     assert "dirty   no" in traced
     assert "train.svm_c " in traced
@@ -212,7 +212,7 @@ def test_the_summary_asks_for_a_run_first(clone: Clone) -> None:
     folder = clone("empty")
     for file in ("models/metrics.json", "reports/data_quality.json", "reports/decisions.json", "dvc.lock"):
         (folder / file).unlink(missing_ok=True)
-    assert "run `dvc repro` first" in run(folder, sys.executable, "-m", "rakuten.summary", code=1)
+    assert "run `dvc repro` first" in run(folder, sys.executable, "-m", "rakuten", "summary", code=1)
 
 
 @pytest.mark.parametrize("target", ["help", "run"])

@@ -64,11 +64,11 @@ def watched(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     ids = log_window(live, reference.assign(predicted=2583), lineage.model_version(trained / "models"))
     reference[["prdtypecode"]].assign(prediction_id=ids).to_csv(live / "labels.csv", index=False)
     own = {"API_LIVE": str(live), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "API_MODEL": "local"}
-    run_in(trained, sys.executable, "-m", "rakuten.monitoring", **own)
+    run_in(trained, sys.executable, "-m", "rakuten", "monitor", **own)
     outcome = {"succeeded": True, "seconds": 7.5, "ended": "2026-01-01T00:00:00+00:00"}
     (live / "pipeline.json").write_text(json.dumps(outcome))
     keys = {"API_KEYS_FILE": str(folder / "keys.txt")}
-    made = run_in(trained, sys.executable, "-m", "rakuten.serving.keys", "prometheus", **keys).splitlines()[0]
+    made = run_in(trained, sys.executable, "-m", "rakuten", "keys", "prometheus", **keys).splitlines()[0]
     (folder / "prometheus.key").write_text(made)
     server = Api(trained, folder / "log", API_LIVE=str(live), API_REQUIRE_KEYS="true", **keys).wait()
     shutil.copytree(PROMETHEUS / "rules", folder / "rules")

@@ -92,7 +92,7 @@ def test_credentials_in_the_address_are_used_and_not_shown(monkeypatch: pytest.M
         ("sqlite:////tmp/x.db", "sqlite:////tmp/x.db"),
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        assert server.shown_uri() == shown
+        assert server.redacted_uri() == shown
     assert os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
 
 
@@ -121,7 +121,7 @@ def test_what_dvc_lock_does_not_record_is_not_attached(
     for file in (tmp_path / "dvc.lock", tmp_path / "none"):
         monkeypatch.setattr(lineage, "DVC_LOCK", file)
         with caplog.at_level("INFO"):
-            dvc_lock.attach_lock_if_reachable(tmp_path)
+            dvc_lock.attach_dvc_lock(tmp_path)
         assert "dvc.lock does not record this model" in caplog.text
         caplog.clear()
 

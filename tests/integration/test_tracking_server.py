@@ -16,13 +16,13 @@ import pandas as pd
 import pytest
 from mlflow.entities import Run
 
-from rakuten.tracking.registry import CHALLENGER, NAME
-from rakuten.tracking.training_run import UNSENT
+from rakuten.tracking.registry import CHALLENGER, MODEL_NAME
+from rakuten.tracking.training_run import PENDING_FOLDER
 from tests.support.project import environment, run_in
 from tests.support.servers import KEY, S3, SECRET, MLflow, Postgres, ServicePostgres, free_port, wait_for
 
 TRAIN = (sys.executable, "src/models/train_model.py")
-SYNC = (sys.executable, "-m", "rakuten.tracking", "sync")
+SYNC = (sys.executable, "-m", "rakuten", "sync")
 # Give up soon: what is tested is what comes after.
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -30,7 +30,7 @@ IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOU
 ELSEWHERE = f"""
 from pathlib import Path
 import mlflow, pandas
-model = mlflow.pyfunc.load_model("models:/{NAME}@{CHALLENGER}")
+model = mlflow.pyfunc.load_model("models:/{MODEL_NAME}@{CHALLENGER}")
 products = pandas.read_csv("raw/X_test.csv", dtype=str, keep_default_na=False)
 name = "raw/images/image_test/image_{{}}_product_{{}}.jpg"
 ids = zip(products["imageid"], products["productid"], strict=True)
@@ -78,9 +78,9 @@ def assert_recorded_once(asked: mlflow.MlflowClient, experiment: str, project: P
     assert {entry.path for entry in asked.list_artifacts(run_id)} >= {"dvc.yaml", "models", "params.yaml", "reports"}
     assert len(run.inputs.dataset_inputs) == 7
     assert len(asked.search_logged_models([run.info.experiment_id])) == 1
-    (version,) = asked.search_model_versions(f"name = '{NAME}' and run_id = '{run_id}'")
+    (version,) = asked.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{run_id}'")
     assert version.tags["model_digest"] == run.data.tags["model_digest"]
-    assert not list((project / "models" / UNSENT).glob("*"))
+    assert not list((project / "models" / PENDING_FOLDER).glob("*"))
     return run
 
 
@@ -115,7 +115,7 @@ def test_a_training_is_recorded_and_loads_elsewhere(
 ) -> None:
     run_in(project, *TRAIN, **env)
     run = assert_recorded_once(asked, experiment, project)
-    assert asked.get_model_version_by_alias(NAME, CHALLENGER).run_id == run.info.run_id
+    assert asked.get_model_version_by_alias(MODEL_NAME, CHALLENGER).run_id == run.info.run_id
     assert any(run.info.run_id in key for key in s3.keys("mlflow"))  # on S3, though this client has no key to it
 
     # Elsewhere: another folder, no project, plain MLflow on raw columns.
@@ -131,7 +131,15 @@ def test_a_training_is_recorded_and_loads_elsewhere(
 
     # And by MLflow's own scoring server.
     port = free_port()
-    command = ["mlflow", "models", "serve", "--model-uri", f"models:/{NAME}@{CHALLENGER}", "--env-manager", "local"]
+    command = [
+        "mlflow",
+        "models",
+        "serve",
+        "--model-uri",
+        f"models:/{MODEL_NAME}@{CHALLENGER}",
+        "--env-manager",
+        "local",
+    ]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     with (tmp_path / "serve.log").open("w") as log:
         serving = subprocess.Popen(command, cwd=tmp_path, env=elsewhere, stdout=log, stderr=log, start_new_session=True)
@@ -169,9 +177,9 @@ def test_a_server_lost_in_mid_run_gets_the_run_later_once(
         said = training.communicate(timeout=120)[1]
         assert training.returncode == 0, said
         assert "the run is kept in" in said
-        assert "python -m rakuten.tracking sync" in said
+        assert "rakuten sync" in said
         assert (project / "models" / "model.safetensors").is_file()
-        (kept,) = (project / "models" / UNSENT).iterdir()
+        (kept,) = (project / "models" / PENDING_FOLDER).iterdir()
         # While it is away, predict works, keeps dvc.lock's place, and sync says what is wrong.
         assert "INFO predict" in run_in(project, sys.executable, "src/models/predict_model.py", **env)
         assert "does not answer" in run_in(project, *SYNC, code=1, **env)
@@ -290,9 +298,9 @@ def test_a_clock_that_is_slow_does_not_hide_the_newest_training(
     run_in(project, *TRAIN, **slow)
     second = next(run for run in runs(asked, experiment) if run.info.run_id != first)
     assert second.info.start_time < asked.get_run(first).info.start_time - 86_400_000
-    assert asked.get_model_version_by_alias(NAME, CHALLENGER).run_id == second.info.run_id
+    assert asked.get_model_version_by_alias(MODEL_NAME, CHALLENGER).run_id == second.info.run_id
     # dvc.lock goes to the run that made the model here, though another with the same model looks newer.
-    run_in(project, sys.executable, "-m", "rakuten.summary", **slow)
+    run_in(project, sys.executable, "-m", "rakuten", "summary", **slow)
     assert "dvc_lock" in asked.get_run(second.info.run_id).data.tags
 
 
@@ -310,7 +318,7 @@ def test_two_trainings_at_once_are_two_runs_and_two_versions(
     assert [run.info.status for run in found] == ["FINISHED", "FINISHED"]
     versions = [asked.search_model_versions(f"run_id = '{run.info.run_id}'") for run in found]
     assert sorted(map(len, versions)) == [1, 1]
-    assert asked.get_model_version_by_alias(NAME, CHALLENGER).run_id in {run.info.run_id for run in found}
+    assert asked.get_model_version_by_alias(MODEL_NAME, CHALLENGER).run_id in {run.info.run_id for run in found}
 
 
 # Dies when all was sent, before the record is forgotten.
@@ -335,7 +343,7 @@ def test_what_was_sent_already_is_not_sent_again(
 
 
 def test_an_altered_record_is_not_sent(project: Path, env: dict[str, str], tracking_server: MLflow) -> None:
-    kept = project / "models" / UNSENT / ("0" * 32)
+    kept = project / "models" / PENDING_FOLDER / ("0" * 32)
     (kept / "model").mkdir(parents=True)
     (kept / "model" / "manifest.json").write_text("{}")
     (kept / "record.json").write_text(json.dumps({"tags": {"model_digest": "another"}}))

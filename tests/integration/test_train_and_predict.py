@@ -15,8 +15,9 @@ from PIL import Image
 
 from rakuten.config import PARAMS
 from rakuten.data import make_dataset, tables
-from rakuten.data.images import PictureFiles
-from rakuten.data.tables import picture_name, read_table
+from rakuten.data.images import ImageFiles
+from rakuten.data.schema import image_name
+from rakuten.data.tables import read_table
 from rakuten.features import build_features, embedding, text_features
 from rakuten.files import digest
 from rakuten.models import predict_model, train_model, training
@@ -128,8 +129,8 @@ def test_the_logged_model_predicts_from_raw_columns(trained: Workspace, sample: 
     (logged,) = mlflow.search_logged_models([experiment.experiment_id], output_format="list")
     loaded = mlflow.pyfunc.load_model(logged.model_uri)
     raw = pd.read_csv(sample / "X_test.csv", dtype=str, keep_default_na=False)
-    files = PictureFiles(sample / "images")
-    names = [picture_name(*ids) for ids in zip(raw["imageid"], raw["productid"], strict=True)]
+    files = ImageFiles(sample / "images")
+    names = [image_name(*ids) for ids in zip(raw["imageid"], raw["productid"], strict=True)]
     given = raw[["designation", "description"]].assign(picture=[files[name].read_bytes() for name in names])
     answer = loaded.predict(given)
     predictions = pd.read_csv(trained.processed / "predictions.csv")

@@ -14,18 +14,19 @@ from sklearn.metrics import f1_score
 
 from rakuten.config import FeatureParams, Params, load_params
 from rakuten.errors import UserError
-from rakuten.features.feature_set import Catalogue
+from rakuten.features.feature_set import FeatureBatch, FeatureSet
 from rakuten.features.ngrams import NgramVectorizer
-from rakuten.features.text_features import embedded_text, product_features
+from rakuten.features.text_features import text_feature_table, texts_to_embed
 from rakuten.models import classifier as module
-from rakuten.models import fusion, training
-from rakuten.models.classifier import MANIFEST, MODEL, PICTURE, VECTORIZER, WORDS, ProductClassifier, Products, Settings
+from rakuten.models import fusion, fusion_selection, training
+from rakuten.models.classifier import MANIFEST_FILE, MODEL_FILE, VECTORIZER_FILE, ModelConfig, ProductClassifier
 from rakuten.models.explain import explain
-from rakuten.models.fusion import CONTEXT, TERMS, Fusion
-from rakuten.models.linear import Linear
-from rakuten.models.neighbours import Neighbours
-from rakuten.models.pyfunc_model import OUTPUTS, RawModel, _load_pyfunc
-from rakuten.models.training import blocks_of
+from rakuten.models.fusion import CONTEXT, N_TERMS, Fusion
+from rakuten.models.linear import LinearModel
+from rakuten.models.neighbours import ImageNeighbours
+from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel, _load_pyfunc
+from rakuten.models.training import ngram_blocks
+from rakuten.types import IMAGE, NGRAMS
 
 PARAMS = load_params()
 FEATURES: FeatureParams = PARAMS.features.model_copy(update={"image_encoder": "none", "text_encoder": "none"})
@@ -33,8 +34,8 @@ SCRATCH = Path(tempfile.mkdtemp())
 RED, GREEN = np.array([3.0, 0, 0, 1]), np.array([0, 3.0, 0, 1])
 
 
-def fit(given: Products, params: Params, encoders: dict[str, str]) -> training.Fit:
-    catalogue = Catalogue.of([given.table], given.texts, given.pictures)
+def fit(given: FeatureBatch, params: Params, encoders: dict[str, str]) -> training.TrainingResult:
+    catalogue = FeatureSet.of([given.table], given.texts, given.pictures)
     return training.fit(catalogue, params, encoders, Path(tempfile.mkdtemp(dir=SCRATCH)))
 
 
@@ -44,7 +45,7 @@ def products(titles: list[str]) -> pd.DataFrame:
 
 
 def described(titles: list[str]) -> pd.DataFrame:
-    return product_features(products(titles), FEATURES)
+    return text_feature_table(products(titles), FEATURES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +55,7 @@ def scratch() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def learnt() -> tuple[training.Fit, Products]:
+def learnt() -> tuple[training.TrainingResult, FeatureBatch]:
     """A hundred and twenty products of three codes: words tell most, pictures tell one code from the others."""
     words = {2583: "piscine pompe bâche", 2705: "roman livre poèmes", 40: "jeu console manette"}
     rng = np.random.default_rng(0)
@@ -68,17 +69,17 @@ def learnt() -> tuple[training.Fit, Products]:
     table = described(titles).assign(prdtypecode=codes, has_image=1)
     vectors = np.array(pictures, dtype=np.float16)
     vectors[::5] = np.nan
-    given = Products(table, None, vectors)
-    return fit(given, PARAMS, {PICTURE: "abc"}), given
+    given = FeatureBatch(table, None, vectors)
+    return fit(given, PARAMS, {IMAGE: "abc"}), given
 
 
 @pytest.fixture(scope="module")
-def trained(learnt: tuple[training.Fit, Products]) -> ProductClassifier:
+def trained(learnt: tuple[training.TrainingResult, FeatureBatch]) -> ProductClassifier:
     return learnt[0].classifier
 
 
 def test_it_learns_and_tells_alternatives(trained: ProductClassifier) -> None:
-    predicted = trained.predict(Products(described(["Pompe de piscine", "Livre de poèmes", "", "zzz"])))
+    predicted = trained.predict(FeatureBatch(described(["Pompe de piscine", "Livre de poèmes", "", "zzz"])))
     assert predicted["predicted_prdtypecode"].tolist()[:2] == [2583, 2705]
     assert predicted["label"].tolist()[0] == "piscine et spa"
     assert list(predicted.columns) == list(OUTPUTS)
@@ -88,78 +89,78 @@ def test_it_learns_and_tells_alternatives(trained: ProductClassifier) -> None:
     assert predicted["needs_review"].tolist() == (predicted["confidence"] < trained.settings.threshold).tolist()
     strict = trained.settings._replace(threshold=1.1)
     never = ProductClassifier(trained.vectorizer, trained.linear, trained.fusion, strict)
-    assert never.predict(Products(described(["pompe"])))["needs_review"].all()
+    assert never.predict(FeatureBatch(described(["pompe"])))["needs_review"].all()
 
 
 def test_a_picture_alone_classifies_and_a_picture_beside_words_helps(trained: ProductClassifier) -> None:
     table = described(["", "", "objet"]).assign(has_image=1)
     vectors = np.array([RED, GREEN, RED], dtype=np.float16)
-    seen = trained.predict(Products(table, None, vectors))
+    seen = trained.predict(FeatureBatch(table, None, vectors))
     assert seen["predicted_prdtypecode"].tolist()[0] == 2583
     assert seen["predicted_prdtypecode"].tolist()[1] != 2583
-    unseen = trained.predict_proba(Products(table, None, np.full((3, 4), np.nan, dtype=np.float16)))
+    unseen = trained.predict_proba(FeatureBatch(table, None, np.full((3, 4), np.nan, dtype=np.float16)))
     place = trained.classes.tolist().index(2583)
-    assert trained.predict_proba(Products(table, None, vectors))[2, place] > unseen[2, place] + 0.2
+    assert trained.predict_proba(FeatureBatch(table, None, vectors))[2, place] > unseen[2, place] + 0.2
 
 
 def test_a_row_is_scored_alike_alone_and_in_a_batch(
     trained: ProductClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = Products(described([f"jeu {n}" for n in range(7)]), None, np.tile(RED, (7, 1)).astype(np.float16))
+    given = FeatureBatch(described([f"jeu {n}" for n in range(7)]), None, np.tile(RED, (7, 1)).astype(np.float16))
     whole = trained.predict_proba(given)
     monkeypatch.setattr(module, "BATCH", 2)
     assert trained.predict_proba(given) == pytest.approx(whole, abs=1e-12)
     assert trained.predict_proba(given.part(slice(0, 0))).shape == (0, 3)
 
 
-def test_what_is_saved_is_what_is_loaded(learnt: tuple[training.Fit, Products], tmp_path: Path) -> None:
+def test_what_is_saved_is_what_is_loaded(learnt: tuple[training.TrainingResult, FeatureBatch], tmp_path: Path) -> None:
     trained, given = learnt[0].classifier, learnt[1]
     trained.save(tmp_path / "a")
     again = ProductClassifier.load(tmp_path / "a")
     again.save(tmp_path / "b")
-    for name in (MODEL, VECTORIZER, MANIFEST):
+    for name in (MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert again.predict(given).equals(trained.predict(given))
     assert again.settings == trained.settings
-    assert again.settings.encoders == {PICTURE: "abc"}
+    assert again.settings.encoders == {IMAGE: "abc"}
 
 
-def test_out_of_fold_it_is_no_worse_than_text_alone(learnt: tuple[training.Fit, Products]) -> None:
+def test_out_of_fold_it_is_no_worse_than_text_alone(learnt: tuple[training.TrainingResult, FeatureBatch]) -> None:
     fitted = learnt[0]
-    assert set(fitted.compared) == {WORDS, PICTURE, "equal average", "text alone"}
-    assert fitted.compared[PICTURE].rows.sum() == 96
+    assert set(fitted.compared) == {NGRAMS, IMAGE, "equal average", "text alone"}
+    assert fitted.compared[IMAGE].rows.sum() == 96
     text = fitted.compared["text alone"].predicted == fitted.true_index
     assert (fitted.likely.argmax(axis=1) == fitted.true_index).sum() >= text.sum()
 
 
-def test_pictures_that_mislead_are_left_out(learnt: tuple[training.Fit, Products]) -> None:
+def test_pictures_that_mislead_are_left_out(learnt: tuple[training.TrainingResult, FeatureBatch]) -> None:
     """Pictures of noise, on products with text: the fusion may not fall below text alone."""
     rng = np.random.default_rng(1)
     table = learnt[1].table
     for seed in range(3):
         noise = rng.normal(size=(len(table), 30)).astype(np.float16)
-        fitted = fit(Products(table, None, noise), PARAMS.model_copy(update={"seed": seed}), {})
+        fitted = fit(FeatureBatch(table, None, noise), PARAMS.model_copy(update={"seed": seed}), {})
         text = (fitted.compared["text alone"].predicted == fitted.true_index).mean()
         assert (fitted.likely.argmax(axis=1) == fitted.true_index).mean() >= text
 
 
 @pytest.mark.parametrize("pictures", [0, 10, 60, 120])
-def test_any_number_of_pictures_will_do(learnt: tuple[training.Fit, Products], pictures: int) -> None:
+def test_any_number_of_pictures_will_do(learnt: tuple[training.TrainingResult, FeatureBatch], pictures: int) -> None:
     table, vectors = learnt[1].table, np.array(learnt[1].pictures)
     vectors[pictures:] = np.nan
-    fitted = fit(Products(table, None, vectors), PARAMS, {})
-    assert (PICTURE in fitted.classifier.linear) == (np.isfinite(vectors[:, 0]).sum() >= training.LEAST)
+    fitted = fit(FeatureBatch(table, None, vectors), PARAMS, {})
+    assert (IMAGE in fitted.classifier.linear) == (np.isfinite(vectors[:, 0]).sum() >= training.MIN_VIEW_ROWS)
     assert np.isfinite(fitted.likely).all()
 
 
-def test_products_of_pictures_alone_make_a_model(learnt: tuple[training.Fit, Products]) -> None:
+def test_products_of_pictures_alone_make_a_model(learnt: tuple[training.TrainingResult, FeatureBatch]) -> None:
     table = described([""] * 120).assign(
         prdtypecode=learnt[1].table["prdtypecode"].to_numpy(),
         productid=[str(n) for n in range(120)], imageid="1", has_image=1,
     )  # fmt: skip
     vectors = np.array(learnt[1].pictures)
-    fitted = fit(Products(table, None, vectors), PARAMS, {})
-    assert list(fitted.classifier.linear) == [PICTURE]
+    fitted = fit(FeatureBatch(table, None, vectors), PARAMS, {})
+    assert list(fitted.classifier.linear) == [IMAGE]
     there = np.isfinite(vectors[:, 0])
     assert (fitted.likely.argmax(axis=1) == fitted.true_index)[there].mean() > 0.5
     assert len(np.unique(fitted.fold)) == 5
@@ -167,29 +168,29 @@ def test_products_of_pictures_alone_make_a_model(learnt: tuple[training.Fit, Pro
 
 def test_products_of_nothing_get_what_is_common() -> None:
     table = described([""] * 30).assign(prdtypecode=[10] * 20 + [40] * 10, productid=[str(n) for n in range(30)])
-    model = fit(Products(table), PARAMS, {}).classifier
-    assert (model.predict(Products(table))["predicted_prdtypecode"] == 10).all()
+    model = fit(FeatureBatch(table), PARAMS, {}).classifier
+    assert (model.predict(FeatureBatch(table))["predicted_prdtypecode"] == 10).all()
 
 
-def test_an_explanation_adds_up_and_names_what_spoke(learnt: tuple[training.Fit, Products]) -> None:
+def test_an_explanation_adds_up_and_names_what_spoke(learnt: tuple[training.TrainingResult, FeatureBatch]) -> None:
     trained = learnt[0].classifier
-    given = Products(described(["Pompe roman 3"]).assign(has_image=1), None, RED[None].astype(np.float16))
+    given = FeatureBatch(described(["Pompe roman 3"]).assign(has_image=1), None, RED[None].astype(np.float16))
     why = explain(trained, given)
     assert why.prdtypecode == trained.predict(given)["predicted_prdtypecode"].iloc[0]
     assert why.confidence == pytest.approx(trained.predict_proba(given).max())
-    assert why.views["view"].tolist() == [WORDS, PICTURE]
+    assert why.views["view"].tolist() == [NGRAMS, IMAGE]
     assert why.views["share"].sum() == pytest.approx(1)
     pool = explain(trained, given, 2583)
     assert "pompe" in pool.spoke_for["term"].tolist()
     assert any("rom" in term for term in pool.spoke_against["term"])
     assert (pool.spoke_for["contribution"].diff().iloc[1:] <= 0).all()
     assert (pool.spoke_against["contribution"] < 0).all()
-    assert pool.views.set_index("view")["contribution"][PICTURE] > 0
+    assert pool.views.set_index("view")["contribution"][IMAGE] > 0
     assert (pool.pictures["prdtypecode"] == 2583).all()
     assert pool.pictures["similarity"].is_monotonic_decreasing
     known = set(learnt[1].table["productid"].astype(int))
     assert set(pool.pictures["productid"]) <= known
-    bare = explain(trained, Products(described([""])))
+    bare = explain(trained, FeatureBatch(described([""])))
     assert bare.spoke_for.empty
     assert bare.pictures.empty
 
@@ -206,7 +207,7 @@ def test_loading_unpickles_nothing(trained: ProductClassifier, tmp_path: Path) -
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", [MODEL, VECTORIZER, MANIFEST])
+@pytest.mark.parametrize("name", [MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "tampered", "empty"])
 def test_a_damaged_file_gives_one_clear_error(
     trained: ProductClassifier, tmp_path: Path, name: str, damage: str
@@ -237,16 +238,16 @@ def test_a_foreign_manifest_is_refused(
     trained: ProductClassifier, tmp_path: Path, key: str, value: object, message: str
 ) -> None:
     trained.save(tmp_path)
-    manifest = json.loads((tmp_path / MANIFEST).read_text())
-    (tmp_path / MANIFEST).write_text(json.dumps({**manifest, key: value}))
+    manifest = json.loads((tmp_path / MANIFEST_FILE).read_text())
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps({**manifest, key: value}))
     with pytest.raises(UserError, match=message):
         ProductClassifier.load(tmp_path)
 
 
 def test_with_two_classes_the_third_choice_stays_empty() -> None:
     table = described([f"jeu {n}" for n in range(20)] + [f"piscine {n}" for n in range(20)])
-    two = fit(Products(table.assign(prdtypecode=[10] * 20 + [2583] * 20)), PARAMS, {}).classifier
-    predicted = two.predict(Products(described(["jeu", "piscine"])))
+    two = fit(FeatureBatch(table.assign(prdtypecode=[10] * 20 + [2583] * 20)), PARAMS, {}).classifier
+    predicted = two.predict(FeatureBatch(described(["jeu", "piscine"])))
     assert predicted["predicted_prdtypecode"].tolist() == [10, 2583]
     assert predicted["third_prdtypecode"].isna().all()
     assert predicted["third_confidence"].isna().all()
@@ -254,7 +255,7 @@ def test_with_two_classes_the_third_choice_stays_empty() -> None:
 
 def test_a_class_with_one_title_is_kept() -> None:
     table = described([f"jeu {n}" for n in range(20)] + ["piscine"])
-    fitted = fit(Products(table.assign(prdtypecode=[10] * 20 + [2583])), PARAMS, {})
+    fitted = fit(FeatureBatch(table.assign(prdtypecode=[10] * 20 + [2583])), PARAMS, {})
     assert fitted.classifier.classes.tolist() == [10, 2583]
     assert fitted.likely.argmax(axis=1)[20] == 0
 
@@ -262,42 +263,42 @@ def test_a_class_with_one_title_is_kept() -> None:
 def test_the_model_takes_raw_products(tmp_path: Path) -> None:
     table = described([f"jeu {n}" for n in range(20)] + [f"piscine {n}" for n in range(20)])
     params = PARAMS.model_copy(update={"features": FEATURES})
-    model = fit(Products(table.assign(prdtypecode=[10] * 20 + [2583] * 20)), params, {}).classifier
+    model = fit(FeatureBatch(table.assign(prdtypecode=[10] * 20 + [2583] * 20)), params, {}).classifier
     model.save(tmp_path)
     raw = pd.DataFrame({"designation": ["<b>B&acirc;che</b> de PISCINE", None], "other": 1, "picture": [b"none", None]})
     predicted = _load_pyfunc(str(tmp_path)).predict(raw)
-    assert predicted.equals(model.predict(Products(described(["<b>B&acirc;che</b> de PISCINE", ""]))))
+    assert predicted.equals(model.predict(FeatureBatch(described(["<b>B&acirc;che</b> de PISCINE", ""]))))
 
 
 def test_a_model_of_another_encoder_is_refused(trained: ProductClassifier) -> None:
     with pytest.raises(UserError, match="another picture encoder"):
-        RawModel(trained)
+        PyfuncModel(trained)
 
 
 def test_title_and_description_are_embedded_together() -> None:
     rows = products(["Bâche", "", "x"]).assign(description=["<p>Été</p>", "seul", ""])
-    assert embedded_text(product_features(rows, FEATURES)) == ["bache ete", "seul", "x"]
+    assert texts_to_embed(text_feature_table(rows, FEATURES)) == ["bache ete", "seul", "x"]
 
 
 def test_the_model_stays_small_at_full_size(tmp_path: Path) -> None:
     """As many terms as the blocks may keep, for the 27 classes."""
-    rng, blocks = np.random.default_rng(0), blocks_of(PARAMS)
+    rng, blocks = np.random.default_rng(0), ngram_blocks(PARAMS)
     terms = [[f"{at:x}{block.analyzer}" for at in range(block.limit)] for block in blocks]
     idf = [rng.random(block.limit, dtype=np.float32) for block in blocks]
     width = sum(block.limit for block in blocks)
 
-    def linear(columns: int) -> Linear:
-        return Linear(np.arange(27), rng.random((27, columns), dtype=np.float32), rng.random(27, dtype=np.float32))
+    def linear(columns: int) -> LinearModel:
+        return LinearModel(np.arange(27), rng.random((27, columns), dtype=np.float32), rng.random(27, dtype=np.float32))
 
-    views = {WORDS: linear(width), "meaning": linear(512), PICTURE: linear(2432)}
-    trust, own = np.zeros((3, TERMS, len(CONTEXT))), np.zeros((3, TERMS, 27))
+    views = {NGRAMS: linear(width), "meaning": linear(512), IMAGE: linear(2432)}
+    trust, own = np.zeros((3, N_TERMS, len(CONTEXT))), np.zeros((3, N_TERMS, 27))
     fused = Fusion(tuple(views), np.arange(27), np.zeros(27), np.zeros(27), np.ones(3), trust, own)
     ids = np.arange(85_000)
-    near = Neighbours(
+    near = ImageNeighbours(
         rng.random((2432, 64), dtype=np.float32), np.zeros(2432, dtype=np.float32),
         rng.random((85_000, 64)).astype(np.float16), ids, ids, ids,
     )  # fmt: skip
-    settings = Settings(FEATURES, {}, 0.95, 0.9)
+    settings = ModelConfig(FEATURES, {}, 0.95, 0.9)
     ProductClassifier(NgramVectorizer(blocks, terms, idf), views, fused, settings, near).save(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 150e6
 
@@ -319,7 +320,7 @@ def test_bytes_do_not_hang_on_the_process(tmp_path: Path) -> None:
         environment = {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": seed, "OPENBLAS_NUM_THREADS": seed}
         command = [sys.executable, "-c", script, str(tmp_path / seed)]
         subprocess.run(command, check=True, env={**os.environ, **environment}, timeout=120)
-    for name in (MODEL, VECTORIZER, MANIFEST):
+    for name in (MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
@@ -328,19 +329,21 @@ def test_where_pictures_do_not_help_they_wait_for_products_without_text(caplog: 
     rng = np.random.default_rng(0)
     truth, fold, has_text = rng.integers(0, 4, 200), np.arange(200) % 5, np.arange(200) % 10 > 0
     table = described(["un titre"] * 200).assign(has_image=1)
-    where, codes = fusion.context(table), np.array([10, 40, 50, 60])
+    where, codes = fusion.gating_context(table), np.array([10, 40, 50, 60])
     left_out = 0
     for seed in range(8):
         words = rng.normal(size=(200, 4))
         words[np.arange(200), truth] += 1
         words[~has_text] = np.nan
-        scores = {WORDS: words, PICTURE: rng.normal(size=(200, 4))}
+        scores = {NGRAMS: words, IMAGE: rng.normal(size=(200, 4))}
         caplog.clear()
-        fused, found, _, compared = training.fuse(scores, where, truth, codes, fold, has_text, seed, np.empty((200, 4)))
+        fused, found, _, compared = fusion_selection.select_fusion(
+            scores, where, truth, codes, fold, has_text, seed, np.empty((200, 4))
+        )
         kept, text = (f1_score(truth[has_text], p[has_text], average="weighted")
                       for p in (found, compared["text alone"].predicted))  # fmt: skip
         assert kept >= text
         if "do not help" in caplog.text:
             left_out += 1
-            assert not fused.parts(scores, where)[PICTURE].any()
+            assert not fused.parts(scores, where)[IMAGE].any()
     assert left_out

@@ -6,7 +6,7 @@ from scipy.sparse import csr_matrix
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from rakuten.models import linear as module
-from rakuten.models.linear import Moments, fit_discriminant, fit_svm
+from rakuten.models.linear import Moments, fit_lda, fit_svm
 
 
 def clouds(rows: int, width: int = 6, classes: int = 3, apart: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -21,7 +21,7 @@ def moments(vectors: np.ndarray, index: np.ndarray, classes: int) -> Moments:
 
 def test_with_many_rows_it_is_the_textbooks_discriminant_analysis() -> None:
     vectors, index = clouds(20_000)
-    found = fit_discriminant(moments(vectors, index, 3), np.array([10, 40, 50]))
+    found = fit_lda(moments(vectors, index, 3), np.array([10, 40, 50]))
     book = LinearDiscriminantAnalysis(solver="lsqr", priors=[1 / 3] * 3).fit(vectors, index)
     ours, theirs = found.decision(vectors), book.decision_function(vectors)
     ours, theirs = ours - ours.mean(axis=1, keepdims=True), theirs - theirs.mean(axis=1, keepdims=True)
@@ -45,8 +45,8 @@ def test_moments_add_and_subtract(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_class_without_rows_scores_zero_and_few_rows_are_judged_with_caution() -> None:
     vectors, index = clouds(600, apart=0.6)
     few = np.flatnonzero((index != 2) | (np.cumsum(index == 2) == 1))
-    many = fit_discriminant(moments(vectors, index, 4), np.arange(4))
-    scarce = fit_discriminant(moments(vectors[few], index[few], 4), np.arange(4))
+    many = fit_lda(moments(vectors, index, 4), np.arange(4))
+    scarce = fit_lda(moments(vectors[few], index[few], 4), np.arange(4))
     for model in (many, scarce):
         assert not model.coef[3].any()
         assert model.decision(vectors)[:, 3] == pytest.approx(0)
@@ -56,13 +56,13 @@ def test_a_class_without_rows_scores_zero_and_few_rows_are_judged_with_caution()
 def test_a_column_that_never_moves_breaks_nothing() -> None:
     vectors, index = clouds(50)
     vectors[:, 2] = 7
-    assert np.isfinite(fit_discriminant(moments(vectors, index, 3), np.arange(3)).coef).all()
-    assert np.isfinite(fit_discriminant(moments(vectors[:1], index[:1], 3), np.arange(3)).coef).all()
+    assert np.isfinite(fit_lda(moments(vectors, index, 3), np.arange(3)).coef).all()
+    assert np.isfinite(fit_lda(moments(vectors[:1], index[:1], 3), np.arange(3)).coef).all()
 
 
 def test_more_columns_than_rows_still_learns() -> None:
     vectors, index = clouds(120, width=400)
-    found = fit_discriminant(moments(vectors[:80], index[:80], 3), np.arange(3))
+    found = fit_lda(moments(vectors[:80], index[:80], 3), np.arange(3))
     assert (found.decision(vectors[80:]).argmax(axis=1) == index[80:]).mean() > 0.9
 
 

@@ -21,15 +21,16 @@ import yaml
 
 from rakuten.config import PARAMS, load_params
 from rakuten.data import make_dataset
-from rakuten.data.images import PictureFiles
+from rakuten.data.images import ImageFiles
+from rakuten.data.schema import image_name
 from rakuten.data.synthetic import write_catalogue
-from rakuten.data.tables import picture_name, read_table
+from rakuten.data.tables import read_table
 from rakuten.features import build_features
-from rakuten.features.embedding import read_embeddings
-from rakuten.features.feature_set import NUMBERS, Catalogue
+from rakuten.features.encoders.factory import encoder_fingerprints
+from rakuten.features.feature_set import INTEGER_COLUMNS, FeatureSet, read_embeddings
 from rakuten.models import predict_model, score_file
 from rakuten.models.classifier import ProductClassifier
-from rakuten.models.pyfunc_model import OUTPUTS, RawModel, encoder_identities
+from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel
 from rakuten.models.training import fit
 from rakuten.tracking.lineage import model_version
 from tests.support.project import ROOT, environment
@@ -74,10 +75,10 @@ def run_stages(raw: Path, folder: Path, encoders: bool) -> Model:
     interim, processed, models, cache = (folder / name for name in ("interim", "processed", "models", "cache"))
     make_dataset.ingest(params, raw, interim, folder)
     build_features.features(params, interim, raw, processed, cache)
-    table = read_table(processed / "train_features.csv", integers=NUMBERS)
+    table = read_table(processed / "train_features.csv", integers=INTEGER_COLUMNS)
     embedded = (read_embeddings(processed / f"train_{part}.npy", len(table)) for part in ("texts", "images"))
-    catalogue = Catalogue.of([table], *embedded)
-    fit(catalogue, params, encoder_identities(params.features), folder / "scratch").classifier.save(models)
+    catalogue = FeatureSet.of([table], *embedded)
+    fit(catalogue, params, encoder_fingerprints(params.features), folder / "scratch").classifier.save(models)
     predict_model.predict(params, processed, models, folder)
     return Model(models, processed / "predictions.csv", cache)
 
@@ -111,9 +112,9 @@ def titles(shop: Path) -> list[str]:
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The chunks that were scored and not taken from parts."""
     chunks: list[str] = []
-    made = score_file.to_score
+    made = score_file.make_chunk
 
-    def noting(*arguments: Any) -> score_file.Chunk:
+    def noting(*arguments: Any) -> score_file.ProductChunk:
         chunk = made(*arguments)
         chunks.append(chunk.where)
         return chunk
@@ -189,8 +190,8 @@ def test_a_bad_picture_leaves_the_product_to_its_text(
     seeing: Model, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = pd.read_csv(shop / "X_test.csv", dtype=str, keep_default_na=False)
-    files = PictureFiles(shop / "images")
-    names = [picture_name(*ids) for ids in zip(rows["imageid"], rows["productid"], strict=True)]
+    files = ImageFiles(shop / "images")
+    names = [image_name(*ids) for ids in zip(rows["imageid"], rows["productid"], strict=True)]
     deep = tmp_path / "shop" / "2026" / "deep"
     deep.mkdir(parents=True)
     for name in names[:3]:
@@ -205,9 +206,9 @@ def test_a_bad_picture_leaves_the_product_to_its_text(
     some, texts = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("some", "texts"))
     assert (some["confidence"] != texts["confidence"]).sum() == 3
     # As the API would answer for the same bytes.
-    there = PictureFiles(tmp_path / "shop")
+    there = ImageFiles(tmp_path / "shop")
     pictures = [there[name].read_bytes() if name in there else None for name in names]
-    model = RawModel(ProductClassifier.load(seeing.models))
+    model = PyfuncModel(ProductClassifier.load(seeing.models))
     for answers, given in ((some, rows.assign(picture=pictures)), (texts, rows)):
         assert (answers[CONFIDENCES] - model.predict(given)[CONFIDENCES]).abs().max(axis=None) < 1.5e-6
 
@@ -280,7 +281,7 @@ def test_killed_it_goes_on_where_it_stopped(
 
     scored.clear()
     capsys.readouterr()
-    join = score_file.join
+    join = score_file.join_parts
 
     def looking(*arguments: Any) -> Any:
         now = {path: path.stat().st_mtime_ns for path in kept}
@@ -332,7 +333,7 @@ def test_an_input_that_changes_under_way_is_refused(
 ) -> None:
     source = tmp_path / "in.csv"
     shutil.copy2(shop / "X_test.csv", source)
-    begin = score_file.begin
+    begin = score_file.prepare_parts_folder
 
     def beginning(*arguments: Any) -> None:
         begin(*arguments)

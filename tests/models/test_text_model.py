@@ -9,15 +9,22 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix, hstack
 
-from rakuten.evaluation.metrics import deal
-from rakuten.features.ngrams import Block, NgramVectorizer, Weights, count, learn, take
+from rakuten.evaluation.folds import assign_shards
+from rakuten.features.ngrams import (
+    NgramBlock,
+    NgramVectorizer,
+    TfidfWeighter,
+    count_ngrams,
+    fit_vocabulary,
+    select_columns,
+)
 from rakuten.models import text_model as module
-from rakuten.models.linear import UNKNOWN, Linear, fit_svm
-from rakuten.models.text_model import Shards, average, out_of_fold, write_texts
+from rakuten.models.linear import UNSEEN_CLASS_SCORE, LinearModel, fit_svm
+from rakuten.models.text_model import ShardFolder, average_shards, fit_out_of_fold, write_texts
 
 BLOCKS = (
-    Block(("designation_clean",), False, "word", 1, 2, 400, 1.0),
-    Block(("designation_clean", "description_clean"), True, "char_wb", 2, 3, 300, 0.5),
+    NgramBlock(("designation_clean",), False, "word", 1, 2, 400, 1.0),
+    NgramBlock(("designation_clean", "description_clean"), True, "char_wb", 2, 3, 300, 0.5),
 )
 CLASSES = (10, 40, 2583)
 WORDS = {10: "roman livre poemes auteur", 40: "jeu console manette", 2583: "piscine pompe bache filtre"}
@@ -49,24 +56,26 @@ def made(rows: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
 
 def run(
     folder: Path, table: pd.DataFrame, codes: np.ndarray, fold: np.ndarray, many: int, together: int = 7
-) -> tuple[NgramVectorizer, Linear, np.ndarray]:
+) -> tuple[NgramVectorizer, LinearModel, np.ndarray]:
     folder.mkdir()
     scores = np.full((len(table), len(CLASSES)), np.nan)
     there = (table["designation_clean"] != "").to_numpy()
-    shards = Shards(folder, many, FOLDS, BLOCKS, CLASSES, 0.4, 0)
-    return *out_of_fold(Rows(table, together), codes, fold, there, shards, scores), scores
+    shards = ShardFolder(folder, many, FOLDS, BLOCKS, CLASSES, 0.4, 0)
+    return *fit_out_of_fold(Rows(table, together), codes, fold, there, shards, scores), scores
 
 
-def plainly(table: pd.DataFrame, codes: np.ndarray, seen: np.ndarray) -> tuple[Linear, list[np.ndarray], csr_matrix]:
+def plainly(
+    table: pd.DataFrame, codes: np.ndarray, seen: np.ndarray
+) -> tuple[LinearModel, list[np.ndarray], csr_matrix]:
     """The model by the book: all rows in memory; and features of every row."""
     learnt, counted = [], []
     for block in BLOCKS:
-        matrix, terms = count(table, block)
+        matrix, terms = count_ngrams(table, block)
         matrix.sort_indices()
-        each = learn(block, np.bincount(matrix[seen].indices, minlength=len(terms)), len(seen))
+        each = fit_vocabulary(block, np.bincount(matrix[seen].indices, minlength=len(terms)), len(seen))
         learnt.append((each, terms[each.kept]))
-        counted.append(take(matrix, each.kept))
-    weights = Weights(BLOCKS, [each.idf for each, _ in learnt])
+        counted.append(select_columns(matrix, each.kept))
+    weights = TfidfWeighter(BLOCKS, [each.idf for each, _ in learnt])
     features = weights.of(csr_matrix(hstack(counted, format="csr", dtype=np.float32)))
     return fit_svm(features[seen], codes[seen], 0.4, 0), [terms for _, terms in learnt], features
 
@@ -123,8 +132,8 @@ def test_how_the_table_comes_in_parts_changes_nothing(tmp_path: Path) -> None:
 
 def test_each_shard_has_its_own_rows_texts_in_order(tmp_path: Path) -> None:
     table, *_ = made(23)
-    shards = Shards(tmp_path, 4, FOLDS, BLOCKS, CLASSES, 0.4, 0)
-    np.save(tmp_path / "shard.npy", deal(23, 4, 0))
+    shards = ShardFolder(tmp_path, 4, FOLDS, BLOCKS, CLASSES, 0.4, 0)
+    np.save(tmp_path / "shard.npy", assign_shards(23, 4, 0))
     write_texts(Rows(table, 5), shards)
     for shard in range(4):
         texts = pd.read_parquet(shards.file("texts", shard))
@@ -141,7 +150,7 @@ def test_no_order_of_the_table_makes_a_shard_of_one_class(order: str, tmp_path: 
         table, codes = table.iloc[rows].reset_index(drop=True), codes[rows]
     _, _, scores = run(tmp_path / "a", table, codes, fold, 3)
     for shard in range(3):
-        assert len(np.unique(codes[deal(900, 3, 0) == shard])) == 3
+        assert len(np.unique(codes[assign_shards(900, 3, 0) == shard])) == 3
     assert (np.array(CLASSES)[scores.argmax(axis=1)] == codes).mean() > 0.9
 
 
@@ -163,7 +172,7 @@ def test_rare_terms_fall_out_where_there_are_too_many(tmp_path: Path, monkeypatc
     _, _, whole = run(tmp_path / "a", table, codes, fold, 1)
     vectorizer, _, scores = run(tmp_path / "b", table, codes, fold, 4)
     assert [len(terms) for terms in vectorizer.terms] == [
-        min(block.limit, len(count(table, block).terms)) for block in BLOCKS
+        min(block.limit, len(count_ngrams(table, block).terms)) for block in BLOCKS
     ]
     assert vectorizer.terms[0] == sorted(vectorizer.terms[0])
     assert (scores.argmax(axis=1) == whole.argmax(axis=1)).mean() > 0.9
@@ -171,20 +180,20 @@ def test_rare_terms_fall_out_where_there_are_too_many(tmp_path: Path, monkeypatc
 
 def test_a_class_is_averaged_over_the_shards_that_know_it(tmp_path: Path) -> None:
     block = BLOCKS[:1]
-    shards = Shards(tmp_path, 2, 1, block, CLASSES, 0.4, 0)
+    shards = ShardFolder(tmp_path, 2, 1, block, CLASSES, 0.4, 0)
     np.savez(shards.arrays("learnt", 0, 0), kept=np.array([0]), idf=np.ones(1, np.float32))
     for shard, (classes, values) in enumerate([([10, 40], [1.0, -1.0]), ([10, 2583], [3.0, 5.0])]):
         coef, intercept = np.array(values, np.float32)[:, None], np.array(values, np.float32)
-        np.savez(shards.arrays("svm", 0, shard), **Linear(np.array(classes), coef, intercept)._asdict())
-    average(shards, 0)
-    mean = module._mean(shards, 0)
+        np.savez(shards.arrays("svm", 0, shard), **LinearModel(np.array(classes), coef, intercept)._asdict())
+    average_shards(shards, 0)
+    mean = module._averaged_model(shards, 0)
     assert mean.classes.tolist() == list(CLASSES)
     assert mean.coef.tolist() == [[2.0], [-1.0], [5.0]]
     assert mean.intercept.tolist() == [2.0, -1.0, 5.0]
     shards.arrays("svm", 0, 1).unlink()
-    np.savez(shards.arrays("svm", 0, 0), **Linear(np.array([10, 40]), mean.coef[:2], mean.intercept[:2])._asdict())
-    average(shards, 0)
-    assert module._mean(shards, 0).intercept.tolist() == [2.0, -1.0, UNKNOWN]
+    np.savez(shards.arrays("svm", 0, 0), **LinearModel(np.array([10, 40]), mean.coef[:2], mean.intercept[:2])._asdict())
+    average_shards(shards, 0)
+    assert module._averaged_model(shards, 0).intercept.tolist() == [2.0, -1.0, UNSEEN_CLASS_SCORE]
 
 
 def test_a_fold_with_nothing_to_tell_apart_scores_alike(tmp_path: Path) -> None:

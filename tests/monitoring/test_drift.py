@@ -13,10 +13,10 @@ import pytest
 from bench.drift import BLURRED, LONGER, MISSING, NEW, PRIOR, Live, alarmed
 from rakuten.config import load_params
 from rakuten.data.synthetic import write_catalogue
-from rakuten.features.monitored_columns import WATCHED
+from rakuten.features.monitored_columns import MONITORED_COLUMNS
 from rakuten.models.classifier import ProductClassifier
-from rakuten.models.pyfunc_model import RawModel
-from rakuten.monitoring.drift import KINDS, compare
+from rakuten.models.pyfunc_model import PyfuncModel
+from rakuten.monitoring.drift import COLUMN_KINDS, column_drift
 from rakuten.tracking import lineage
 from tests.support.project import log_window, run_in
 
@@ -33,13 +33,13 @@ def reference(trained: Path) -> pd.DataFrame:
 def live(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Live:
     raw = tmp_path_factory.mktemp("fresh")
     write_catalogue(FRESH, 1, 8, raw)
-    return Live(RawModel(ProductClassifier.load(trained / "models")), raw)
+    return Live(PyfuncModel(ProductClassifier.load(trained / "models")), raw)
 
 
 def test_every_watched_column_is_judged(reference: pd.DataFrame) -> None:
-    assert set(KINDS) == set(WATCHED)
-    drift = compare(reference, reference, PARAMS.monitor)
-    assert [each.column for each in drift.columns] == list(KINDS)
+    assert set(COLUMN_KINDS) == set(MONITORED_COLUMNS)
+    drift = column_drift(reference, reference, PARAMS.monitor)
+    assert [each.column for each in drift.columns] == list(COLUMN_KINDS)
     assert all(each.score == pytest.approx(0, abs=1e-9) for each in drift.columns)
 
 
@@ -66,8 +66,8 @@ def test_a_planted_shift_is_found(reference: pd.DataFrame, live: Live, kind: str
 def test_a_column_with_too_few_values_is_not_judged(reference: pd.DataFrame) -> None:
     few = reference.sample(1000, replace=True, random_state=0, ignore_index=True)
     few.loc[20:, "picture_0"] = np.nan
-    judged = {each.column for each in compare(reference, few, PARAMS.monitor).columns}
-    assert set(KINDS) - judged == {"picture_0"}
+    judged = {each.column for each in column_drift(reference, few, PARAMS.monitor).columns}
+    assert set(COLUMN_KINDS) - judged == {"picture_0"}
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_the_report_is_written_and_recorded(
     trained: Path, reference: pd.DataFrame, live: Live, project: tuple[Path, dict[str, str]]
 ) -> None:
     folder, env = project
-    monitoring = (sys.executable, "-m", "rakuten.monitoring")
+    monitoring = (sys.executable, "-m", "rakuten", "monitor")
     version = lineage.model_version(trained / "models")
     assert "0 predictions of model" in run_in(trained, *monitoring, **env)
     log_window(folder, reference.sample(300, random_state=0), version)
@@ -110,6 +110,6 @@ def test_the_report_is_written_and_recorded(
 
 
 def test_without_a_model_it_says_what_to_do(workshop: Path, project: tuple[Path, dict[str, str]]) -> None:
-    said = run_in(workshop, sys.executable, "-m", "rakuten.monitoring", code=1, **project[1])
+    said = run_in(workshop, sys.executable, "-m", "rakuten", "monitor", code=1, **project[1])
     assert "no reference of a model; make both with `make run`" in said
     assert "Traceback" not in said

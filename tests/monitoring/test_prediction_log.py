@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 import requests
 
-from rakuten.features.monitored_columns import EMBEDDED, NUMBERS, WATCHED
+from rakuten.features.monitored_columns import MONITORED_COLUMNS, NUMERIC_COLUMNS, PROJECTION_COLUMNS
 from rakuten.models.classifier import ProductClassifier
-from rakuten.models.pyfunc_model import RawModel
-from rakuten.monitoring.prediction_log import COLUMNS, LiveLog, answered, append, read_window
+from rakuten.models.pyfunc_model import PyfuncModel
+from rakuten.monitoring.prediction_log import COLUMNS, PredictionLog, append, prediction_record, read_window
 from tests.support.project import ROOT
 from tests.serving.conftest import Api
 from tests.serving.test_app import POOL as PRODUCT
@@ -56,9 +56,9 @@ def test_every_prediction_is_kept_without_its_text(watched_api: tuple[Api, Path]
     assert row["model_version"] == one["model_version"]
     assert (row["designation_len"], row["has_description"], row["has_image"]) == (23, 1, 0)
     assert row["language"] in ("french", "unknown")
-    assert by_id.loc[ids[0], list(EMBEDDED["meaning"])].notna().all()
-    assert by_id[list(EMBEDDED["picture"])].isna().all(axis=None)
-    assert by_id.loc[ids[2], list(EMBEDDED["meaning"])].isna().all(), "no text, no embedding"
+    assert by_id.loc[ids[0], list(PROJECTION_COLUMNS["meaning"])].notna().all()
+    assert by_id[list(PROJECTION_COLUMNS["picture"])].isna().all(axis=None)
+    assert by_id.loc[ids[2], list(PROJECTION_COLUMNS["meaning"])].isna().all(), "no text, no embedding"
     assert found[["designation", "description"]].isna().all(axis=None)
     assert b"gonflable" not in b"".join(path.read_bytes() for path in live.iterdir())
 
@@ -77,9 +77,9 @@ def test_what_is_watched_live_is_what_training_kept(trained: Path, watched_api: 
     kept = reference.head(len(ids))
     same = ["designation_len", "description_len", "has_description", "language"]
     assert found[same].to_numpy().tolist() == kept[same].to_numpy().tolist()
-    names = list(EMBEDDED["meaning"])
+    names = list(PROJECTION_COLUMNS["meaning"])
     assert found[names].to_numpy(float) == pytest.approx(kept[names].to_numpy(float), abs=2e-4, nan_ok=True)
-    assert set(WATCHED) <= set(reference.columns) and set(NUMBERS) <= set(WATCHED)
+    assert set(MONITORED_COLUMNS) <= set(reference.columns) and set(NUMERIC_COLUMNS) <= set(MONITORED_COLUMNS)
 
 
 def test_a_server_that_is_killed_leaves_a_sound_log(start: Callable[..., Api], tmp_path: Path) -> None:
@@ -141,11 +141,11 @@ def test_a_new_day_begun_by_several_servers_at_once_loses_no_row(tmp_path: Path)
 
 @pytest.mark.parametrize("with_text", [True, False])
 def test_texts_are_kept_where_asked_for(trained: Path, tmp_path: Path, with_text: bool) -> None:
-    model = RawModel(ProductClassifier.load(trained / "models"))
+    model = PyfuncModel(ProductClassifier.load(trained / "models"))
     texts = [("Roman", "policier")]
     products, _ = model.describe_all(texts, [None])
-    live = LiveLog(tmp_path, 30, with_text, lambda _: None)
-    live.put(answered("one", ["a"], texts, products, model.classifier.rank(products, 27)))
+    live = PredictionLog(tmp_path, 30, with_text, lambda _: None)
+    live.put(prediction_record("one", ["a"], texts, products, model.classifier.rank(products, 27)))
     live.stop()
     assert live.lag() == 0
     kept = read_window(tmp_path, 1)[["designation", "description"]].to_numpy().tolist()
@@ -167,9 +167,9 @@ def test_old_days_are_forgotten_and_windows_span_days(
     (tmp_path / "2020-01-04.sqlite").write_text("no database")
     assert len(read_window(Path(os.path.relpath(tmp_path)), 4)) == 4
     assert [record.message for record in caplog.records if "left out, not a log of this code" in record.message]
-    model = RawModel(ProductClassifier.load(trained / "models"))
+    model = PyfuncModel(ProductClassifier.load(trained / "models"))
     products, _ = model.describe_all([("Roman", "")], [None])
-    live = LiveLog(tmp_path, 30, False, lambda _: None)
-    live.put(answered("one", ["a"], [("Roman", "")], products, model.classifier.rank(products, 27)))
+    live = PredictionLog(tmp_path, 30, False, lambda _: None)
+    live.put(prediction_record("one", ["a"], [("Roman", "")], products, model.classifier.rank(products, 27)))
     live.stop()
     assert [path.name for path in tmp_path.glob("*.sqlite")] == [f"{datetime.now(UTC).date()}.sqlite"]

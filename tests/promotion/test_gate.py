@@ -12,13 +12,14 @@ from sklearn.metrics import f1_score
 
 from rakuten.config import load_params
 from rakuten.data import tables
+from rakuten.data.schema import X_COLUMNS
 from rakuten.data.synthetic import write_catalogue
-from rakuten.data.tables import X_COLUMNS, read_raw, write_table
+from rakuten.data.tables import read_raw, write_table
 from rakuten.errors import UserError
-from rakuten.evaluation.metrics import Paired, paired
-from rakuten.promotion.gate import compare, judge
-from rakuten.promotion.unseen_products import unseen
-from rakuten.tracking.registry import CHALLENGER, CHAMPION, NAME
+from rakuten.evaluation.bootstrap import PairedComparison, paired_bootstrap
+from rakuten.promotion.gate import compare_models, decide
+from rakuten.promotion.unseen_products import is_unseen
+from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME
 from tests.support.project import git, run_in
 from bench.end_to_end import add_labelled
 
@@ -29,7 +30,7 @@ def test_the_paired_gain_is_the_difference_of_two_weighted_f1() -> None:
     rng = np.random.default_rng(0)
     true = rng.integers(0, 4, 500)
     better, worse = (np.where(rng.random(500) < share, true, rng.integers(0, 4, 500)) for share in (0.8, 0.6))
-    found = paired(true, better, worse, 2000, 0)
+    found = paired_bootstrap(true, better, worse, 2000, 0)
     f1 = [f1_score(true, each, average="weighted") for each in (better, worse)]
     assert found.gain == pytest.approx(f1[0] - f1[1])
     for code, gain in found.f1_gain.items():
@@ -43,20 +44,22 @@ def test_the_paired_gain_is_the_difference_of_two_weighted_f1() -> None:
         pair = [f1_score(true[rows], each[rows], average="weighted") for each in (better, worse)]
         drawn.append(pair[0] - pair[1])
     assert found.interval == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.015)
-    assert paired(true, better, worse, 200, 0) == paired(true, better, worse, 200, 0)
+    assert paired_bootstrap(true, better, worse, 200, 0) == paired_bootstrap(true, better, worse, 200, 0)
     assert all(low < found.f1_gain[code] < high for code, (low, high) in found.f1_interval.items())
 
 
 def test_a_model_gains_nothing_over_itself() -> None:
     true, predicted = np.array([1, 2, 2, 3]), np.array([1, 2, 3, 3])
-    found = paired(true, predicted, predicted, 50, 0)
+    found = paired_bootstrap(true, predicted, predicted, 50, 0)
     assert (found.gain, found.interval, set(found.f1_gain.values())) == (0, (0, 0), {0})
 
 
-def moved(low: float, classes: dict[int, tuple[float, float, float]]) -> Paired:
+def moved(low: float, classes: dict[int, tuple[float, float, float]]) -> PairedComparison:
     """A gain of 0.02 that is `low` at least; of classes the lower end, the gain and the upper end."""
     f1 = {code: gain for code, (_, gain, _) in classes.items()}
-    return Paired(0.02, (low, 0.04 - low), f1, {code: (least, most) for code, (least, _, most) in classes.items()})
+    return PairedComparison(
+        0.02, (low, 0.04 - low), f1, {code: (least, most) for code, (least, _, most) in classes.items()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,9 +75,9 @@ def moved(low: float, classes: dict[int, tuple[float, float, float]]) -> Paired:
     ],
 )
 def test_each_rule_holds_a_challenger_back(
-    gain: Paired | None, latency: float, size: float, failed: str | None
+    gain: PairedComparison | None, latency: float, size: float, failed: str | None
 ) -> None:
-    verdict = judge(gain, latency, size, load_params())
+    verdict = decide(gain, latency, size, load_params())
     assert verdict.promoted == (failed is None)
     assert [reason for reason in verdict.reasons if reason.startswith("FAILED")] == [
         reason for reason in verdict.reasons if failed is not None and failed in reason
@@ -86,11 +89,11 @@ def test_only_products_that_both_judged_under_the_same_code_are_compared() -> No
     table = pd.DataFrame({"productid": list("abcd"), "imageid": list("abcd"), "prdtypecode": [1, 1, 2, 2]})
     challenger = table.assign(predicted=[1, 1, 2, 2])
     champion = table.assign(predicted=[1, 2, 2, 1], prdtypecode=[1, 1, 2, 1]).iloc[::-1]
-    assert compare(challenger, champion, load_params()).gain == pytest.approx(
+    assert compare_models(challenger, champion, load_params()).gain == pytest.approx(
         1 - f1_score([1, 1, 2], [1, 2, 2], average="weighted")
     )
     with pytest.raises(UserError, match="share 0 of 4 products"):
-        compare(challenger, champion.assign(productid=list("wxyz")), load_params())
+        compare_models(challenger, champion.assign(productid=list("wxyz")), load_params())
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +132,7 @@ def test_what_a_model_saw_is_known_across_the_parts_of_a_table(tmp_path: Path, m
     write_table(table.assign(description_clean="sans titre"), tmp_path / "features.csv")
     seen = pd.DataFrame({"productid": ["1", "2", "3"], "imageid": ["11", "12", "99"]})
     # Row 0 has the title of row 2, which was seen; product 3 was seen with another picture.
-    assert unseen(tmp_path / "features.csv", seen).tolist() == [False, False, False, True, True, True]
+    assert is_unseen(tmp_path / "features.csv", seen).tolist() == [False, False, False, True, True, True]
 
 
 def registry(folder: Path) -> mlflow.MlflowClient:
@@ -138,21 +141,21 @@ def registry(folder: Path) -> mlflow.MlflowClient:
 
 
 def champion(folder: Path) -> str:
-    return str(registry(folder).get_model_version_by_alias(NAME, CHAMPION).version)
+    return str(registry(folder).get_model_version_by_alias(MODEL_NAME, CHAMPION).version)
 
 
 def test_a_worse_challenger_is_held_back_and_the_decision_is_noted(project: Path) -> None:
     change(project, "svm_c: 0.4", "svm_c: 0.00001")
     assert "dry run, nothing was changed" in run_in(project, *PROMOTE, "--dry-run")
-    assert "promotion" not in registry(project).get_model_version(NAME, "2").tags
+    assert "promotion" not in registry(project).get_model_version(MODEL_NAME, "2").tags
     said = run_in(project, *PROMOTE)
     assert "version 2 not promoted, champion stays version 1" in said
     assert "FAILED weighted F1 -" in said
     assert "compared on 300 products" in said
     assert champion(project) == "1"
     for version in ("1", "2"):
-        assert "version 2 not promoted" in registry(project).get_model_version(NAME, version).tags["promotion"]
-    assert registry(project).get_model_version_by_alias(NAME, CHALLENGER).version == 2
+        assert "version 2 not promoted" in registry(project).get_model_version(MODEL_NAME, version).tags["promotion"]
+    assert registry(project).get_model_version_by_alias(MODEL_NAME, CHALLENGER).version == 2
 
 
 def test_a_better_challenger_is_crowned_and_can_be_rolled_back(project: Path) -> None:
@@ -206,7 +209,7 @@ def test_what_cannot_be_traced_is_refused(project: Path) -> None:
     assert "cannot be traced, for want of a clean tree" in said
     # Its commit and its data's digests gone.
     asked = registry(project)
-    run_id = asked.get_model_version_by_alias(NAME, CHALLENGER).run_id
+    run_id = asked.get_model_version_by_alias(MODEL_NAME, CHALLENGER).run_id
     asked.delete_tag(run_id, "git_commit")
     assert "for want of git_commit; a clean tree" in run_in(project, *PROMOTE, code=1)
     # Trained without DVC, on files that dvc.lock does not know: no digests of the raw data.

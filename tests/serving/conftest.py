@@ -24,7 +24,7 @@ class Api:
         env = environment(project, API_PORT=str(self.port), **settings)
         with log.open("w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rakuten.serving"],
+                [sys.executable, "-m", "rakuten", "serve"],
                 cwd=project,
                 env=env,
                 stdout=stream,

@@ -15,9 +15,9 @@ import pytest
 import requests
 from PIL import Image
 
-from rakuten.data.tables import picture_name
+from rakuten.data.schema import image_name
 from rakuten.serving import keys
-from rakuten.serving.settings import Settings, is_loopback
+from rakuten.serving.settings import ApiSettings, is_loopback
 from tests.support.project import run_in
 from tests.serving.conftest import Api
 
@@ -66,7 +66,7 @@ def test_every_row_of_predictions_comes_out_the_same(api: Api, trained: Path) ->
     stage = pd.read_csv(trained / "data" / "processed" / "predictions.csv")
     products = []
     for row in rows.to_dict("records"):
-        picture = raw / "images" / "image_test" / picture_name(row["imageid"], row["productid"])
+        picture = raw / "images" / "image_test" / image_name(row["imageid"], row["productid"])
         products.append(
             {
                 "designation": row["designation"],
@@ -225,9 +225,9 @@ def test_metrics_count_what_happened(api: Api) -> None:
 def test_keys_are_asked_for_off_loopback_and_can_be_revoked(
     start: Callable[..., Api], trained: Path, tmp_path: Path
 ) -> None:
-    assert not Settings().asks_for_keys
-    assert Settings(host="0.0.0.0").asks_for_keys
-    assert not Settings(host="::1").asks_for_keys
+    assert not ApiSettings().asks_for_keys
+    assert ApiSettings(host="0.0.0.0").asks_for_keys
+    assert not ApiSettings(host="::1").asks_for_keys
     assert [is_loopback(host) for host in ("localhost", "127.0.0.9", "10.0.0.1", "example.com")] == [
         True,
         True,
@@ -236,13 +236,11 @@ def test_keys_are_asked_for_off_loopback_and_can_be_revoked(
     ]
 
     file = tmp_path / "keys.txt"
-    make = {
-        name: run_in(trained, "python", "-m", "rakuten.serving.keys", name, API_KEYS_FILE=str(file)) for name in "ab"
-    }
+    make = {name: run_in(trained, "python", "-m", "rakuten", "keys", name, API_KEYS_FILE=str(file)) for name in "ab"}
     key = {name: said.splitlines()[0] for name, said in make.items()}
     assert key["a"] not in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
-    assert "has a key" in run_in(trained, "python", "-m", "rakuten.serving.keys", "a", code=1, API_KEYS_FILE=str(file))
+    assert "has a key" in run_in(trained, "python", "-m", "rakuten", "keys", "a", code=1, API_KEYS_FILE=str(file))
 
     server = start(API_REQUIRE_KEYS="true", API_KEYS_FILE=str(file))
     url = f"{server.url}/predict"
@@ -263,7 +261,7 @@ def test_keys_are_asked_for_off_loopback_and_can_be_revoked(
 
 def test_a_line_that_is_no_key_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
     good = "a" * 64
-    assert keys.parse(f"# who\none:{good}\n\ntwo:{good[1:]}\nthree\n") == {"one": good}
+    assert keys.parse_keys(f"# who\none:{good}\n\ntwo:{good[1:]}\nthree\n") == {"one": good}
     assert caplog.text.count("is left out") == 2
 
 
@@ -313,7 +311,7 @@ def test_a_stop_finishes_what_is_in_flight(start: Callable[..., Api]) -> None:
 def test_a_port_that_is_taken_and_a_model_that_is_absent_are_said_in_a_line(
     api: Api, trained: Path, tmp_path: Path
 ) -> None:
-    command = ("python", "-m", "rakuten.serving")
+    command = ("python", "-m", "rakuten", "serve")
     said = run_in(trained, *command, code=1, API_PORT=str(api.port))
     assert f"ERROR serving: 127.0.0.1:{api.port}: Address already in use" in said
     said = run_in(trained, *command, code=1, API_MODELS=str(tmp_path), API_PORT="8765")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from rakuten.serving.exported_metrics import Monitored
-from rakuten.serving.model_holder import Champion
+from rakuten.serving.exported_metrics import MonitoringCollector
+from rakuten.serving.model_holder import LoadedModel
 
 REPORT = {
     "model_version": "one",
@@ -21,8 +21,8 @@ ABOUT = {"scores": {"weighted_f1": 0.75}, "trained_at": "2026-01-01T00:00:00+00:
 
 def told(folder: Path, version: str = "one") -> str:
     registry = CollectorRegistry()
-    champion = Champion(None, version, "local", None, ABOUT)  # type: ignore[arg-type]
-    registry.register(Monitored(folder, lambda: champion))
+    champion = LoadedModel(None, version, "local", None, ABOUT)  # type: ignore[arg-type]
+    registry.register(MonitoringCollector(folder, lambda: champion))
     return generate_latest(registry).decode()
 
 

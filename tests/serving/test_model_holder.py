@@ -12,7 +12,7 @@ import mlflow
 import pytest
 import requests
 
-from rakuten.tracking.registry import CHAMPION, NAME
+from rakuten.tracking.registry import CHAMPION, MODEL_NAME
 from tests.support.project import run_in
 from tests.serving.conftest import Api
 from tests.serving.test_app import POOL, get, post, unnamed
@@ -27,7 +27,7 @@ def registry(trained: Path, tmp_path: Path) -> Iterator[tuple[Path, dict[str, st
     uri = f"sqlite:///{project / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     # Not by promotion, whose rule on latency a loaded machine may break.
-    mlflow.MlflowClient(uri).set_registered_model_alias(NAME, CHAMPION, "1")
+    mlflow.MlflowClient(uri).set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
     env = {"MLFLOW_TRACKING_URI": uri, "API_CACHE": str(tmp_path / "cache"), "API_REFRESH_SECONDS": "1"}
     yield project, env, mlflow.MlflowClient(uri)
 
@@ -42,7 +42,7 @@ def another_version(project: Path, asked: mlflow.MlflowClient) -> str:
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("target_precision: 0.95", "target_precision: 0.6"))
     run_in(project, "dvc", "repro")
-    return str(max(int(found.version) for found in asked.search_model_versions(f"name = '{NAME}'")))
+    return str(max(int(found.version) for found in asked.search_model_versions(f"name = '{MODEL_NAME}'")))
 
 
 def test_a_new_champion_answers_without_a_dropped_request(
@@ -68,7 +68,7 @@ def test_a_new_champion_answers_without_a_dropped_request(
     clients = [threading.Thread(target=ask) for _ in range(4)]
     for client in clients:
         client.start()
-    asked.set_registered_model_alias(NAME, CHAMPION, new)
+    asked.set_registered_model_alias(MODEL_NAME, CHAMPION, new)
     wait_for(lambda: version(server) == new, "the new champion", 60)
     time.sleep(0.5)
     done.set()
@@ -86,14 +86,14 @@ def test_a_champion_that_fails_is_refused_and_the_old_one_stays(
     project, env, asked = registry
     server = start(project, **env)
     new = another_version(project, asked)
-    source = asked.get_model_version(NAME, new).source
+    source = asked.get_model_version(MODEL_NAME, new).source
     place = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path / "look")))
     assert list(place.glob("data/*/manifest.json"))
     # The stored model is altered behind the registry's back.
     stored = Path(mlflow.get_logged_model(source.rpartition("/")[2]).artifact_location.removeprefix("file://"))
     (vectorizer,) = stored.glob("data/*/vectorizer.json")
     vectorizer.write_text(vectorizer.read_text().replace("piscine", "pistache"))
-    asked.set_registered_model_alias(NAME, CHAMPION, new)
+    asked.set_registered_model_alias(MODEL_NAME, CHAMPION, new)
     wait_for(lambda: "the champion stays the one that is loaded" in server.log.read_text(), "the refusal", 60)
     assert "damaged or from another model" in server.log.read_text()
     assert version(server) == "1"
@@ -105,7 +105,7 @@ def test_a_champion_that_fails_is_refused_and_the_old_one_stays(
     assert server.log.read_text().count("the champion stays") == count
     assert told(server) == "1.0"
     # The alias given back: nothing is wanted that fails.
-    asked.set_registered_model_alias(NAME, CHAMPION, "1")
+    asked.set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
     wait_for(lambda: told(server) == "0.0", "the end of the refusal in the metrics", 30)
 
 
@@ -129,11 +129,11 @@ def test_the_last_good_model_answers_while_the_tracking_server_is_away(
     assert version(second) == "1"
     # Without one it does not start, and says why.
     said = run_in(
-        project, sys.executable, "-m", "rakuten.serving", code=1, **(away | {"API_CACHE": str(project / "empty")})
+        project, sys.executable, "-m", "rakuten", "serve", code=1, **(away | {"API_CACHE": str(project / "empty")})
     )
     assert "does not answer" in said
     # A cache that was cut is not believed either.
     cache = Path(env["API_CACHE"])
     kept = json.loads((cache / "current.json").read_text())["version"]
     (cache / kept / "model.safetensors").write_bytes(b"cut")
-    assert "damaged" in run_in(project, sys.executable, "-m", "rakuten.serving", code=1, **away)
+    assert "damaged" in run_in(project, sys.executable, "-m", "rakuten", "serve", code=1, **away)

@@ -7,7 +7,7 @@ import uuid
 from functools import partial
 from pathlib import Path
 
-from rakuten.compute.parallel import each
+from rakuten.compute import parallel_map
 
 POISON = 37
 
@@ -30,7 +30,7 @@ def setting(name: str) -> str | None:
 
 def nested(count: int, _: int) -> list[int]:
     """The process, and those of so many tasks that it asks for in turn."""
-    return [os.getpid(), *each(where, range(count), 1)]
+    return [os.getpid(), *parallel_map(where, range(count), 1)]
 
 
 def fail(number: int) -> int:

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rakuten.cli import run
+from rakuten.cli import run_command
 from rakuten.config import ROOT
 from rakuten.errors import UserError
 
-NAME = "origin"
-DAGSHUB = re.compile(r"https://(?P<host>[^/@]+)/(?P<user>[\w.-]+)/(?P<repo>[\w.-]+?)(\.git|\.s3)?/?")
+REMOTE_NAME = "origin"
+DAGSHUB_URL = re.compile(r"https://(?P<host>[^/@]+)/(?P<user>[\w.-]+)/(?P<repo>[\w.-]+?)(\.git|\.s3)?/?")
 
 
 class Remote(NamedTuple):
@@ -32,7 +32,7 @@ class Remote(NamedTuple):
     keys: tuple[str, str] | None = None
 
 
-def remote(url: str, endpoint: str | None, token: str | None, s3_keys: tuple[str, str] | None) -> Remote:
+def parse_remote(url: str, endpoint: str | None, token: str | None, s3_keys: tuple[str, str] | None) -> Remote:
     """What the remote is, from its address.
 
     Raises:
@@ -40,7 +40,7 @@ def remote(url: str, endpoint: str | None, token: str | None, s3_keys: tuple[str
     """
     if "@" in url.partition("//")[2].partition("/")[0]:
         raise UserError("the address holds a user or a password, and it goes into Git: leave it out")
-    if found := DAGSHUB.fullmatch(url):
+    if found := DAGSHUB_URL.fullmatch(url):
         host, user, repo = found["host"], found["user"], found["repo"]
         # DagsHub takes the token as both keys.
         return Remote("s3://dvc", f"https://{host}/{user}/{repo}.s3", (token, token) if token else None)
@@ -53,14 +53,14 @@ def remote(url: str, endpoint: str | None, token: str | None, s3_keys: tuple[str
 
 def configure(wanted: Remote) -> None:
     """Write the remote into .dvc/config, and its keys into .dvc/config.local."""
-    _dvc("remote", "remove", "--local", NAME, check=False)  # keys of another remote are no keys of this one
-    _dvc("remote", "add", "--force", "--default", NAME, wanted.url)
-    _dvc("remote", "modify", NAME, "verify", "true")
+    _dvc("remote", "remove", "--local", REMOTE_NAME, check=False)  # keys of another remote are no keys of this one
+    _dvc("remote", "add", "--force", "--default", REMOTE_NAME, wanted.url)
+    _dvc("remote", "modify", REMOTE_NAME, "verify", "true")
     if wanted.endpoint:
-        _dvc("remote", "modify", NAME, "endpointurl", wanted.endpoint)
+        _dvc("remote", "modify", REMOTE_NAME, "endpointurl", wanted.endpoint)
     if wanted.keys:
         for option, value in zip(("access_key_id", "secret_access_key"), wanted.keys, strict=True):
-            _dvc("remote", "modify", "--local", NAME, option, value)
+            _dvc("remote", "modify", "--local", REMOTE_NAME, option, value)
 
 
 def _dvc(*arguments: str, check: bool = True) -> None:
@@ -72,24 +72,20 @@ def _dvc(*arguments: str, check: bool = True) -> None:
 
 def command(arguments: argparse.Namespace) -> str:
     token = os.environ.get("DAGSHUB_TOKEN")
-    if DAGSHUB.fullmatch(arguments.url) and not token and sys.stdin.isatty():
+    if DAGSHUB_URL.fullmatch(arguments.url) and not token and sys.stdin.isatty():
         token = getpass.getpass("DagsHub token (not shown; empty to set it later): ") or None
     pair = os.environ.get("S3_ACCESS_KEY_ID"), os.environ.get("S3_SECRET_ACCESS_KEY")
-    wanted = remote(arguments.url, arguments.endpoint, token, (pair[0], pair[1]) if pair[0] and pair[1] else None)
+    wanted = parse_remote(arguments.url, arguments.endpoint, token, (pair[0], pair[1]) if pair[0] and pair[1] else None)
     configure(wanted)
     keys = "its keys are in .dvc/config.local" if wanted.keys else "no keys were set"
-    if DAGSHUB.fullmatch(arguments.url) and not wanted.keys:
+    if DAGSHUB_URL.fullmatch(arguments.url) and not wanted.keys:
         keys += " (set DAGSHUB_TOKEN in .env and run this again)"
     place = f"{wanted.url} at {wanted.endpoint}" if wanted.endpoint else wanted.url
     return f"the DVC remote is {place}; {keys}; commit .dvc/config, check with `make doctor`, then `dvc push`; written"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rakuten.remote", description=__doc__)
+    parser = argparse.ArgumentParser(prog="rakuten remote", description=__doc__)
     parser.add_argument("url", metavar="URL", nargs="?", default="")
     parser.add_argument("--endpoint", help="of an S3 that is not Amazon's: https://s3.example.com")
-    return run("remote", command, parser, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_command("remote", command, parser, argv)

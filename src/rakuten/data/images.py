@@ -11,35 +11,36 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 
 from rakuten.cli import progress
-from rakuten.compute.parallel import each
-from rakuten.data.tables import picture_name
+from rakuten.compute import parallel_map
+from rakuten.data.schema import image_name
 from rakuten.files import is_local
 
 # Formats that sellers use and Pillow reads by itself; EPS, say, would start another program.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000  # a phone's largest photograph; decoded it takes 150 MB
 MAX_BYTES = 100_000_000
-TINY = 16  # pixels: a side below it is a placeholder rather than a picture
-ORIENTATION = 0x0112  # EXIF tag
-BATCH = 500  # files per task
-NAME = re.compile(r"image_(0|[1-9][0-9]{0,17})_product_(0|[1-9][0-9]{0,17})\.jpg")
+TINY_SIDE = 16  # pixels: a side below it is a placeholder rather than a picture
+ORIENTATION_TAG = 0x0112  # EXIF tag
+CHUNK_FILES = 500  # files per task
+NAME_PATTERN = re.compile(r"image_(0|[1-9][0-9]{0,17})_product_(0|[1-9][0-9]{0,17})\.jpg")
 
 
-class BadPictureError(Exception):
+class BadImageError(Exception):
     """A picture that cannot be used; the message is one of a few words that are counted."""
 
 
-class Inspection(NamedTuple):
+class ImageCheck(NamedTuple):
     """What is known of a picture file: why it cannot be used ("" if it can), and what is unusual about it."""
 
-    bad: str
+    error: str
     unusual: tuple[str, ...]
 
 
-class PictureFiles(Mapping[str, Path]):
+class ImageFiles(Mapping[str, Path]):
     """Every file under a folder by its name, that of the first folder where two share one.
 
     There may be millions, so each takes 20 bytes of memory. That holds for names as `catalog.picture_name`
@@ -52,7 +53,7 @@ class PictureFiles(Mapping[str, Path]):
         for at, (where, names) in enumerate(_walk(folder)):
             self._folders.append(where)
             for name in names:
-                if known := NAME.fullmatch(name):
+                if known := NAME_PATTERN.fullmatch(name):
                     ids.extend((int(known[1]), int(known[2])))
                     place.append(at)
                 else:
@@ -72,7 +73,7 @@ class PictureFiles(Mapping[str, Path]):
 
     def __iter__(self) -> Iterator[str]:
         for image, product in zip(self._imageid, self._productid, strict=True):
-            yield picture_name(image, product)
+            yield image_name(image, product)
         yield from self._others
 
     def __len__(self) -> int:
@@ -80,7 +81,7 @@ class PictureFiles(Mapping[str, Path]):
 
     def position(self, name: str) -> int:
         """The place of a name in the order of iteration."""
-        known = NAME.fullmatch(name)
+        known = NAME_PATTERN.fullmatch(name)
         if not known:
             return len(self._imageid) + self._other_places[name]
         image, product = int(known[1]), int(known[2])
@@ -117,12 +118,24 @@ def _walk(folder: Path) -> Iterator[tuple[Path, Iterable[str]]]:
         yield from _walk(folder / name)
 
 
-def decode(data: bytes, at_least: int | None = None) -> Image.Image:
+def image_paths(products: pd.DataFrame, files: Mapping[str, Path]) -> list[Path | None]:
+    """The image of each product; None where it has none that can be used.
+
+    Args:
+        products: imageid, productid, has_image; all str.
+        files: image files by name.
+    """
+    names = (image_name(*ids) for ids in zip(products["imageid"], products["productid"], strict=True))
+    usable = products["has_image"] == "True"
+    return [files.get(name) if has_image else None for name, has_image in zip(names, usable, strict=True)]
+
+
+def decode(data: bytes, min_side: int | None = None) -> Image.Image:
     """RGB picture, upright, on white where it was transparent, the first frame where it moves.
 
     Args:
         data: the file's bytes.
-        at_least: pixels that are enough each way; a larger JPEG is then decoded at a half, a
+        min_side: pixels that are enough in each direction; a larger JPEG is then decoded at a half, a
             quarter or an eighth of its size, which is faster.
 
     Raises:
@@ -130,28 +143,28 @@ def decode(data: bytes, at_least: int | None = None) -> Image.Image:
     """
     try:
         image = _open(data)
-        if at_least is not None:
-            image.draft("RGB", (at_least, at_least))
+        if min_side is not None:
+            image.draft("RGB", (min_side, min_side))
         return _to_rgb(_upright(image))
-    except BadPictureError:
+    except BadImageError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them into
-        raise BadPictureError("truncated" if "truncated" in str(error).lower() else "broken") from error
+        raise BadImageError("truncated" if "truncated" in str(error).lower() else "broken") from error
 
 
-def inspect(path: Path) -> Inspection:
+def check_image(path: Path) -> ImageCheck:
     """Decode a picture file to know whether it can be used."""
     try:
-        data = read(path)
+        data = read_image_bytes(path)
         image = _open(data)
-        unusual = tuple(_unusual(image))
-        decode(data, at_least=1)  # a JPEG's whole stream is still read
-    except BadPictureError as error:
-        return Inspection(str(error), ())
-    return Inspection("", unusual)
+        unusual = tuple(_unusual_properties(image))
+        decode(data, min_side=1)  # a JPEG's whole stream is still read
+    except BadImageError as error:
+        return ImageCheck(str(error), ())
+    return ImageCheck("", unusual)
 
 
-def read(path: Path) -> bytes:
+def read_image_bytes(path: Path) -> bytes:
     """The file's bytes.
 
     Raises:
@@ -159,16 +172,16 @@ def read(path: Path) -> bytes:
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise BadPictureError("too large")
+            raise BadImageError("too large")
         return path.read_bytes()
     except OSError as error:
-        raise BadPictureError("unreadable") from error
+        raise BadImageError("unreadable") from error
 
 
-class Inspected(Mapping[str, str]):
+class ImageChecks(Mapping[str, str]):
     """What is wrong with each file of a picture folder, by its name, "" where nothing is; a byte each."""
 
-    def __init__(self, files: PictureFiles, found: Iterable[Inspection]) -> None:
+    def __init__(self, files: ImageFiles, found: Iterable[ImageCheck]) -> None:
         self._files = files
         self._words = [""]
         self.unusual = Counter[str]()
@@ -188,40 +201,42 @@ class Inspected(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._files)
 
-    def bad(self) -> dict[str, int]:
+    def errors(self) -> dict[str, int]:
         """How many files are wrong in each way."""
         many = np.bincount(self._bad, minlength=len(self._words)).tolist()
         return dict(sorted(zip(self._words[1:], many[1:], strict=True)))
 
 
-def inspect_all(files: PictureFiles) -> Inspected:
+def check_images(files: ImageFiles) -> ImageChecks:
     """Inspect every file, on all cores."""
-    return Inspected(files, progress(each(inspect, files.values(), BATCH), len(files), "checking pictures"))
+    return ImageChecks(
+        files, progress(parallel_map(check_image, files.values(), CHUNK_FILES), len(files), "checking pictures")
+    )
 
 
-def counts(words: Sequence[str]) -> dict[str, int]:
+def count_words(words: Sequence[str]) -> dict[str, int]:
     """How often each word stands, "" left out, in alphabetical order."""
     return dict(sorted(Counter(word for word in words if word).items()))
 
 
 def _open(data: bytes) -> Image.Image:
     if not data:
-        raise BadPictureError("empty")
+        raise BadImageError("empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # odd metadata is no reason to refuse a picture
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadPictureError("too large") from error
+        raise BadImageError("too large") from error
     except Exception as error:
-        raise BadPictureError("not an image") from error
+        raise BadImageError("not an image") from error
     if image.width * image.height > MAX_PIXELS:
-        raise BadPictureError("too large")
+        raise BadImageError("too large")
     return image
 
 
-def _unusual(image: Image.Image) -> list[str]:
+def _unusual_properties(image: Image.Image) -> list[str]:
     found = {
         "CMYK": image.mode == "CMYK",
         "grayscale": image.mode in ("1", "L", "LA"),
@@ -230,7 +245,7 @@ def _unusual(image: Image.Image) -> list[str]:
         "transparent": image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info,
         "animated": getattr(image, "is_animated", False) and image.format != "MPO",
         "rotated by EXIF": _orientation(image) > 1,
-        "tiny": min(image.size) < TINY,
+        "tiny": min(image.size) < TINY_SIDE,
         "not a JPEG": image.format not in ("JPEG", "MPO"),
     }
     return [name for name, there in found.items() if there]
@@ -238,7 +253,7 @@ def _unusual(image: Image.Image) -> list[str]:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # broken EXIF says nothing about the picture
         return 1
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from rakuten.cli import progress
 from rakuten.data import validation
-from rakuten.data.tables import INDEX, ROWS, X_COLUMNS, Y_COLUMNS, raw_chunks
+from rakuten.data.schema import INDEX, X_COLUMNS, Y_COLUMNS
+from rakuten.data.tables import CHUNK_ROWS, read_raw_chunks
 from rakuten.errors import UserError
 
 
-class Source(NamedTuple):
+class RawFiles(NamedTuple):
     """The raw files, their keys checked."""
 
     raw: Path
@@ -26,7 +27,7 @@ class Source(NamedTuple):
     labels: list[str]
 
     @classmethod
-    def of(cls, raw: Path) -> "Source":
+    def open(cls, raw: Path) -> "RawFiles":
         """Read what must be known of all rows at once.
 
         Raises:
@@ -36,16 +37,16 @@ class Source(NamedTuple):
         place = array("i")
 
         def read(file: str) -> Iterator[pd.DataFrame]:
-            return raw_chunks(raw / file, Y_COLUMNS if file == "Y_train.csv" else X_COLUMNS)
+            return read_raw_chunks(raw / file, Y_COLUMNS if file == "Y_train.csv" else X_COLUMNS)
 
         def labelled() -> Iterator[pd.DataFrame]:
             for part in read("Y_train.csv"):
                 place.extend(known.setdefault(text, len(known)) for text in part["prdtypecode"])
                 yield part
 
-        x = validation.keys(read("X_train.csv"), "X_train.csv")
-        y = validation.keys(labelled(), "Y_train.csv")
-        test = validation.keys(read("X_test.csv"), "X_test.csv")
+        x = validation.read_row_keys(read("X_train.csv"), "X_train.csv")
+        y = validation.read_row_keys(labelled(), "Y_train.csv")
+        test = validation.read_row_keys(read("X_test.csv"), "X_test.csv")
         found = {"X_train.csv": x, "Y_train.csv": y, "X_test.csv": test}
         for file, keys in found.items():
             validation.check_unique(keys, partial(read, file), file)
@@ -56,9 +57,11 @@ class Source(NamedTuple):
 
     def parts(self, file: str) -> Iterator[pd.DataFrame]:
         """Rows of X_train.csv, with their label, or of X_test.csv; ids in their plain spelling."""
-        parts = raw_chunks(self.raw / file, X_COLUMNS)
-        for part in progress(parts, -(-self.rows[file] // ROWS), f"joining {file} (parts of {ROWS:,} rows)"):
-            part = validation.plain_ids(part)
+        parts = read_raw_chunks(self.raw / file, X_COLUMNS)
+        for part in progress(
+            parts, -(-self.rows[file] // CHUNK_ROWS), f"joining {file} (parts of {CHUNK_ROWS:,} rows)"
+        ):
+            part = validation.normalise_ids(part)
             if file == "X_train.csv":
                 part["prdtypecode"] = pd.Series(self._labels(part[INDEX]), part.index, dtype="str")
             yield part

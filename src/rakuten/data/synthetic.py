@@ -5,26 +5,24 @@ description is missing in each, the languages, repeated titles, HTML, entities, 
 500x500 pictures with white borders. Scores on it say nothing about real products.
 """
 
-import argparse
 import csv
 import html
 import json
 import logging
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rakuten.cli import progress, run
-from rakuten.compute.parallel import each
-from rakuten.config import RAW
-from rakuten.data.images import PictureFiles
-from rakuten.data.synthetic_images import Job, draw_file
-from rakuten.data.tables import CHALLENGE_NAMES, is_synthetic_picture, missing_hint, picture_name, synthetic_imageid
+from rakuten.cli import progress
+from rakuten.compute import parallel_map
+from rakuten.data.images import ImageFiles
+from rakuten.data.schema import CHALLENGE_NAMES, image_name, is_synthetic_image, synthetic_imageid
+from rakuten.data.synthetic_images import ImageJob, draw_file
+from rakuten.data.tables import missing_hint
 from rakuten.errors import UserError
-from rakuten.files import writing
+from rakuten.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +30,10 @@ LANGUAGES, LANGUAGE_SHARES = ("fr", "en", "de"), (0.80, 0.16, 0.04)
 REPEATED_TITLE = 0.031
 REPEATED_DESCRIPTION = 0.138
 WRONG_LABEL = 0.03
-BATCH = 256  # pictures drawn per task
+CHUNK_IMAGES = 256  # pictures drawn per task
 
 
-class Product(NamedTuple):
+class SyntheticProduct(NamedTuple):
     """One row of the catalogue; `prdtypecode` is the label given, `true_code` what it is."""
 
     row: int
@@ -53,7 +51,7 @@ def _words() -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def codes_for(rows: int, seed: int) -> list[int]:
+def balanced_codes(rows: int, seed: int) -> list[int]:
     """True codes of `rows` products, in the real proportions (largest remainder), shuffled."""
     shares = {int(code): spec["share"] for code, spec in _words()["classes"].items()}
     whole = sum(shares.values())
@@ -67,14 +65,14 @@ def codes_for(rows: int, seed: int) -> list[int]:
     return codes
 
 
-def products(
+def synthetic_products(
     codes: Sequence[int], first: int, seed: int, languages: Sequence[float] = LANGUAGE_SHARES
-) -> Iterator[Product]:
+) -> Iterator[SyntheticProduct]:
     """The products at indexes first, first + 1, ...; each depends on its index and the seed alone,
     but for the title or description that it may repeat from the one before in its class."""
-    before: dict[int, Product] = {}
+    before: dict[int, SyntheticProduct] = {}
     for index, code in enumerate(codes, start=first):
-        product = _product(index, code, seed, languages)
+        product = _synthetic_product(index, code, seed, languages)
         earlier = before.get(code)
         if earlier:
             rng = random.Random(f"{seed}:{index}:repeat")
@@ -86,20 +84,20 @@ def products(
         yield product
 
 
-def _product(index: int, code: int, seed: int, languages: Sequence[float]) -> Product:
+def _synthetic_product(index: int, code: int, seed: int, languages: Sequence[float]) -> SyntheticProduct:
     rng = random.Random(f"{seed}:{index}:text")
     spec = _words()["classes"][str(code)]
     language = rng.choices(LANGUAGES, languages)[0]
     designation = _designation(rng, code, language)
     described = rng.random() < spec["described"]
     productid = _productid(index, seed)
-    return Product(
+    return SyntheticProduct(
         row=index,
         designation=designation,
         description=_description(rng, spec, code, language, designation) if described else "",
         productid=productid,
         imageid=synthetic_imageid(productid),
-        prdtypecode=_neighbour(rng, code) if rng.random() < WRONG_LABEL else code,
+        prdtypecode=_confusable_code(rng, code) if rng.random() < WRONG_LABEL else code,
         true_code=code,
     )
 
@@ -108,7 +106,7 @@ def _productid(index: int, seed: int) -> int:
     return (seed * 104_729 + index * 7_919_003) % 899_999_963 + 1  # a prime: no id comes twice
 
 
-def _neighbour(rng: random.Random, code: int) -> int:
+def _confusable_code(rng: random.Random, code: int) -> int:
     """Another code, of the same family more often than not."""
     classes = _words()["classes"]
     others = [int(other) for other in classes if int(other) != code]
@@ -118,7 +116,7 @@ def _neighbour(rng: random.Random, code: int) -> int:
 
 def _designation(rng: random.Random, code: int, language: str) -> str:
     words = _words()
-    about = code if rng.random() < 0.86 else _neighbour(rng, code)
+    about = code if rng.random() < 0.86 else _confusable_code(rng, code)
     spec = words["classes"][str(about)]
     details = words["families"][words["classes"][str(code)]["family"]]
     parts = [rng.choice(spec[language])] if rng.random() < 0.9 else []
@@ -146,7 +144,7 @@ def _description(rng: random.Random, spec: dict[str, Any], code: int, language: 
         for text in rng.sample(pool, rng.randint(1, len(pool)))
     ]
     if rng.random() < 0.6:
-        about = code if rng.random() < 0.8 else _neighbour(rng, code)
+        about = code if rng.random() < 0.8 else _confusable_code(rng, code)
         sentences.insert(0, f"{rng.choice(words['classes'][str(about)][language]).capitalize()}. {title}.")
     details = rng.sample(words["families"][spec["family"]], rng.randint(1, 5))
     style = rng.random()
@@ -165,7 +163,7 @@ def write_catalogue(
     seed: int,
     out: Path,
     languages: Sequence[float] = LANGUAGE_SHARES,
-    pictures: bool = True,
+    images: bool = True,
 ) -> None:
     """Write X_train.csv, Y_train.csv, X_test.csv and images/ under `out`, with these shares of LANGUAGES.
 
@@ -176,15 +174,15 @@ def write_catalogue(
         UserError: `out` already holds a catalogue, or could be mistaken for one.
     """
     check_free(out)
-    train = codes_for(rows, seed)
-    test = codes_for(test_rows, seed + 1)
-    for name, codes, first in (("image_train", train, 0), ("image_test", test, rows)) if pictures else ():
-        _write_pictures(out / "images" / name, codes, first, seed)
+    train = balanced_codes(rows, seed)
+    test = balanced_codes(test_rows, seed + 1)
+    for name, codes, first in (("image_train", train, 0), ("image_test", test, rows)) if images else ():
+        _write_images(out / "images" / name, codes, first, seed)
     (out / "images").mkdir(parents=True, exist_ok=True)
     header = ["", "designation", "description", "productid", "imageid"]
     targets = [out / name for name in ("X_test.csv", "Y_train.csv", "X_train.csv")]
     with (
-        writing(*targets) as (x_test, y_train, x_train),
+        atomic_write(*targets) as (x_test, y_train, x_train),
         x_test.open("w", encoding="utf-8", newline="") as test_file,
         y_train.open("w", encoding="utf-8", newline="") as label_file,
         x_train.open("w", encoding="utf-8", newline="") as train_file,
@@ -193,10 +191,10 @@ def write_catalogue(
         texts.writerow(header)
         tests.writerow(header)
         labels.writerow(["", "prdtypecode"])
-        for product in products(train, 0, seed, languages):
+        for product in synthetic_products(train, 0, seed, languages):
             texts.writerow(product[:5])
             labels.writerow([product.row, product.prdtypecode])
-        tests.writerows(product[:5] for product in products(test, rows, seed, languages))
+        tests.writerows(product[:5] for product in synthetic_products(test, rows, seed, languages))
 
 
 def check_free(out: Path) -> None:
@@ -208,53 +206,27 @@ def check_free(out: Path) -> None:
             raise UserError(f"{out / name} is already there; choose another --out or move it away")
         if (out / published).exists():
             raise UserError(f"{out / name} is missing. {missing_hint(out / name)}")
-    for name in sorted(PictureFiles(out / "images")):
-        if not is_synthetic_picture(name):
+    for name in sorted(ImageFiles(out / "images")):
+        if not is_synthetic_image(name):
             raise UserError(f"{out / 'images'} has a picture that is not the sample's ({name}); choose another --out")
 
 
-def check_whole(out: Path) -> None:
+def check_complete(out: Path) -> None:
     """Raise UserError if a catalogue lacks one of its files: DVC itself would only name the file."""
     for name in CHALLENGE_NAMES:
         if not (out / name).is_file():
             raise UserError(f"{out / name}: no such file. {missing_hint(out / name)}")
 
 
-def _write_pictures(folder: Path, codes: Sequence[int], first: int, seed: int) -> None:
+def _write_images(folder: Path, codes: Sequence[int], first: int, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ranks = {int(code): rank for rank, code in enumerate(_words()["classes"])}
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[ImageJob]:
         for index, code in enumerate(codes, start=first):
             productid = _productid(index, seed)
-            name = picture_name(synthetic_imageid(productid), productid)
+            name = image_name(synthetic_imageid(productid), productid)
             yield folder / name, ranks[code], f"{seed}:{index}:picture"
 
-    for _ in progress(each(draw_file, jobs(), BATCH), len(codes), folder.name):
+    for _ in progress(parallel_map(draw_file, jobs(), CHUNK_IMAGES), len(codes), folder.name):
         pass
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rakuten.data.sample", description=__doc__)
-    parser.add_argument("--rows", type=int, default=2000, help="train products (default: 2000)")
-    parser.add_argument("--test-rows", type=int, default=400, help="test products (default: 400)")
-    parser.add_argument("--seed", type=int, default=1, help="same seed, same bytes (default: 1)")
-    parser.add_argument("--out", type=Path, default=RAW, help="folder to write to (default: data/raw)")
-    parser.add_argument("--no-pictures", action="store_true", help="texts and labels alone")
-    parser.add_argument("--if-absent", action="store_true", help="do nothing where X_train.csv is there")
-
-    def body(arguments: argparse.Namespace) -> str:
-        rows, test_rows, out = arguments.rows, arguments.test_rows, arguments.out
-        if min(rows, test_rows) < 1:
-            raise UserError("--rows and --test-rows must be at least 1")
-        if arguments.if_absent and (out / "X_train.csv").is_file():
-            check_whole(out)
-            return f"{out / 'X_train.csv'} is there, nothing written"
-        write_catalogue(rows, test_rows, arguments.seed, out, pictures=not arguments.no_pictures)
-        return f"no X_train.csv in {out}: wrote the synthetic sample there ({rows:,} + {test_rows:,} products)"
-
-    return run("sample", body, parser, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

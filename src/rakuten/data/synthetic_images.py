@@ -8,32 +8,36 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-SIZE = 500  # pixels, both ways, as in the challenge
+IMAGE_SIDE = 500  # pixels, both ways, as in the challenge
 SHAPES, PALETTES = 9, 3  # 27 signatures, one per class
-TELLING = 0.72  # how often shape, and independently colour, is the class's own
-FULL_FRAME = 0.09  # the share of real pictures without a white border
+INFORMATIVE_SHARE = 0.72  # how often shape, and independently colour, is the class's own
+FULL_FRAME_SHARE = 0.09  # the share of real pictures without a white border
 
 
-Job = tuple[Path, int, str]  # file, rank of the class, seed
+ImageJob = tuple[Path, int, str]  # file, rank of the class, seed
 
 
-def draw_file(job: Job) -> None:
+def draw_file(job: ImageJob) -> None:
     """Draw a picture and write it."""
     path, rank, seed = job
-    path.write_bytes(draw(rank, random.Random(seed)))
+    path.write_bytes(draw_image(rank, random.Random(seed)))
 
 
-def draw(rank: int, rng: random.Random) -> bytes:
+def draw_image(rank: int, rng: random.Random) -> bytes:
     """A JPEG of 500x500 pixels for the class of this rank (0-26); same rank and rng, same bytes."""
-    shape = rank % SHAPES if rng.random() < TELLING else rng.randrange(SHAPES)
-    palette = rank // SHAPES % PALETTES if rng.random() < TELLING else rng.randrange(PALETTES)
-    full = rng.random() < FULL_FRAME
-    image = Image.new("RGB", (SIZE, SIZE), _colour(rng, None, light=True) if full else (255, 255, 255))
+    shape = rank % SHAPES if rng.random() < INFORMATIVE_SHARE else rng.randrange(SHAPES)
+    palette = rank // SHAPES % PALETTES if rng.random() < INFORMATIVE_SHARE else rng.randrange(PALETTES)
+    full = rng.random() < FULL_FRAME_SHARE
+    image = Image.new(
+        "RGB", (IMAGE_SIDE, IMAGE_SIDE), _jittered_colour(rng, None, light=True) if full else (255, 255, 255)
+    )
     canvas = ImageDraw.Draw(image)
-    side = rng.uniform(0.55, 0.98) * SIZE
-    left, top = (rng.uniform(0, SIZE - side) for _ in range(2))
+    side = rng.uniform(0.55, 0.98) * IMAGE_SIDE
+    left, top = (rng.uniform(0, IMAGE_SIDE - side) for _ in range(2))
     if rng.random() < 0.4:
-        canvas.rectangle((left, top, left + side, top + side * rng.uniform(0.6, 1)), _colour(rng, None, light=True))
+        canvas.rectangle(
+            (left, top, left + side, top + side * rng.uniform(0.6, 1)), _jittered_colour(rng, None, light=True)
+        )
     for _ in range(rng.randint(0, 6)):
         _clutter(canvas, rng, left, top, side)
     copies = rng.choice((1, 1, 2, 4))
@@ -42,13 +46,15 @@ def draw(rank: int, rng: random.Random) -> bytes:
     for place in range(copies):
         x, y = left + place % grid * cell, top + place // grid * cell
         radius = cell * rng.uniform(0.3, 0.48)
-        _shape(canvas, shape, x + cell / 2, y + cell / 2, radius, rng.uniform(-0.4, 0.4), _colour(rng, palette))
+        _shape(
+            canvas, shape, x + cell / 2, y + cell / 2, radius, rng.uniform(-0.4, 0.4), _jittered_colour(rng, palette)
+        )
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)
     return stream.getvalue()
 
 
-def _colour(rng: random.Random, palette: int | None, light: bool = False) -> tuple[int, int, int]:
+def _jittered_colour(rng: random.Random, palette: int | None, light: bool = False) -> tuple[int, int, int]:
     hue = rng.random() if palette is None else palette / PALETTES + rng.gauss(0, 0.07)
     value = rng.uniform(0.88, 0.97) if light else rng.uniform(0.35, 0.9)
     saturation = rng.uniform(0.03, 0.2) if light else rng.uniform(0.4, 0.95)
@@ -58,7 +64,7 @@ def _colour(rng: random.Random, palette: int | None, light: bool = False) -> tup
 
 def _clutter(canvas: ImageDraw.ImageDraw, rng: random.Random, left: float, top: float, side: float) -> None:
     x, y, dx, dy = (rng.uniform(0, side) for _ in range(4))
-    colour = _colour(rng, None)
+    colour = _jittered_colour(rng, None)
     if rng.random() < 0.5:
         canvas.line((left + x, top + y, left + dx, top + dy), colour, rng.randint(1, 9))
     else:

@@ -3,7 +3,6 @@
 import csv
 import difflib
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -11,89 +10,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from rakuten.data.schema import CHALLENGE_NAMES, INDEX
 from rakuten.errors import UserError
 
-# Rakuten publishes no names for the codes; the wording is ours.
-LABELS: dict[int, str] = {
-    10: "livres d'occasion",
-    40: "jeux vidéo importés, accessoires",
-    50: "accessoires de jeu vidéo",
-    60: "consoles",
-    1140: "figurines, produits dérivés",
-    1160: "cartes à collectionner",
-    1180: "jeux de figurines, wargames",
-    1280: "jouets pour enfants",
-    1281: "jeux de société",
-    1300: "modélisme, drones",
-    1301: "chaussettes bébé, petits jeux",
-    1302: "loisirs de plein air",
-    1320: "puériculture",
-    1560: "meubles d'intérieur",
-    1920: "linge de maison",
-    1940: "épicerie",
-    2060: "décoration",
-    2220: "animalerie",
-    2280: "journaux et revues",
-    2403: "lots de livres et revues, mangas",
-    2462: "lots de consoles et jeux",
-    2522: "papeterie",
-    2582: "mobilier de jardin",
-    2583: "piscine et spa",
-    2585: "outillage de jardin",
-    2705: "livres neufs",
-    2905: "jeux à télécharger",
-}
-
-ROWS = 20_000  # in memory at a time, where a table may be longer than memory
-INDEX = "index"  # unnamed in the challenge's files
-X_COLUMNS = (INDEX, "designation", "description", "productid", "imageid")
-Y_COLUMNS = (INDEX, "prdtypecode")
-
-CHALLENGE_NAMES = {
-    "X_train.csv": "X_train_update.csv",
-    "Y_train.csv": "Y_train_CVw08PX.csv",
-    "X_test.csv": "X_test_update.csv",
-}
-
-
-def label(code: int) -> str:
-    """The code's name, or "" for a code outside the challenge's 27."""
-    return LABELS.get(code, "")
-
-
-def picture_name(imageid: str | int, productid: str | int) -> str:
-    return f"image_{imageid}_product_{productid}.jpg"
-
-
-# The sample catalogue marks its rows by their ids alone, so that its scores are called
-# synthetic wherever the rows end up. A real row fits by a chance of one in 10^9.
-_PRIME = 999_999_937
-
-
-def synthetic_imageid(productid: int) -> int:
-    """The imageid that the sample catalogue gives a productid below 999,999,937 (one to one)."""
-    return 1_000_000_000 + productid * 48_271 % _PRIME
-
-
-def is_synthetic(frame: pd.DataFrame) -> bool:
-    """Whether any row (columns productid, imageid) was written by the sample catalogue."""
-    ids = frame[["productid", "imageid"]].apply(pd.to_numeric, errors="coerce").dropna().astype("int64")
-    known = ids[ids["productid"].between(0, _PRIME - 1)]
-    return bool((known["imageid"] == 1_000_000_000 + known["productid"] * 48_271 % _PRIME).any())
-
-
-def is_synthetic_picture(name: str) -> bool:
-    """Whether a picture's name is one that the sample catalogue gives."""
-    ids = re.fullmatch(r"image_([0-9]{1,18})_product_([0-9]{1,9})\.jpg", name)
-    return ids is not None and int(ids[1]) == synthetic_imageid(int(ids[2]))
+CHUNK_ROWS = 20_000  # in memory at a time, where a table may be longer than memory
 
 
 def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """One of the challenge's files, whole; see `raw_chunks`."""
-    return pd.concat(raw_chunks(path, columns), ignore_index=True)
+    return pd.concat(read_raw_chunks(path, columns), ignore_index=True)
 
 
-def raw_chunks(path: Path, columns: tuple[str, ...], rows: int | None = None) -> Iterator[pd.DataFrame]:
+def read_raw_chunks(path: Path, columns: tuple[str, ...], rows: int | None = None) -> Iterator[pd.DataFrame]:
     """Read one of the challenge's files without guessing, so many rows at a time.
 
     Yields:
@@ -106,11 +34,11 @@ def raw_chunks(path: Path, columns: tuple[str, ...], rows: int | None = None) ->
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. {missing_hint(path)}")
-    found = records(path)
+    found = read_records(path)
     _, header = next(found)
-    places = _columns(path, header, columns)
+    places = _column_positions(path, header, columns)
     empty = True
-    while ended := list(islice(found, rows or ROWS)):
+    while ended := list(islice(found, rows or CHUNK_ROWS)):
         cells = {name: [row[at] for _, row in ended] for name, at in places.items()}
         yield pd.DataFrame(cells, dtype="str").assign(line=[line for line, _ in ended])
         empty = False
@@ -118,7 +46,7 @@ def raw_chunks(path: Path, columns: tuple[str, ...], rows: int | None = None) ->
         raise UserError(f"{path}: no rows below the header; fetch the file again")
 
 
-def records(path: Path) -> Iterator[tuple[int, list[str]]]:
+def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The header of a CSV file and then its rows, one at a time, each with the line that it ends on.
 
     Raises:
@@ -161,7 +89,7 @@ def missing_hint(path: Path) -> str:
         return "Put the challenge's file there under this name"
     return (
         "Put the challenge's file there under this name, "
-        f"or write a sample catalogue with `python -m rakuten.data.sample --out {path.parent}`"
+        f"or write a sample catalogue with `rakuten sample --out {path.parent}`"
     )
 
 
@@ -190,7 +118,7 @@ def _not_utf8(path: Path) -> str:
     return f"{path}: not UTF-8; save the file as UTF-8"
 
 
-def _columns(path: Path, header: list[str], wanted: tuple[str, ...]) -> dict[str, int]:
+def _column_positions(path: Path, header: list[str], wanted: tuple[str, ...]) -> dict[str, int]:
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         raise UserError(f"{path}: line 1: columns are not parted by commas; save the file as comma-separated CSV")
     # pandas writes a nameless index as "", and some round trips make "Unnamed: 0" of it.
@@ -211,10 +139,10 @@ def _columns(path: Path, header: list[str], wanted: tuple[str, ...]) -> dict[str
 
 def read_table(path: Path, integers: tuple[str, ...] = ()) -> pd.DataFrame:
     """A table that an earlier stage wrote, whole; see `table_chunks`."""
-    return pd.concat(table_chunks(path, integers))
+    return pd.concat(read_table_chunks(path, integers))
 
 
-def table_chunks(path: Path, integers: tuple[str, ...] = (), rows: int | None = None) -> Iterator[pd.DataFrame]:
+def read_table_chunks(path: Path, integers: tuple[str, ...] = (), rows: int | None = None) -> Iterator[pd.DataFrame]:
     """Read a table that an earlier stage wrote, so many rows at a time; one of no rows is one part of none.
 
     Text stays text ("NA" is a word, "" is nothing). The index goes on from one part to the next.
@@ -223,7 +151,9 @@ def table_chunks(path: Path, integers: tuple[str, ...] = (), rows: int | None = 
         UserError: the file is missing, broken, or lacks one of the integer columns.
     """
     try:
-        with pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8", chunksize=rows or ROWS) as parts:
+        with pd.read_csv(
+            path, dtype="str", keep_default_na=False, encoding="utf-8", chunksize=rows or CHUNK_ROWS
+        ) as parts:
             for part in parts:
                 yield part.astype(dict.fromkeys(integers, "int64"))
     except FileNotFoundError as error:

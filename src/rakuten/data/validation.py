@@ -5,7 +5,6 @@ What has to be known of every row at once are `Keys`, sixteen bytes a row; only 
 wrong with them is a file read again.
 """
 
-import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,22 +15,23 @@ import pandas as pd
 from ftfy.badness import is_bad
 from numpy.typing import NDArray
 
-from rakuten.data.tables import INDEX, LABELS, picture_name
+from rakuten.data.schema import INDEX, INTEGER_PATTERN, LABELS, image_name, normalise_id
 from rakuten.errors import UserError
+from rakuten.types import HashArray
 
-INTEGER = r"[0-9]{1,18}"
-SMALL_CLASS = 5
+# TODO merged docs: ['"""What is counted of a table that is read a part at a time."""\n']
+SMALL_CLASS_ROWS = 5
 MISSING = "missing"
 
 
-class Keys(NamedTuple):
+class RowKeys(NamedTuple):
     """Of each row of a file."""
 
     indexes: NDArray[np.int64]
     pair: NDArray[np.uint64]  # a hash of productid and imageid; none of rows whose ids are no numbers
 
 
-def keys(parts: Iterable[pd.DataFrame], file: str) -> Keys:
+def read_row_keys(parts: Iterable[pd.DataFrame], file: str) -> RowKeys:
     """What the rows are known by.
 
     Raises:
@@ -42,37 +42,37 @@ def keys(parts: Iterable[pd.DataFrame], file: str) -> Keys:
         check_index(part, file)
         index.frombytes(part[INDEX].astype("int64").to_numpy().tobytes())
         if "productid" in part:
-            pair.frombytes(hashes(_pairs(part)).tobytes())
-    return Keys(np.frombuffer(index, dtype=np.int64), np.frombuffer(pair, dtype=np.uint64))
+            pair.frombytes(hash_texts(_id_pairs(part)).tobytes())
+    return RowKeys(np.frombuffer(index, dtype=np.int64), np.frombuffer(pair, dtype=np.uint64))
 
 
-def _pairs(part: pd.DataFrame) -> pd.Series:
-    sound = plain_ids(part[valid_ids(part)])
+def _id_pairs(part: pd.DataFrame) -> pd.Series:
+    sound = normalise_ids(part[has_valid_ids(part)])
     return sound["productid"] + ", " + sound["imageid"]
 
 
 def check_index(frame: pd.DataFrame, file: str) -> None:
     """Raise UserError unless every index is a number."""
-    wrong = frame[~frame[INDEX].str.fullmatch(INTEGER)]
+    wrong = frame[~frame[INDEX].str.fullmatch(INTEGER_PATTERN)]
     if len(wrong):
         first = wrong.iloc[0]
         raise UserError(f"{file}: line {first['line']}: the index {first[INDEX]!r} is not a number")
 
 
-def check_unique(known: Keys, parts: Callable[[], Iterable[pd.DataFrame]], file: str) -> None:
+def check_unique(known: RowKeys, parts: Callable[[], Iterable[pd.DataFrame]], file: str) -> None:
     """Raise UserError if an index, or a pair (productid, imageid) of numbers, stands twice; `parts` reads the file."""
-    if _repeated(known.indexes):
-        _say_repeated(((part["line"], part[INDEX].astype("int64")) for part in parts()), file, "index")
-    if _repeated(known.pair):
-        _say_repeated(((part["line"], _pairs(part)) for part in parts()), file, "(productid, imageid)")
+    if _has_duplicates(known.indexes):
+        _raise_duplicate(((part["line"], part[INDEX].astype("int64")) for part in parts()), file, "index")
+    if _has_duplicates(known.pair):
+        _raise_duplicate(((part["line"], _id_pairs(part)) for part in parts()), file, "(productid, imageid)")
 
 
-def _repeated(values: NDArray[Any]) -> bool:
+def _has_duplicates(values: NDArray[Any]) -> bool:
     ordered = np.sort(values)
     return bool((ordered[1:] == ordered[:-1]).any())
 
 
-def _say_repeated(parts: Iterable[tuple[pd.Series, pd.Series]], file: str, what: str) -> None:
+def _raise_duplicate(parts: Iterable[tuple[pd.Series, pd.Series]], file: str, what: str) -> None:
     found = pd.concat([values.rename("key").to_frame().assign(line=line) for line, values in parts])
     again = found["key"].duplicated()
     if again.any():  # or else two keys had one hash
@@ -84,7 +84,7 @@ def _say_repeated(parts: Iterable[tuple[pd.Series, pd.Series]], file: str, what:
         )
 
 
-def check_join(x: Keys, y: Keys, read: Callable[[str], Iterable[pd.DataFrame]]) -> None:
+def check_join(x: RowKeys, y: RowKeys, read: Callable[[str], Iterable[pd.DataFrame]]) -> None:
     """Raise UserError unless X_train.csv and Y_train.csv have the same indexes; `read` reads one of them."""
     if np.array_equal(np.sort(x.indexes), np.sort(y.indexes)):
         return
@@ -101,42 +101,38 @@ def check_join(x: Keys, y: Keys, read: Callable[[str], Iterable[pd.DataFrame]]) 
     )
 
 
-def hashes(texts: pd.Series) -> NDArray[np.uint64]:
+def hash_texts(texts: pd.Series) -> NDArray[np.uint64]:
     """Sixty-four bits of each text: two of a hundred million fall together by a chance of one in four thousand."""
     hashed: NDArray[np.uint64] = pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False)
     return hashed
 
 
-def valid_ids(frame: pd.DataFrame) -> pd.Series:
+def has_valid_ids(frame: pd.DataFrame) -> pd.Series:
     """Boolean per row: productid and imageid are both integers."""
-    return frame["productid"].str.fullmatch(INTEGER) & frame["imageid"].str.fullmatch(INTEGER)
+    return frame["productid"].str.fullmatch(INTEGER_PATTERN) & frame["imageid"].str.fullmatch(INTEGER_PATTERN)
 
 
-def plain_ids(frame: pd.DataFrame) -> pd.DataFrame:
+def normalise_ids(frame: pd.DataFrame) -> pd.DataFrame:
     """Integer ids in their plain spelling ("007" is 7), others as they stand."""
     ids = ("productid", "imageid")
-    return frame.assign(**{name: pd.Series(map(plain_id, frame[name]), frame.index, dtype="str") for name in ids})
+    return frame.assign(**{name: pd.Series(map(normalise_id, frame[name]), frame.index, dtype="str") for name in ids})
 
 
-def plain_id(text: str) -> str:
-    return str(int(text)) if re.fullmatch(INTEGER, text) else text
-
-
-def picture_state(frame: pd.DataFrame, pictures: Mapping[str, str]) -> pd.Series:
+def image_errors(frame: pd.DataFrame, pictures: Mapping[str, str]) -> pd.Series:
     """What is wrong with each row's picture: "" if nothing, "missing", or why it cannot be used."""
-    names = (picture_name(*ids) for ids in zip(frame["imageid"], frame["productid"], strict=True))
+    names = (image_name(*ids) for ids in zip(frame["imageid"], frame["productid"], strict=True))
     return pd.Series([pictures.get(name, MISSING) for name in names], index=frame.index, dtype="str")
 
 
 def reject_reasons(train: pd.DataFrame, unknown_labels: str) -> pd.Series:
     """Why each row of the joined train table (X, prdtypecode, has_image) cannot be used; "" if it can."""
     label = train["prdtypecode"].str.strip()
-    number = label.str.fullmatch(INTEGER)
+    number = label.str.fullmatch(INTEGER_PATTERN)
     known = label.isin([str(code) for code in LABELS])
     found = {
-        "no title, no description and no picture": empty(train),
-        "productid is not an integer": ~train["productid"].str.fullmatch(INTEGER),
-        "imageid is not an integer": ~train["imageid"].str.fullmatch(INTEGER),
+        "no title, no description and no picture": is_empty(train),
+        "productid is not an integer": ~train["productid"].str.fullmatch(INTEGER_PATTERN),
+        "imageid is not an integer": ~train["imageid"].str.fullmatch(INTEGER_PATTERN),
         "label missing": label == "",
         "label is not a number": (label != "") & ~number,
     }
@@ -146,12 +142,12 @@ def reject_reasons(train: pd.DataFrame, unknown_labels: str) -> pd.Series:
     return reasons.apply(lambda row: "; ".join(row.index[row]), axis=1) if len(train) else label
 
 
-def empty(frame: pd.DataFrame) -> pd.Series:
+def is_empty(frame: pd.DataFrame) -> pd.Series:
     """Boolean per row: nothing to classify by."""
-    return blank(frame["designation"]) & blank(frame["description"]) & ~frame["has_image"]
+    return is_blank(frame["designation"]) & is_blank(frame["description"]) & ~frame["has_image"]
 
 
-def blank(text: pd.Series) -> pd.Series:
+def is_blank(text: pd.Series) -> pd.Series:
     return text.str.strip() == ""
 
 
@@ -183,12 +179,12 @@ def check_classes(rows: Mapping[int, int]) -> None:
         )
 
 
-def describe(frame: pd.DataFrame) -> Counter[str]:
+def count_quality_issues(frame: pd.DataFrame) -> Counter[str]:
     """Counts that are reported and change nothing."""
     title, description, picture = frame["designation"], frame["description"], frame["picture"]
     found = {
-        "missing_title": int(blank(title).sum()),
-        "missing_description": int(blank(description).sum()),
+        "missing_title": int(is_blank(title).sum()),
+        "missing_description": int(is_blank(description).sum()),
         "missing_picture": int((picture == MISSING).sum()),
         "suspected_mojibake": sum(is_bad(a) or is_bad(b) for a, b in zip(title, description, strict=True)),
     }
@@ -197,4 +193,40 @@ def describe(frame: pd.DataFrame) -> Counter[str]:
 
 def small_classes(rows: Mapping[int, int]) -> dict[str, int]:
     """Rows of each class that has under five."""
-    return {str(code): count for code, count in sorted(rows.items()) if count < SMALL_CLASS}
+    return {str(code): count for code, count in sorted(rows.items()) if count < SMALL_CLASS_ROWS}
+
+
+class QualityCounts:
+    """What is counted of the rows of one table, a part at a time."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self.unusable = Counter[str]()
+        self._titles = array("Q")
+
+    def add(self, part: pd.DataFrame) -> None:
+        self.counts += count_quality_issues(part)
+        self.unusable.update(word for word in part["picture"] if word not in ("", MISSING))
+        titles = part.loc[~is_blank(part["designation"]), "designation"]
+        self._titles.frombytes(hash_texts(titles).tobytes())
+
+    def titles(self) -> HashArray:
+        """The different titles, in order."""
+        return sorted_unique(np.frombuffer(self._titles, dtype=np.uint64))
+
+    def told(self) -> dict[str, int | dict[str, int]]:
+        zero = dict.fromkeys(("missing_title", "missing_description", "missing_picture", "suspected_mojibake"), 0)
+        repeated = len(self._titles) - len(self.titles())
+        return {
+            **zero,
+            **self.counts,
+            "unusable_picture": dict(sorted(self.unusable.items())),
+            "repeated_title": repeated,
+        }
+
+
+def sorted_unique(values: HashArray) -> HashArray:
+    """The different values, in order; numpy's own `unique` makes a hash table of several times their size."""
+    ordered = np.sort(values)
+    first: HashArray = ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+    return first

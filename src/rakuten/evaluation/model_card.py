@@ -5,30 +5,33 @@ from pathlib import Path
 from typing import Any
 
 from rakuten.config import ImageEncoderParams, Params, TextEncoderParams
-from rakuten.data.tables import label
-from rakuten.models.classifier import Settings
+from rakuten.data.schema import label_of
+from rakuten.types import IMAGE
 
 INTERVAL = "95 % interval"
 
 
-def model_card(metrics: Mapping[str, Any], params: Params, settings: Settings, digests: Mapping[str, str]) -> str:
+def model_card(
+    metrics: Mapping[str, Any], params: Params, encoders: Mapping[str, str], digests: Mapping[str, str]
+) -> str:
     """Markdown from the run's own numbers.
 
     Args:
         metrics: what models/metrics.json holds.
-        digests: file name to MD5 of the data behind the run, as DVC records them.
+        encoders: for each view that the model learnt from embeddings, the fingerprint of the encoder.
+        digests: for each file that the run was trained on, its MD5 as DVC records it.
     """
     blocks = [
         "# Model card: rakuten-classifier",
         _intended(metrics),
         "## Data\n\n" + _data(digests),
-        "## How it was made\n\n" + _made(metrics["rows"], params, settings),
+        "## How it was made\n\n" + _made(metrics["rows"], params, encoders),
         "## Scores, out of fold\n\n" + _scores(metrics),
         "### What each view gives\n\n" + _compared(metrics),
         "### Parts of the catalogue\n\n" + _parts(metrics),
         "### Classes\n\n" + _classes(metrics),
         "## Confidence and review\n\n" + _decided(metrics),
-        "## Limits\n\n" + _limits(metrics, settings),
+        "## Limits\n\n" + _limits(metrics, encoders),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -49,7 +52,7 @@ def _data(digests: Mapping[str, str]) -> str:
     return _table(("file", "MD5"), [(f"`{names[name]}`", f"`{md5}`") for name, md5 in digests.items()])
 
 
-def _made(rows: int, params: Params, settings: Settings) -> str:
+def _made(rows: int, params: Params, encoders: Mapping[str, str]) -> str:
     image, text = params.features.image_encoder, params.features.text_encoder
     shards = -(-rows // params.train.shard_rows)
     names = {
@@ -63,7 +66,7 @@ def _made(rows: int, params: Params, settings: Settings) -> str:
         "- fusion of their out-of-fold scores by a multinomial logistic regression that knows what a product lacks;",
         f"- folds: {params.train.folds}, grouped by cleaned title; seed {params.seed};",
         *(f"- {name}: {value};" for name, value in names.items()),
-        *(f"- {view} encoder's identity: `{identity}`;" for view, identity in settings.encoders.items()),
+        *(f"- fingerprint of the {view} encoder: `{fingerprint}`;" for view, fingerprint in encoders.items()),
     ]
     return "\n".join(lines)[:-1] + "."
 
@@ -91,7 +94,7 @@ def _parts(metrics: Mapping[str, Any]) -> str:
 
 def _classes(metrics: Mapping[str, Any]) -> str:
     rows = [
-        (code, label(int(code)), _number(f1), _interval(metrics["f1_interval"][code]))
+        (code, label_of(int(code)), _number(f1), _interval(metrics["f1_interval"][code]))
         for code, f1 in metrics["f1"].items()
     ]
     return _table(("prdtypecode", "what it is", "F1", INTERVAL), rows)
@@ -111,15 +114,15 @@ def _decided(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(metrics: Mapping[str, Any], settings: Settings) -> str:
+def _limits(metrics: Mapping[str, Any], encoders: Mapping[str, str]) -> str:
     worst = sorted(metrics["f1"], key=lambda code: float(metrics["f1"][code]))[:3]
     lines = [
         "- It knows the codes it was trained on; a product of a new kind gets one of them.",
-        f"- Weakest classes: {', '.join(f'{code} ({label(int(code))})' for code in worst)}.",
+        f"- Weakest classes: {', '.join(f'{code} ({label_of(int(code))})' for code in worst)}.",
         f"- {metrics['label_issues']:,} labels look wrong (`label_issues.csv`); the scores count them as they are.",
         "- Intervals cover the chance of the draw, not the choice of settings or a catalogue that changes.",
     ]
-    if "picture" not in settings.encoders:
+    if IMAGE not in encoders:
         lines.append("- It does not look at pictures.")
     return "\n".join(lines)
 

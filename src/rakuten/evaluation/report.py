@@ -1,82 +1,89 @@
-"""What is said of a training: scores as numbers, tables and pictures. All of it is out of fold."""
+"""The report on a training: scores as numbers, tables and plots. All of it is out of fold."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from rakuten.config import Params
 from rakuten.data.tables import write_table
-from rakuten.evaluation import metrics, plots
-from rakuten.evaluation.metrics import Ints
-from rakuten.features.feature_set import Catalogue
-from rakuten.features.monitored_columns import reference
-from rakuten.files import writing
-from rakuten.models.training import Fit, Rival
+from rakuten.evaluation import plots
+from rakuten.evaluation.bootstrap import bootstrap_ci
+from rakuten.evaluation.calibration import coverage_curve, reliability
+from rakuten.evaluation.metrics import classification_scores, per_class_scores
+from rakuten.evaluation.out_of_fold import Baseline, OutOfFold
+from rakuten.files import atomic_write
+from rakuten.types import BoolArray, IntArray
 
-REFERENCE = "reference.parquet"  # what live traffic is compared with
-OUT_OF_FOLD = "out_of_fold.csv"  # each train product's code by a model that never saw its title
-FEW_CHARACTERS = 20  # a title below it, with no description, is next to no text
+REFERENCE_FILE = "reference.parquet"  # what live traffic is compared with
+OUT_OF_FOLD_FILE = "out_of_fold.csv"  # the out-of-fold prediction of each train product
+SHORT_TITLE_CHARS = 20  # a shorter title, with no description, is next to no text
 
 
-def measure(fitted: Fit, facts: pd.DataFrame, params: Params) -> dict[str, Any]:
-    """Scores with 95 % intervals: of all products, each class, each part of them, and each thing compared."""
-    classes = fitted.classifier.classes
-    true, predicted = classes[fitted.true_index], classes[fitted.predicted]
-    confidence, right = fitted.confidence, true == predicted
-    bounds = metrics.intervals(true, predicted, params.train.bootstrap, params.seed)
-    per_class = metrics.per_class(true, predicted)
-    threshold = fitted.classifier.settings.threshold
+def measure(out_of_fold: OutOfFold, threshold: float, metadata: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """Scores with 95 % intervals: of all products, of each class, of parts of the catalogue, and of each baseline.
+
+    Args:
+        threshold: confidence from which a product is decided without review.
+        metadata: `FeatureSet.metadata` of the train products.
+    """
+    y_true, y_pred = out_of_fold.true_codes, out_of_fold.predicted_codes
+    confidence, correct = out_of_fold.confidence, out_of_fold.correct
+    intervals = bootstrap_ci(y_true, y_pred, params.train.bootstrap, params.seed)
+    per_class = per_class_scores(y_true, y_pred)
     decided = confidence >= threshold
     return {
-        "rows": len(true),
-        **metrics.scores(true, predicted),
-        "interval": bounds.scores,
-        "calibration_error": metrics.reliability(confidence, right).error,
+        "rows": len(y_true),
+        **classification_scores(y_true, y_pred),
+        "interval": intervals.scores,
+        "calibration_error": reliability(confidence, correct).error,
         "f1": {str(code): float(f1) for code, f1 in zip(per_class["prdtypecode"], per_class["f1"], strict=True)},
-        "f1_interval": {str(code): list(interval) for code, interval in bounds.f1.items()},
-        "compared": {name: _rival(rival, true, classes) for name, rival in fitted.compared.items()},
-        "parts": {name: _part(true[rows], predicted[rows], params) for name, rows in _parts(facts) if rows.any()},
+        "f1_interval": {str(code): list(interval) for code, interval in intervals.f1.items()},
+        "compared": {name: _baseline_scores(out_of_fold, each) for name, each in out_of_fold.baselines.items()},
+        "parts": {
+            name: _part_scores(y_true[mask], y_pred[mask], params) for name, mask in _parts(metadata) if mask.any()
+        },
         "decided": {
             "target_precision": params.predict.target_precision,
             "threshold": threshold,
             "coverage": float(decided.mean()),
-            "precision": float(right[decided].mean()) if decided.any() else 1.0,
+            "precision": float(correct[decided].mean()) if decided.any() else 1.0,
         },
     }
 
 
-def _rival(rival: Rival, true: Ints, classes: Ints) -> dict[str, float]:
-    predicted = classes[rival.predicted]
-    score = metrics.scores(true[rival.rows], predicted[rival.rows])["weighted_f1"]
-    return {"rows": int(rival.rows.sum()), "weighted_f1": score}
+def _baseline_scores(out_of_fold: OutOfFold, baseline: Baseline) -> dict[str, float]:
+    y_true, y_pred = (out_of_fold.classes[columns[baseline.mask]] for columns in (out_of_fold.y, baseline.y_pred))
+    return {"rows": int(baseline.mask.sum()), "weighted_f1": classification_scores(y_true, y_pred)["weighted_f1"]}
 
 
-def _part(true: Ints, predicted: Ints, params: Params) -> dict[str, Any]:
-    low, high = metrics.intervals(true, predicted, params.train.bootstrap, params.seed).scores["weighted_f1"]
-    score = metrics.scores(true, predicted)["weighted_f1"]
-    return {"rows": len(true), "weighted_f1": score, "weighted_f1_interval": [low, high]}
+def _part_scores(y_true: IntArray, y_pred: IntArray, params: Params) -> dict[str, Any]:
+    low, high = bootstrap_ci(y_true, y_pred, params.train.bootstrap, params.seed).scores["weighted_f1"]
+    score = classification_scores(y_true, y_pred)["weighted_f1"]
+    return {"rows": len(y_true), "weighted_f1": score, "weighted_f1_interval": [low, high]}
 
 
-def _parts(facts: pd.DataFrame) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.bool_]]]]:
-    picture = facts["has_image"].to_numpy() == 1
-    bare = ((facts["designation_len"] < FEW_CHARACTERS) & (facts["has_description"] == 0)).to_numpy()
-    yield "no picture", ~picture
-    yield "picture", picture
-    yield "picture and next to no text", picture & bare
-    for name in sorted(facts["language"].unique()):
-        yield f"title in {name}", (facts["language"] == name).to_numpy()
+def _parts(metadata: pd.DataFrame) -> Iterator[tuple[str, BoolArray]]:
+    """Parts of the catalogue that are scored apart: name, mask of the rows."""
+    has_image = metadata["has_image"].to_numpy() == 1
+    short = ((metadata["designation_len"] < SHORT_TITLE_CHARS) & (metadata["has_description"] == 0)).to_numpy()
+    yield "no picture", ~has_image
+    yield "picture", has_image
+    yield "picture and next to no text", has_image & short
+    for name in sorted(metadata["language"].unique()):
+        yield f"title in {name}", (metadata["language"] == name).to_numpy()
 
 
-def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers by one name each, as MLflow wants them; an interval becomes _low and _high."""
+def flat_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Every number under one name, as MLflow needs them; an interval becomes two, named _low and _high."""
     found: dict[str, float] = {}
     for key, value in metrics.items():
         name = f"{prefix}{key}".replace(" ", "_")
-        if isinstance(value, dict):
-            found |= flat(value, "" if key == "interval" else f"{name}_")
+        if isinstance(value, Mapping):
+            found |= flat_metrics(value, "" if key == "interval" else f"{name}_")
         elif isinstance(value, (list, tuple)):
             stem = name.replace("f1_interval", "f1")
             found |= {f"{stem}_low": float(value[0]), f"{stem}_high": float(value[1])}
@@ -85,46 +92,56 @@ def flat(metrics: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
-def write_reports(
-    fitted: Fit,
-    catalogue: Catalogue,
-    metrics: dict[str, Any],
-    issues: pd.DataFrame,
-    card: str,
-    seed: int,
-    reports: Path,
-) -> list[Path]:
-    """Write each result as the table that DVC plots and as a picture, what was predicted out of fold, what live
-    traffic is compared with, doubted labels, the card; return the files."""
-    classes = fitted.classifier.classes
-    true, predicted = classes[fitted.true_index], classes[fitted.predicted]
-    confidence, right = fitted.confidence, true == predicted
-    bins, per_class = metrics.reliability(confidence, right), metrics.per_class(true, predicted)
-    coverage = metrics.coverage_curve(confidence, right)
-    kind = "synthetic sample catalogue, out of fold" if metrics["synthetic"] else "out of fold"
-    results = {
-        "confusion_matrix": (
-            plots.confusion_table(true, predicted),
-            plots.confusion_figure(true, predicted, f"Confusion matrix in %, {kind}"),
-        ),
-        "per_class_f1": (per_class, plots.per_class_figure(per_class, f"F1 of each class, {kind}")),
-        "reliability": (bins.table, plots.reliability_figure(bins.table, bins.error, f"Reliability, {kind}")),
-        "coverage": (coverage, plots.coverage_figure(coverage, metrics["decided"], f"Decided automatically, {kind}")),
-    }
-    files = [reports / f"{name}{ending}" for name in results for ending in (".csv", ".png")]
-    files += [reports / name for name in (REFERENCE, OUT_OF_FOLD, "label_issues.csv", "model_card.md")]
-    kept = reference(catalogue, predicted, confidence.round(6), fitted.classifier.settings.threshold, seed)
-    judged = catalogue.facts[["productid", "imageid", "prdtypecode"]].assign(
-        predicted=predicted, confidence=confidence.round(6)
-    )
-    with writing(*files) as parts:
-        for (frame, figure), table_part, picture_part in zip(
-            results.values(), parts[:-4:2], parts[1:-4:2], strict=True
-        ):
-            write_table(frame, table_part)
-            plots.save(figure, picture_part)
-        kept.to_parquet(parts[-4], index=False)
-        write_table(judged, parts[-3])
-        write_table(issues, parts[-2])
-        parts[-1].write_text(card, encoding="utf-8", newline="\n")
-    return files
+@dataclass(frozen=True)
+class Report:
+    """What is written about a training besides the scores."""
+
+    out_of_fold: OutOfFold
+    metadata: pd.DataFrame  # `FeatureSet.metadata` of the train products
+    metrics: Mapping[str, Any]  # from `measure`, and synthetic
+    label_issues: pd.DataFrame
+    reference: pd.DataFrame  # sample of the train products that live traffic is compared with
+    model_card: str
+
+    def write(self, reports: Path) -> list[Path]:
+        """Write every file: each result as the table that DVC plots and as a PNG, and the rest. Returns the paths."""
+        writers = self._plots() | {
+            REFERENCE_FILE: lambda path: self.reference.to_parquet(path, index=False),
+            OUT_OF_FOLD_FILE: lambda path: write_table(self._predictions(), path),
+            "label_issues.csv": lambda path: write_table(self.label_issues, path),
+            "model_card.md": lambda path: path.write_text(self.model_card, encoding="utf-8", newline="\n"),
+        }
+        paths = [reports / name for name in writers]
+        with atomic_write(*paths) as partial_paths:
+            for write, path in zip(writers.values(), partial_paths, strict=True):
+                write(path)
+        return paths
+
+    def _predictions(self) -> pd.DataFrame:
+        return self.metadata[["productid", "imageid", "prdtypecode"]].assign(
+            predicted=self.out_of_fold.predicted_codes, confidence=self.out_of_fold.confidence.round(6)
+        )
+
+    def _plots(self) -> dict[str, Callable[[Path], object]]:
+        y_true, y_pred = self.out_of_fold.true_codes, self.out_of_fold.predicted_codes
+        confidence, correct = self.out_of_fold.confidence, self.out_of_fold.correct
+        diagram, per_class = reliability(confidence, correct), per_class_scores(y_true, y_pred)
+        coverage, decided = coverage_curve(confidence, correct), self.metrics["decided"]
+        kind = "synthetic sample catalogue, out of fold" if self.metrics["synthetic"] else "out of fold"
+        drawn = {
+            "confusion_matrix": (
+                plots.confusion_table(y_true, y_pred),
+                plots.confusion_figure(y_true, y_pred, f"Confusion matrix in %, {kind}"),
+            ),
+            "per_class_f1": (per_class, plots.per_class_figure(per_class, f"F1 of each class, {kind}")),
+            "reliability": (
+                diagram.table,
+                plots.reliability_figure(diagram.table, diagram.error, f"Reliability, {kind}"),
+            ),
+            "coverage": (coverage, plots.coverage_figure(coverage, decided, f"Decided automatically, {kind}")),
+        }
+        writers: dict[str, Callable[[Path], object]] = {}
+        for name, (table, figure) in drawn.items():
+            writers[f"{name}.csv"] = partial(write_table, table)
+            writers[f"{name}.png"] = partial(plots.save_figure, figure)
+        return writers

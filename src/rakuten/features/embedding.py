@@ -1,235 +1,245 @@
-"""Embeddings of many products: each content once, on all workers, through the cache, into a .npy file.
+"""Embeddings of products' texts and images.
 
-Contents are read as they are needed, more than once, and never held together: of each row only its
-content's digest is.
+Every distinct text or image is embedded once, in parallel, through the embedding cache. Contents are read as they are
+needed, more than once, so that they need not be held: in memory is only a 32-byte SHA-256 of each row's content.
 """
 
 import hashlib
 import logging
-import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rakuten.cli import progress
-from rakuten.compute.parallel import each
-from rakuten.data.images import BadPictureError, read
+from rakuten.compute import parallel_map
+from rakuten.data.images import BadImageError, read_image_bytes
+from rakuten.disk_array import row_chunks
 from rakuten.errors import UserError
-from rakuten.features.embedding_cache import EmbeddingCache, Vector, open_cache
-from rakuten.features.encoders.onnx import NONE, ImageChoice, TextChoice, image_encoder, text_encoder
+from rakuten.features.embedding_cache import EmbeddingCache, open_cache
+from rakuten.features.encoders.factory import (
+    NO_ENCODER,
+    ImageEncoderConfig,
+    TextEncoderConfig,
+    image_encoder,
+    text_encoder,
+)
+from rakuten.types import Embedding, EmbeddingArray
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T", covariant=True)
-C = TypeVar("C")
-V = TypeVar("V", bound=np.floating[Any])
-Text = tuple[str, str]  # productid, and what its encoder reads
-Encoded = tuple[str, Vector | None]  # content's digest, and its vector unless the content is bad
-Digests = NDArray[np.bytes_]  # SHA-256 of each row's content; NOTHING where there is none
+Content = TypeVar("Content")
+Read = Callable[[], Iterable[Content]]  # reads one content for each row, from the first; called more than once
+ProductText = tuple[str, str]  # productid, and the text to embed
+EncodedContent = tuple[str, Embedding | None]  # hex digest, and the embedding unless the content cannot be used
+DigestArray = NDArray[np.bytes_]  # SHA-256 of each row's content; b"" where there is none
 
-FILES = 1000  # read for their digest in one task
-CONTENTS = 32  # embedded in one task: what a killed process loses
-ROWS = 4096  # written at a time
-NOTHING, UNREADABLE = bytes(32), b"\xff" * 32
-
-
-class Rows(Protocol[T]):
-    """Something of each product, in order, which can be gone through more than once: a list will do."""
-
-    def __iter__(self) -> Iterator[T]: ...
-
-    def __len__(self) -> int: ...
+DIGEST_CHUNK_FILES = 1000  # files hashed in one task
+ENCODE_CHUNK = 32  # contents encoded in one task: what is lost with a killed process
+CHUNK_ROWS = 4096  # looked up in the cache, and written, at a time
+NO_CONTENT, UNREADABLE = bytes(32), b"\xff" * 32
 
 
-class Reread(Rows[T]):
-    """Rows that are read anew each time."""
+class _Rows(NamedTuple):
+    """The cache that has the embedding of every row's content, and by which digests."""
 
-    def __init__(self, read: Callable[[], Iterable[T]], rows: int) -> None:
-        self._read = read
-        self._rows = rows
+    digests: DigestArray
+    cache: EmbeddingCache
+    width: int
 
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._read())
+    def chunks(self) -> Iterator[EmbeddingArray]:
+        """The embeddings, CHUNK_ROWS rows at a time; a row of NaN where there is none."""
+        for rows in row_chunks(len(self.digests), CHUNK_ROWS):
+            keys = _cache_keys(self.digests[rows])
+            found = self.cache.find([key for key in keys if key])
+            embeddings = np.full((len(keys), self.width), np.nan, dtype="<f2")
+            for row, key in enumerate(keys):
+                if key in found:
+                    embeddings[row] = found[key]
+            yield embeddings
 
-    def __len__(self) -> int:
-        return self._rows
 
-
-def embed_pictures(paths: Rows[Path | None], choice: ImageChoice, cache: Path, out: Path, what: str) -> int:
-    """Write rows x width float16: row i is the embedding of picture i, NaN where there is none.
+def write_image_embeddings(
+    read: Read[Path | None], n_rows: int, config: ImageEncoderConfig, cache: Path, output: Path, description: str
+) -> int:
+    """Write an array of n_rows x width float16: row i is the embedding of image i, NaN where there is none.
 
     Args:
-        paths: one for each product, None for a product without picture.
+        read: reads the path of each product's image, None for a product without image.
         cache: folder of the embedding caches.
-        out: the .npy file.
-        what: named on the progress bar.
+        output: the .npy file; of width 0 where `config` is "none".
+        description: what the progress bar says.
 
     Returns:
         How many rows have an embedding.
     """
-    if choice == NONE:
-        return _write_nothing(len(paths), out)
-    encoder = image_encoder(choice)
-    keys = _together(each(_digest, paths, FILES), len(paths))
-    with open_cache(cache / f"pictures-{encoder.identity[:16]}.sqlite", encoder.width) as embeddings:
-        _embed(keys, paths, embeddings, partial(_encode_picture, choice, encoder.identity), str, what)
-        written = _write(keys, embeddings, encoder.width, out)
-    if lost := int((keys != b"").sum()) - written:
-        log.warning("%s: %s changed since ingest read them, and count as missing; run ingest again", what, f"{lost:,}")
-    return written
+    if config == NO_ENCODER:
+        return _write_empty(n_rows, output)
+    with _embedded_images(read, config, cache, description) as rows:
+        return _write(rows, n_rows, output)
 
 
-def embed_texts(texts: Rows[Text], choice: TextChoice, cache: Path, out: Path, what: str) -> int:
-    """As `embed_pictures`, for texts; a row of NaN where the text is empty."""
-    if choice == NONE:
-        return _write_nothing(len(texts), out)
-    encoder = text_encoder(choice)
-    digests = (hashlib.sha256(text.encode()).digest() if text else NOTHING for _, text in texts)
-    keys = _together(digests, len(texts))
-    with open_cache(cache / f"texts-{encoder.identity[:16]}.sqlite", encoder.width) as embeddings:
-        _embed(keys, texts, embeddings, partial(_encode_text, choice, encoder.identity), _named, what)
-        return _write(keys, embeddings, encoder.width, out)
+def write_text_embeddings(
+    read: Read[ProductText], n_rows: int, config: TextEncoderConfig, cache: Path, output: Path, description: str
+) -> int:
+    """As `write_image_embeddings`, for texts; a row of NaN where the text is empty."""
+    if config == NO_ENCODER:
+        return _write_empty(n_rows, output)
+    with _embedded_texts(read, config, cache, description) as rows:
+        return _write(rows, n_rows, output)
 
 
-def _together(digests: Iterable[bytes], rows: int) -> Digests:
-    held = bytearray()
+def embed_images(
+    paths: Sequence[Path | None], config: ImageEncoderConfig, cache: Path, description: str
+) -> EmbeddingArray | None:
+    """The embeddings of a few images in memory: rows x width; None where `config` is "none"."""
+    if config == NO_ENCODER:
+        return None
+    with _embedded_images(lambda: paths, config, cache, description) as rows:
+        return _together(rows)
+
+
+def embed_texts(
+    texts: Sequence[ProductText], config: TextEncoderConfig, cache: Path, description: str
+) -> EmbeddingArray | None:
+    """The embeddings of a few texts in memory: rows x width; None where `config` is "none"."""
+    if config == NO_ENCODER:
+        return None
+    with _embedded_texts(lambda: texts, config, cache, description) as rows:
+        return _together(rows)
+
+
+@contextmanager
+def _embedded_images(
+    read: Read[Path | None], config: ImageEncoderConfig, cache: Path, description: str
+) -> Iterator[_Rows]:
+    encoder = image_encoder(config)
+    digests = _collect_digests(parallel_map(_image_digest, read(), DIGEST_CHUNK_FILES))
+    with open_cache(cache / f"pictures-{encoder.fingerprint[:16]}.sqlite", encoder.width) as embeddings:
+        task = partial(_encode_image, config, encoder.fingerprint)
+        _encode_missing(digests, read, embeddings, task, str, description)
+        yield _Rows(digests, embeddings, encoder.width)
+
+
+@contextmanager
+def _embedded_texts(
+    read: Read[ProductText], config: TextEncoderConfig, cache: Path, description: str
+) -> Iterator[_Rows]:
+    encoder = text_encoder(config)
+    digests = _collect_digests(hashlib.sha256(text.encode()).digest() if text else NO_CONTENT for _, text in read())
+    with open_cache(cache / f"texts-{encoder.fingerprint[:16]}.sqlite", encoder.width) as embeddings:
+        task = partial(_encode_text, config, encoder.fingerprint)
+        _encode_missing(digests, read, embeddings, task, _text_label, description)
+        yield _Rows(digests, embeddings, encoder.width)
+
+
+def _collect_digests(digests: Iterable[bytes]) -> DigestArray:
+    buffer = bytearray()
     for digest in digests:
-        held += digest
-    # numpy takes zeros at the end for padding, which changes no comparison between digests of one length.
-    keys: Digests = np.frombuffer(held, dtype="S32")
-    if len(keys) != rows:
-        raise RuntimeError(f"{len(keys)} contents for {rows} rows")
-    return keys
+        buffer += digest
+    # numpy takes zeros at the end for padding, so NO_CONTENT reads as b"". Between digests it changes no comparison.
+    array: DigestArray = np.frombuffer(buffer, dtype="S32")
+    return array
 
 
-def _hex(keys: Digests) -> list[str]:
-    """The digests as the cache has them, "" for nothing."""
-    return ["" if key == b"" else key.ljust(32, b"\0").hex() for key in keys.tolist()]
+def _cache_keys(digests: DigestArray) -> list[str]:
+    """The digests as keys of the cache, "" where there is no content."""
+    return ["" if digest == b"" else digest.ljust(32, b"\0").hex() for digest in digests.tolist()]
 
 
-def _embed(
-    keys: Digests,
-    contents: Rows[C],
+def _encode_missing(
+    digests: DigestArray,
+    read: Read[Content],
     cache: EmbeddingCache,
-    task: Callable[[C], Encoded],
-    name: Callable[[C], str],
-    what: str,
+    encode: Callable[[Content], EncodedContent],
+    label: Callable[[Content], str],
+    description: str,
 ) -> None:
-    """Embed what the cache lacks, each content once, and keep vectors as soon as they come."""
-    wanted, first = np.unique(keys, return_index=True)
-    first = first[wanted != b""]
-    unknown = np.zeros(len(keys), dtype=bool)
-    for at in range(0, len(first), ROWS):
-        rows = first[at : at + ROWS]
-        asked = _hex(keys[rows])
-        lacking = set(cache.missing(asked))
-        unknown[rows] = [key in lacking for key in asked]
-    missing = int(unknown.sum())
-    log.info("%s: %s to embed, %s known", what, f"{missing:,}", f"{len(first) - missing:,}")
-    if not missing:
+    """Encode the contents that the cache lacks, each once, and cache them as soon as they come."""
+    distinct, first_row = np.unique(digests, return_index=True)
+    first_row = first_row[distinct != b""]
+    is_missing = np.zeros(len(digests), dtype=bool)
+    for chunk in row_chunks(len(first_row), CHUNK_ROWS):
+        keys = _cache_keys(digests[first_row[chunk]])
+        missing = set(cache.missing(keys))
+        is_missing[first_row[chunk]] = [key in missing for key in keys]
+    n_missing = int(is_missing.sum())
+    log.info("%s: %s to embed, %s known", description, f"{n_missing:,}", f"{len(first_row) - n_missing:,}")
+    if not n_missing:
         return
-    new = (content for content, lacking in zip(contents, unknown, strict=True) if lacking)
-    done: dict[str, Vector] = {}
-    for key, vector in progress(each(task, new, CONTENTS, name, fresh=True), missing, f"embedding {what}"):
-        if vector is not None:
-            done[key] = vector
-        if len(done) == CONTENTS:
-            cache.put(done)
-            done.clear()
-    cache.put(done)
+    contents = (content for content, missing in zip(read(), is_missing, strict=True) if missing)
+    encoded = parallel_map(encode, contents, ENCODE_CHUNK, label, new_processes=True)
+    buffer: dict[str, Embedding] = {}
+    for key, embedding in progress(encoded, n_missing, f"embedding {description}"):
+        if embedding is not None:
+            buffer[key] = embedding
+        if len(buffer) == ENCODE_CHUNK:
+            cache.put(buffer)
+            buffer.clear()
+    cache.put(buffer)
 
 
-def _write_nothing(rows: int, out: Path) -> int:
-    """Rows of no numbers: what stands for an encoder of "none"."""
-    with out.open("wb") as stream:
-        np.lib.format.write_array(stream, np.empty((rows, 0), dtype="<f2"), version=(1, 0))
+def _write_empty(n_rows: int, output: Path) -> int:
+    """Write rows of no numbers, which stand for the encoder "none"."""
+    with output.open("wb") as stream:
+        np.lib.format.write_array(stream, np.empty((n_rows, 0), dtype="<f2"), version=(1, 0))
     return 0
 
 
-def _write(keys: Digests, cache: EmbeddingCache, width: int, out: Path) -> int:
+def _write(rows: _Rows, n_rows: int, output: Path) -> int:
+    if len(rows.digests) != n_rows:
+        raise RuntimeError(f"{len(rows.digests)} contents for {n_rows} rows")
     written = 0
-    with out.open("wb") as stream:
-        header = {"descr": "<f2", "fortran_order": False, "shape": (len(keys), width)}
+    with output.open("wb") as stream:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (n_rows, rows.width)}
         np.lib.format.write_array_header_1_0(stream, header)
-        for start in range(0, len(keys), ROWS):
-            part = _hex(keys[start : start + ROWS])
-            found = cache.find([key for key in part if key])
-            rows = np.full((len(part), width), np.nan, dtype="<f2")
-            for at, key in enumerate(part):
-                if key in found:
-                    rows[at] = found[key]
-                    written += 1
-            stream.write(rows.tobytes())
+        for chunk in rows.chunks():
+            stream.write(chunk.tobytes())
+            written += int((~np.isnan(chunk[:, 0])).sum())
+    if lost := int((rows.digests != b"").sum()) - written:
+        log.warning("%s: %s files changed since ingest read them and count as missing; run ingest", output, f"{lost:,}")
     return written
 
 
-def read_embeddings(path: Path, rows: int) -> NDArray[np.float16] | None:
-    """The embeddings that belong to a table of so many rows, read from disk as they are used; None without encoder.
-
-    Raises:
-        UserError: the file is missing, broken, or of another table.
-    """
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; run `dvc repro`, which makes it") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not what the features stage wrote ({error}); run `dvc repro`") from error
-    if vectors.ndim != 2 or len(vectors) != rows:
-        raise UserError(f"{path}: {len(vectors):,} rows for a table of {rows:,}; run `dvc repro`")
-    return vectors if vectors.shape[1] else None
+def _together(rows: _Rows) -> EmbeddingArray:
+    return np.concatenate([np.empty((0, rows.width), dtype="<f2"), *rows.chunks()])
 
 
-def release(array: NDArray[Any]) -> None:
-    """Let go of the pages of a memory-mapped array that were read; they come back from disk when asked for."""
-    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        array.base.madvise(mmap.MADV_DONTNEED)
-
-
-def pick(vectors: NDArray[V], rows: NDArray[np.int64]) -> NDArray[V]:
-    """Some rows of an array that may be a mapped one, of which no more is held meanwhile."""
-    found = np.empty((len(rows), vectors.shape[1]), dtype=vectors.dtype)
-    for at in range(0, len(rows), ROWS):
-        found[at : at + ROWS] = vectors[rows[at : at + ROWS]]
-        release(vectors)
-    return found
-
-
-def _digest(path: Path | None) -> bytes:
-    """Digest of a file's content."""
+def _image_digest(path: Path | None) -> bytes:
+    """SHA-256 of a file's content."""
     if path is None:
-        return NOTHING
+        return NO_CONTENT
     try:
-        return hashlib.sha256(read(path)).digest()
-    except BadPictureError:
+        return hashlib.sha256(read_image_bytes(path)).digest()
+    except BadImageError:
         return UNREADABLE
 
 
-def _encode_picture(choice: ImageChoice, identity: str, path: Path | None) -> Encoded:
+def _encode_image(config: ImageEncoderConfig, fingerprint: str, path: Path | None) -> EncodedContent:
     assert path is not None  # it has a digest
-    encoder = image_encoder(choice)
-    _check(encoder.identity, identity)
+    encoder = image_encoder(config)
+    _check_fingerprint(encoder.fingerprint, fingerprint)
     try:
-        data = read(path)
+        data = read_image_bytes(path)
         return hashlib.sha256(data).hexdigest(), encoder.encode(data)
-    except BadPictureError:
+    except BadImageError:
         return "", None
 
 
-def _encode_text(choice: TextChoice, identity: str, text: Text) -> Encoded:
-    encoder = text_encoder(choice)
-    _check(encoder.identity, identity)
+def _encode_text(config: TextEncoderConfig, fingerprint: str, text: ProductText) -> EncodedContent:
+    encoder = text_encoder(config)
+    _check_fingerprint(encoder.fingerprint, fingerprint)
     return hashlib.sha256(text[1].encode()).hexdigest(), encoder.encode(text[1])
 
 
-def _named(text: Text) -> str:
+def _text_label(text: ProductText) -> str:
     return f"the text of product {text[0]}"
 
 
-def _check(identity: str, expected: str) -> None:
-    if identity != expected:
-        raise UserError("a worker's encoder is not this machine's: bring the same file to data/encoders of both")
+def _check_fingerprint(fingerprint: str, expected: str) -> None:
+    if fingerprint != expected:
+        raise UserError("a worker's encoder is not this machine's: put the same file into data/encoders of both")

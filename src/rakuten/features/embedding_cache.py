@@ -13,15 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+
+from rakuten.types import Embedding
 
 log = logging.getLogger(__name__)
 
-Vector = NDArray[np.float16]
-
-WAIT = 60.0  # seconds for another process that writes
-TOGETHER = 500  # keys asked for in one query
-PAGE = 32_768  # bytes: a vector of 5 KB would spill out of the usual page of 4 KB
+BUSY_SECONDS = 60.0  # seconds for another process that writes
+KEYS_PER_QUERY = 500  # keys asked for in one query
+PAGE_BYTES = 32_768  # bytes: a vector of 5 KB would spill out of the usual page of 4 KB
 _SCHEMA = "CREATE TABLE IF NOT EXISTS embedding (key TEXT PRIMARY KEY, vector BLOB, checksum INTEGER) WITHOUT ROWID"
 
 
@@ -32,11 +31,11 @@ class EmbeddingCache:
         self._database = database
         self._width = width
 
-    def find(self, keys: Sequence[str]) -> dict[str, Vector]:
+    def find(self, keys: Sequence[str]) -> dict[str, Embedding]:
         """The sound vectors among these keys."""
         found = {}
-        for at in range(0, len(keys), TOGETHER):
-            asked = keys[at : at + TOGETHER]
+        for at in range(0, len(keys), KEYS_PER_QUERY):
+            asked = keys[at : at + KEYS_PER_QUERY]
             marks = ", ".join("?" * len(asked))
             query = f"SELECT key, vector, checksum FROM embedding WHERE key IN ({marks})"
             for key, blob, checksum in self._database.execute(query, asked):
@@ -48,12 +47,12 @@ class EmbeddingCache:
         """The keys, each once, that have no sound vector, in the order given."""
         wanted = list(dict.fromkeys(keys))
         missing = []
-        for at in range(0, len(wanted), TOGETHER):
-            found = self.find(wanted[at : at + TOGETHER])
-            missing += [key for key in wanted[at : at + TOGETHER] if key not in found]
+        for at in range(0, len(wanted), KEYS_PER_QUERY):
+            found = self.find(wanted[at : at + KEYS_PER_QUERY])
+            missing += [key for key in wanted[at : at + KEYS_PER_QUERY] if key not in found]
         return missing
 
-    def put(self, vectors: Mapping[str, Vector]) -> None:
+    def put(self, vectors: Mapping[str, Embedding]) -> None:
         """Keep these vectors: all of them or, where the process is killed, none."""
         rows = []
         for key, vector in vectors.items():
@@ -87,9 +86,9 @@ def open_cache(path: Path, width: int) -> Iterator[EmbeddingCache]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=WAIT)
+    database = sqlite3.connect(path, timeout=BUSY_SECONDS)
     try:
-        database.execute(f"PRAGMA page_size = {PAGE}")
+        database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute(_SCHEMA)

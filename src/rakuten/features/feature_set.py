@@ -1,60 +1,221 @@
-"""Train products of any number: texts read a part at a time, of each row only a few numbers held."""
+"""The feature set: what the features stage makes of products, and what every model reads.
 
-from collections.abc import Sequence
+On disk a feature set is three files of one folder (`FeaturePaths`): a table of text features, an array of text
+embeddings and an array of image embeddings. Row i of each belongs to product i. `FeatureSet` reads it in parts, so that
+its size is not bound by memory; `FeatureBatch` is some rows of it in memory.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from rakuten.evaluation import metrics
-from rakuten.evaluation.metrics import Flags, Ints
-from rakuten.features.embedding import Rows
-from rakuten.features.style import ENGLISH_NAME, FRENCH_NAME, GERMAN_NAME, UNKNOWN, language
-from rakuten.models.linear import Numbers
+from rakuten.data.tables import read_table_chunks
+from rakuten.disk_array import CHUNK_ROWS, Array2D, DiskArray, row_chunks
+from rakuten.errors import UserError
+from rakuten.features.style import ENGLISH_NAME, FRENCH_NAME, GERMAN_NAME, UNKNOWN, title_language
+from rakuten.types import TEXT, BoolArray, EmbeddingArray, HashArray, IntArray
 
-LENGTHS, FLAGS = ("designation_len", "description_len"), ("has_description", "has_image")
-NUMBERS = (*LENGTHS, *FLAGS, "prdtypecode")  # columns of the features that are integers
-LANGUAGES = pd.CategoricalDtype([ENGLISH_NAME, FRENCH_NAME, GERMAN_NAME, UNKNOWN])
+TRAIN, TEST = "train", "test"  # the two feature sets of the pipeline
+LENGTH_COLUMNS = ("designation_len", "description_len")
+FLAG_COLUMNS = ("has_description", "has_image")
+INTEGER_COLUMNS = (*LENGTH_COLUMNS, *FLAG_COLUMNS)
+LABEL_COLUMN = "prdtypecode"
+LANGUAGE_DTYPE = pd.CategoricalDtype([ENGLISH_NAME, FRENCH_NAME, GERMAN_NAME, UNKNOWN])
 
 
-class Catalogue(NamedTuple):
-    """Products as the features stage describes them; row i of each part belongs to product i."""
+class FeaturePaths(NamedTuple):
+    """The files of one feature set."""
 
-    parts: Rows[pd.DataFrame]  # the features table, in order
-    facts: pd.DataFrame  # ids, lengths, flags and prdtypecode of every row, its group, has_text and language
-    texts: Numbers | None = None  # embeddings; a row of NaN where there is no text; None without an encoder
-    pictures: Numbers | None = None  # likewise
+    table: Path
+    text_embeddings: Path
+    image_embeddings: Path
 
     @classmethod
-    def of(
-        cls, parts: Rows[pd.DataFrame], texts: Numbers | None = None, pictures: Numbers | None = None
-    ) -> "Catalogue":
-        return cls(parts, pd.concat(map(_facts, parts), ignore_index=True), texts, pictures)
-
-    def codes(self) -> Ints:
-        codes: Ints = self.facts["prdtypecode"].to_numpy(dtype=np.int64)
-        return codes
-
-    def has_text(self) -> Flags:
-        flags: Flags = self.facts["has_text"].to_numpy()
-        return flags
-
-    def rows(self, wanted: Ints, columns: Sequence[str]) -> pd.DataFrame:
-        """Some rows of the table, in its order."""
-        chosen = np.zeros(len(self.facts), dtype=bool)
-        chosen[wanted] = True
-        found, start = [], 0
-        for part in self.parts:
-            found.append(part.loc[chosen[start : start + len(part)], list(columns)])
-            start += len(part)
-        return pd.concat(found, ignore_index=True)
+    def of(cls, folder: Path, name: str) -> "FeaturePaths":
+        """The files of the feature set `name` (train or test) in data/processed or a folder like it."""
+        return cls(*(folder / f"{name}_{file}" for file in ("features.csv", "texts.npy", "images.npy")))
 
 
-def _facts(part: pd.DataFrame) -> pd.DataFrame:
-    has_text: Any = (part["designation_clean"] != "") | (part["description_clean"] != "")
-    small = dict.fromkeys(LENGTHS, "int32") | dict.fromkeys(FLAGS, "int8")
-    ids = part[["productid", "imageid", "prdtypecode"]].astype("int64")
-    spoken = pd.Series([language(traits) for traits in part["style"]], part.index, dtype=LANGUAGES)
-    return ids.join(part[[*LENGTHS, *FLAGS]].astype(small)).assign(
-        has_text=has_text, group=metrics.groups(part), language=spoken
+@dataclass(frozen=True, eq=False)
+class FeatureBatch:
+    """Features of some products in memory; row i of each part belongs to product i."""
+
+    table: pd.DataFrame
+    text_embeddings: EmbeddingArray | None = None  # a row of NaN where there is no text; None without an encoder
+    image_embeddings: EmbeddingArray | None = None  # likewise
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, rows: slice) -> "FeatureBatch":
+        """Some of the products."""
+        arrays = (None if array is None else array[rows] for array in (self.text_embeddings, self.image_embeddings))
+        return FeatureBatch(self.table[rows], *arrays)
+
+    def has_text(self) -> BoolArray:
+        """For each product, whether its title or its description has a word."""
+        return _has_text(self.table)
+
+    def embeddings(self, view: str) -> EmbeddingArray | None:
+        """The embeddings of the view TEXT or IMAGE."""
+        return self.text_embeddings if view == TEXT else self.image_embeddings
+
+
+class FeatureSet:
+    """Features of products of any number. It can be sent to another process, which then reads the same files."""
+
+    def __init__(
+        self,
+        read_table: Callable[[int], Iterable[pd.DataFrame]],
+        text_embeddings: Array2D | None = None,
+        image_embeddings: Array2D | None = None,
+    ) -> None:
+        """
+        Args:
+            read_table: called with a number of rows, reads the table from its beginning in chunks of so many rows.
+            text_embeddings: rows x width; None without a text encoder.
+            image_embeddings: rows x width; None without an image encoder.
+        """
+        self._read_table = read_table
+        self.text_embeddings = text_embeddings
+        self.image_embeddings = image_embeddings
+
+    @classmethod
+    def open(cls, folder: Path, name: str) -> "FeatureSet":
+        """The feature set `name` (train or test) that the features stage wrote into a folder.
+
+        Raises:
+            UserError: a file is missing or damaged. That the files have the same number of rows is checked once the
+                table has been read: by `metadata` and `n_rows`.
+        """
+        paths = FeaturePaths.of(folder, name)
+        integers = (*INTEGER_COLUMNS, LABEL_COLUMN) if name == TRAIN else INTEGER_COLUMNS
+        read_table = partial(_read_table, paths.table, integers)
+        return cls(read_table, open_embeddings(paths.text_embeddings), open_embeddings(paths.image_embeddings))
+
+    @classmethod
+    def from_batch(cls, batch: FeatureBatch) -> "FeatureSet":
+        """A feature set of products that are in memory already."""
+        return cls(partial(_split_table, batch.table), batch.text_embeddings, batch.image_embeddings)
+
+    @cached_property
+    def metadata(self) -> pd.DataFrame:
+        """A few numbers of every product, which fit into memory: productid, imageid, prdtypecode (train only), lengths,
+        flags, has_text, group (see `title_groups`), language.
+
+        Raises:
+            UserError: the embeddings are those of another table.
+        """
+        metadata = pd.concat(map(_metadata, self.table_chunks()), ignore_index=True)
+        self._check_rows(len(metadata))
+        return metadata
+
+    @cached_property
+    def n_rows(self) -> int:
+        """The number of products. Raises as `metadata`."""
+        if "metadata" in self.__dict__:
+            return len(self.metadata)
+        n_rows = sum(map(len, self.table_chunks()))
+        self._check_rows(n_rows)
+        return n_rows
+
+    def _check_rows(self, n_rows: int) -> None:
+        for array in (self.text_embeddings, self.image_embeddings):
+            if array is not None and len(array) != n_rows:
+                name = array.path if isinstance(array, DiskArray) else "embeddings"
+                raise UserError(f"{name}: {len(array):,} rows for a table of {n_rows:,}; run `dvc repro`")
+
+    def y(self) -> IntArray:
+        """The prdtypecode of each product."""
+        y: IntArray = self.metadata[LABEL_COLUMN].to_numpy(dtype=np.int64)
+        return y
+
+    def has_text(self) -> BoolArray:
+        """For each product, whether its title or its description has a word."""
+        mask: BoolArray = self.metadata["has_text"].to_numpy()
+        return mask
+
+    def embeddings(self, view: str) -> Array2D | None:
+        """The embeddings of the view TEXT or IMAGE: rows x width; None without an encoder."""
+        return self.text_embeddings if view == TEXT else self.image_embeddings
+
+    def table_chunks(self, size: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
+        """The table in order, `size` rows at a time; the index goes on from one chunk to the next."""
+        return iter(self._read_table(size))
+
+    def batch(self, table: pd.DataFrame) -> FeatureBatch:
+        """Rows of a chunk of the table together with their embeddings."""
+        rows = table.index.to_numpy()
+        arrays = (None if array is None else array[rows] for array in (self.text_embeddings, self.image_embeddings))
+        return FeatureBatch(table, *arrays)
+
+    def take(self, rows: IntArray) -> FeatureBatch:
+        """The products with these row numbers, in the order of the table."""
+        return self.batch(self.take_table(rows))
+
+    def take_table(self, rows: IntArray, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The same without embeddings, and with some columns alone."""
+        wanted = np.zeros(self.n_rows, dtype=bool)
+        wanted[rows] = True
+        chosen = (chunk[wanted[chunk.index]] for chunk in self.table_chunks())
+        return pd.concat(chunk if columns is None else chunk[list(columns)] for chunk in chosen)
+
+
+def open_embeddings(path: Path) -> DiskArray | None:
+    """The embeddings in a file of a feature set; None where it was written without an encoder.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        array = DiskArray(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; run `dvc repro`, which makes it") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not what the features stage wrote ({error}); run `dvc repro`") from error
+    return array if array.shape[1] else None
+
+
+def title_groups(table: pd.DataFrame) -> HashArray:
+    """A 64-bit hash of what must not be split over folds: the cleaned title, else the description, else the row.
+
+    Args:
+        table: designation_clean, description_clean, productid, imageid.
+    """
+    title = table["designation_clean"].str.casefold()
+    text = title.where(title != "", "\n" + table["description_clean"].str.casefold())
+    ids = table["productid"].astype("str") + "," + table["imageid"].astype("str")
+    hashed: HashArray = pd.util.hash_array(
+        text.where(text != "\n", "\n\n" + ids).to_numpy(dtype=object), categorize=False
     )
+    return hashed
+
+
+def _read_table(path: Path, integers: tuple[str, ...], size: int) -> Iterator[pd.DataFrame]:
+    return read_table_chunks(path, integers, size)
+
+
+def _split_table(table: pd.DataFrame, size: int) -> Iterator[pd.DataFrame]:
+    numbered = table.reset_index(drop=True)
+    return (numbered[rows] for rows in row_chunks(len(table), size)) if len(table) else iter([numbered])
+
+
+def _has_text(table: pd.DataFrame) -> BoolArray:
+    mask: BoolArray = ((table["designation_clean"] != "") | (table["description_clean"] != "")).to_numpy()
+    return mask
+
+
+def _metadata(chunk: pd.DataFrame) -> pd.DataFrame:
+    small = dict.fromkeys(LENGTH_COLUMNS, "int32") | dict.fromkeys(FLAG_COLUMNS, "int8")
+    ids = ["productid", "imageid", *([LABEL_COLUMN] if LABEL_COLUMN in chunk else [])]
+    languages: Any = pd.Series([title_language(style) for style in chunk["style"]], chunk.index, dtype=LANGUAGE_DTYPE)
+    return (
+        chunk[ids].astype("int64")
+        .join(chunk[[*LENGTH_COLUMNS, *FLAG_COLUMNS]].astype(small))
+        .assign(has_text=_has_text(chunk), group=title_groups(chunk), language=languages)
+    )  # fmt: skip

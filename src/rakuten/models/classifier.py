@@ -1,10 +1,10 @@
 """ProductClassifier: the one model that training, prediction and serving share.
 
-Three views of a product score every class: the words of its texts, the meaning of its texts (an
-embedding) and its picture (an embedding). A fusion weighs them into calibrated probabilities.
+Three views of a product score every class: the n-grams of its texts, an embedding of its texts, and an embedding of its
+image. A fusion combines them into calibrated probabilities.
 
-Its files hold numbers and words, never code: arrays by safetensors, the vocabulary as JSON,
-and a manifest with the digest of both, so that a damaged file is noticed and never half believed.
+The model's files hold numbers and words, never code: arrays in safetensors, the vocabulary as JSON, and a manifest with
+the digests of both, so that a damaged file is noticed.
 """
 
 import json
@@ -21,168 +21,153 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from rakuten.config import FeatureParams
-from rakuten.data.tables import label
+from rakuten.data.schema import label_of
+from rakuten.disk_array import missing_rows, row_chunks
 from rakuten.errors import UserError
-from rakuten.evaluation.metrics import Floats, Ints
-from rakuten.features.ngrams import Block, NgramVectorizer
-from rakuten.files import digest, dump_json, writing
-from rakuten.models import fusion
-from rakuten.models.fusion import Fusion
-from rakuten.models.linear import Linear, Numbers
-from rakuten.models.neighbours import Neighbours
+from rakuten.features.feature_set import FeatureBatch
+from rakuten.features.ngrams import NgramBlock, NgramVectorizer
+from rakuten.files import atomic_write, digest, dump_json
+from rakuten.models.fusion import Fusion, gating_context
+from rakuten.models.linear import LinearModel
+from rakuten.models.neighbours import ImageNeighbours
+from rakuten.types import NGRAMS, BoolArray, FloatArray, IntArray
 
 FORMAT = 2
-MODEL, VECTORIZER, MANIFEST = "model.safetensors", "vectorizer.json", "manifest.json"
-WORDS, MEANING, PICTURE = "words", "meaning", "picture"  # the views
-CHOICES = ("predicted", "second", "third")
-BATCH = 10_000  # rows scored at a time
-RETRY = "run `dvc repro` (or `dvc checkout`) to have it again"
+MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE = "model.safetensors", "vectorizer.json", "manifest.json"
+CHOICE_NAMES = ("predicted", "second", "third")
+CHUNK_ROWS = 10_000  # scored at a time
+RETRY_HINT = "run `dvc repro` (or `dvc checkout`) to get it back"
 
 
-class Products(NamedTuple):
-    """Products as the features stage describes them; row i of each belongs to product i."""
-
-    table: pd.DataFrame
-    texts: Numbers | None = None  # embeddings; a row of NaN where there is no text; None without an encoder
-    pictures: Numbers | None = None  # likewise
-
-    def part(self, rows: slice) -> "Products":
-        texts, pictures = (None if each is None else each[rows] for each in (self.texts, self.pictures))
-        return Products(self.table[rows], texts, pictures)
-
-    def has_text(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        table = self.table
-        there: np.ndarray[Any, np.dtype[np.bool_]] = (
-            (table["designation_clean"] != "") | (table["description_clean"] != "")
-        ).to_numpy()
-        return there
-
-    def embeddings(self, view: str) -> Numbers | None:
-        return self.texts if view == MEANING else self.pictures
+# Names of arrays in the model file, where they differ from the names of the fields: the file's format is older.
+STORED_FUSION = {"view_weights": "trust", "class_offsets": "own"}
+STORED_NEIGHBOURS = {"components": "axes", "mean": "centre"}
 
 
-class Settings(NamedTuple):
-    """What the model needs besides numbers: how its input was made, and when it is sure enough."""
+class ModelConfig(NamedTuple):
+    """What the model needs besides arrays: how its input is made, and when it is confident enough."""
 
     features: FeatureParams
-    encoders: Mapping[str, str]  # view -> identity of the encoder behind its embeddings
+    encoders: Mapping[str, str]  # for each view that has an encoder, the encoder's fingerprint
     target_precision: float
     threshold: float  # confidence from which a prediction needs no review
 
 
-class Ranked(NamedTuple):
-    """The likeliest codes of products, the likeliest first."""
+class TopK(NamedTuple):
+    """The most probable codes of products, in descending order."""
 
-    codes: Ints  # products x codes
-    confidence: Floats  # products x codes, to six digits
-    needs_review: np.ndarray[Any, np.dtype[np.bool_]]  # products
+    codes: IntArray  # products x k
+    confidence: FloatArray  # products x k, to six digits
+    needs_review: BoolArray  # products
 
 
 class ProductClassifier:
-    """Products in (cleaned), codes and calibrated confidences out."""
+    """Features of products in, codes and calibrated confidences out."""
 
     def __init__(
         self,
         vectorizer: NgramVectorizer,
-        linear: Mapping[str, Linear],
-        fused: Fusion,
-        settings: Settings,
-        neighbours: Neighbours | None = None,
+        linear: Mapping[str, LinearModel],
+        fusion: Fusion,
+        config: ModelConfig,
+        neighbours: ImageNeighbours | None = None,
     ) -> None:
+        """
+        Args:
+            linear: the linear model of each view.
+            neighbours: the training images, for explanations; None in a model without the image view.
+        """
         self.vectorizer = vectorizer
         self.linear = dict(linear)
-        self.fusion = fused
-        self.settings = settings
+        self.fusion = fusion
+        self.config = config
         self.neighbours = neighbours
 
     @property
-    def classes(self) -> Ints:
+    def classes(self) -> IntArray:
+        """The codes that the model knows, ascending; the order of the columns of probabilities."""
         return self.fusion.classes
 
-    @property
-    def features(self) -> FeatureParams:
-        return self.settings.features
+    def scores(self, batch: FeatureBatch) -> dict[str, FloatArray]:
+        """The scores of each view, rows x classes; a row of NaN where a product lacks the view."""
+        return {view: self._view_scores(view, batch) for view in self.linear}
 
-    def scores(self, products: Products) -> dict[str, Floats]:
-        """Scores of every class by each view of the model; a row of NaN where a product lacks the view."""
-        found = {}
-        for view, linear in self.linear.items():
-            if view == WORDS:
-                there, features = products.has_text(), None
-            else:
-                features = products.embeddings(view)
-                there = np.zeros(len(products.table), bool) if features is None else ~np.isnan(features[:, 0])
-            rows = np.full((len(there), len(self.classes)), np.nan)
-            if there.any():
-                seen = self.vectorizer.transform(products.table[there]) if features is None else features[there]
-                rows[there] = linear.decision(seen)
-            found[view] = rows
-        return found
+    def _view_scores(self, view: str, batch: FeatureBatch) -> FloatArray:
+        scores = np.full((len(batch), len(self.classes)), np.nan)
+        if view == NGRAMS:
+            mask = batch.has_text()
+            features = self.vectorizer.transform(batch.table[mask]) if mask.any() else None
+        else:
+            embeddings = batch.embeddings(view)
+            mask = np.zeros(len(batch), dtype=bool) if embeddings is None else ~missing_rows(embeddings)
+            features = None if embeddings is None or not mask.any() else embeddings[mask]
+        if features is not None:
+            scores[mask] = self.linear[view].decision_function(features)
+        return scores
 
-    def predict_proba(self, products: Products) -> Floats:
-        """Rows x classes, in the order of `classes`."""
+    def predict_proba(self, batch: FeatureBatch) -> FloatArray:
+        """Probabilities, rows x classes, in the order of `classes`."""
         parts = [
-            self.fusion.predict_proba(self.scores(part), fusion.context(part.table))
-            for part in (products.part(slice(at, at + BATCH)) for at in range(0, len(products.table), BATCH))
+            self.fusion.predict_proba(self.scores(part), gating_context(part.table))
+            for part in (batch[rows] for rows in row_chunks(len(batch), CHUNK_ROWS))
         ]
         return np.vstack(parts) if parts else np.empty((0, len(self.classes)))
 
-    def rank(self, products: Products, count: int) -> Ranked:
-        """The likeliest codes of each row, `count` of them or all that there are."""
-        # Rounded first, so that ties and bytes do not hang on a platform's last bit.
-        likely = self.predict_proba(products).round(6)
-        order = np.argsort(-likely, axis=1, kind="stable")[:, :count]
-        confidence = np.take_along_axis(likely, order, 1)
-        return Ranked(self.classes[order], confidence, confidence[:, 0] < self.settings.threshold)
+    def top_k(self, batch: FeatureBatch, k: int) -> TopK:
+        """The k most probable codes of each row, or all codes if there are fewer."""
+        # Rounded before they are sorted, so that ties do not depend on a platform's last bit.
+        proba = self.predict_proba(batch).round(6)
+        order = np.argsort(-proba, axis=1, kind="stable")[:, :k]
+        confidence = np.take_along_axis(proba, order, 1)
+        return TopK(self.classes[order], confidence, confidence[:, 0] < self.config.threshold)
 
-    def predict(self, products: Products) -> pd.DataFrame:
-        """The three likeliest codes of each row, and whether a person should look.
+    def predict(self, batch: FeatureBatch) -> pd.DataFrame:
+        """The three most probable codes of each row, and whether a person should review it.
 
         Returns:
-            predicted_prdtypecode, label, confidence, second_prdtypecode, second_confidence,
-            third_prdtypecode, third_confidence, needs_review; the third stays empty where
-            the model knows two codes. Rows and index are the table's.
+            predicted_prdtypecode, label, confidence, second_prdtypecode, second_confidence, third_prdtypecode,
+            third_confidence, needs_review, with the index of the batch's table. The third is missing where the model
+            knows two codes.
         """
-        index = products.table.index
-        ranked = self.rank(products, len(CHOICES))
+        index = batch.table.index
+        top = self.top_k(batch, len(CHOICE_NAMES))
         columns: dict[str, Any] = {}
-        for place, name in enumerate(CHOICES):
-            known = place < ranked.codes.shape[1]
-            code = pd.Series(ranked.codes[:, place], index) if known else pd.Series(pd.NA, index)
+        for rank, name in enumerate(CHOICE_NAMES):
+            exists = rank < top.codes.shape[1]
+            code = pd.Series(top.codes[:, rank], index) if exists else pd.Series(pd.NA, index)
             columns[f"{name}_prdtypecode"] = code.astype("Int64")
-            if place == 0:
-                columns["label"] = [label(int(value)) for value in code]
-            columns["confidence" if place == 0 else f"{name}_confidence"] = (
-                ranked.confidence[:, place] if known else np.nan
-            )
-        columns["needs_review"] = ranked.needs_review
+            if rank == 0:
+                columns["label"] = [label_of(int(value)) for value in code]
+            columns["confidence" if rank == 0 else f"{name}_confidence"] = top.confidence[:, rank] if exists else np.nan
+        columns["needs_review"] = top.needs_review
         return pd.DataFrame(columns, index=index)
 
     def save(self, folder: Path) -> None:
         """Write the model's three files; the same model gives the same bytes."""
-        arrays: dict[str, NDArray[Any]] = {f"fusion.{name}": value for name, value in self.fusion.arrays().items()}
+        arrays: dict[str, NDArray[Any]] = _to_stored("fusion", vars(self.fusion), STORED_FUSION)
+        del arrays["fusion.views"]
         for view, linear in self.linear.items():
             arrays |= {f"{view}.coef": linear.coef, f"{view}.intercept": linear.intercept}
-        arrays |= {f"idf.{at}": values for at, values in enumerate(self.vectorizer.idf)}
+        arrays |= {f"idf.{number}": idf for number, idf in enumerate(self.vectorizer.idf)}
         if self.neighbours is not None:
-            arrays |= {f"neighbours.{name}": value for name, value in self.neighbours._asdict().items()}
-        words = [
-            {**block._asdict(), "terms": terms}
+            arrays |= _to_stored("neighbours", self.neighbours._asdict(), STORED_NEIGHBOURS)
+        blocks = [
+            {**block.to_stored(), "terms": terms}
             for block, terms in zip(self.vectorizer.blocks, self.vectorizer.terms, strict=True)
         ]
-        targets = [folder / name for name in (MODEL, VECTORIZER, MANIFEST)]
-        with writing(*targets) as (model, vectorizer, manifest):
+        targets = [folder / name for name in (MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE)]
+        with atomic_write(*targets) as (model, vectorizer, manifest):
             model.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
-            vectorizer.write_text(json.dumps(words, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+            vectorizer.write_text(json.dumps(blocks, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
             dump_json(
                 {
                     "format": FORMAT,
-                    "features": self.features.model_dump(),
+                    "features": self.config.features.model_dump(),
                     "views": list(self.linear),
-                    "encoders": dict(self.settings.encoders),
-                    "target_precision": self.settings.target_precision,
-                    "threshold": self.settings.threshold,
-                    "sha256": {MODEL: digest(model), VECTORIZER: digest(vectorizer)},
+                    "encoders": dict(self.config.encoders),
+                    "target_precision": self.config.target_precision,
+                    "threshold": self.config.threshold,
+                    "sha256": {MODEL_FILE: digest(model), VECTORIZER_FILE: digest(vectorizer)},
                 },
                 manifest,
             )
@@ -195,53 +180,68 @@ class ProductClassifier:
             UserError: a file is missing, damaged, or of another format.
         """
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            if manifest["format"] != FORMAT:
-                raise UserError(f"{folder}: model format {manifest['format']}, this code reads {FORMAT}; retrain it")
-            for name in (MODEL, VECTORIZER):
-                if digest(folder / name) != manifest["sha256"].get(name):
-                    raise UserError(f"{folder / name}: damaged or from another model; {RETRY}")
-            arrays = load_file(folder / MODEL)
-            words = json.loads((folder / VECTORIZER).read_text(encoding="utf-8"))
-            terms = [entry.pop("terms") for entry in words]
-            blocks = [Block.of(entry) for entry in words]
-            idf = [arrays[f"idf.{at}"] for at in range(len(blocks))]
-            settings = Settings(
-                FeatureParams.model_validate(manifest["features"]),
-                dict(manifest["encoders"]),
-                float(manifest["target_precision"]),
-                float(manifest["threshold"]),
-            )
-            fused = Fusion.of(tuple(manifest["views"]), _part(arrays, "fusion"))
-            parts = {view: _part(arrays, view) for view in fused.views}
-            linear = {
-                view: Linear(fused.classes, np.asfortranarray(part["coef"]), part["intercept"])
-                for view, part in parts.items()
-            }
-            near = _part(arrays, "neighbours")
-            neighbours = Neighbours(**near) if near else None
-            return cls(NgramVectorizer(blocks, terms, idf), linear, fused, settings, neighbours)
+            return cls._load(folder)
         except FileNotFoundError as error:
-            raise UserError(f"{error.filename}: no such file, so there is no model; {RETRY}") from error
+            raise UserError(f"{error.filename}: no such file, so there is no model; {RETRY_HINT}") from error
         except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, ValidationError) as error:
-            raise UserError(f"{folder}: not a readable model ({type(error).__name__}: {error}); {RETRY}") from error
+            raise UserError(
+                f"{folder}: not a readable model ({type(error).__name__}: {error}); {RETRY_HINT}"
+            ) from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> "ProductClassifier":
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise UserError(f"{folder}: model format {manifest['format']}, this code reads {FORMAT}; retrain it")
+        for name in (MODEL_FILE, VECTORIZER_FILE):
+            if digest(folder / name) != manifest["sha256"].get(name):
+                raise UserError(f"{folder / name}: damaged or from another model; {RETRY_HINT}")
+        arrays = load_file(folder / MODEL_FILE)
+        stored_blocks = json.loads((folder / VECTORIZER_FILE).read_text(encoding="utf-8"))
+        blocks, terms = [NgramBlock.from_stored(block) for block in stored_blocks], [b["terms"] for b in stored_blocks]
+        idf = [arrays[f"idf.{number}"] for number in range(len(blocks))]
+        config = ModelConfig(
+            FeatureParams.model_validate(manifest["features"]),
+            dict(manifest["encoders"]),
+            float(manifest["target_precision"]),
+            float(manifest["threshold"]),
+        )
+        fusion = Fusion(tuple(manifest["views"]), **_from_stored("fusion", arrays, STORED_FUSION))
+        linear = {
+            view: LinearModel(fusion.classes, np.asfortranarray(arrays[f"{view}.coef"]), arrays[f"{view}.intercept"])
+            for view in fusion.views
+        }
+        neighbours = _from_stored("neighbours", arrays, STORED_NEIGHBOURS)
+        return cls(
+            NgramVectorizer(blocks, terms, idf),
+            linear,
+            fusion,
+            config,
+            ImageNeighbours(**neighbours) if neighbours else None,
+        )
 
 
 @lru_cache(maxsize=1)
-def load_once(folder: Path, version: str) -> ProductClassifier:
+def load_cached(folder: Path, version: str) -> ProductClassifier:
     """The model in a folder, read once in each process.
 
     Args:
-        version: how the digest of its manifest begins.
+        version: the first hex digits of the SHA-256 of its manifest.
 
     Raises:
-        UserError: there is none, or it is another.
+        UserError: there is none, or it is another one.
     """
     classifier = ProductClassifier.load(folder)
-    if not digest(folder / MANIFEST).startswith(version):
+    if not digest(folder / MANIFEST_FILE).startswith(version):
         raise UserError(f"{folder}: another model than when the work began; start again")
     return classifier
 
 
-def _part(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(f"{prefix}."): value for name, value in arrays.items() if name.startswith(f"{prefix}.")}
+def _to_stored(prefix: str, fields: Mapping[str, Any], stored_names: Mapping[str, str]) -> dict[str, Any]:
+    return {f"{prefix}.{stored_names.get(name, name)}": value for name, value in fields.items()}
+
+
+def _from_stored(prefix: str, arrays: Mapping[str, Any], stored_names: Mapping[str, str]) -> dict[str, Any]:
+    names = {stored: name for name, stored in stored_names.items()}
+    found = {key.removeprefix(f"{prefix}."): array for key, array in arrays.items() if key.startswith(f"{prefix}.")}
+    return {names.get(name, name): array for name, array in found.items()}

@@ -1,15 +1,18 @@
-"""Why a product got its code: what its words spoke for and against, what each view weighed, pictures alike."""
+"""Why a product got its code: how much each view and each n-gram contributed, and which training images are similar."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from rakuten.data.tables import label
-from rakuten.models import fusion
-from rakuten.models.classifier import PICTURE, WORDS, ProductClassifier, Products
+from rakuten.data.schema import label_of
+from rakuten.disk_array import missing_rows
+from rakuten.features.feature_set import FeatureBatch
+from rakuten.models.classifier import ProductClassifier
+from rakuten.models.fusion import gating_context
+from rakuten.types import IMAGE, NGRAMS
 
-TERMS, PICTURES = 10, 5  # shown
+MAX_TERMS, MAX_IMAGES = 10, 5  # shown
 
 
 class Explanation(NamedTuple):
@@ -19,53 +22,62 @@ class Explanation(NamedTuple):
     label: str
     confidence: float
     views: pd.DataFrame  # view, contribution, share (of the absolute contributions)
-    spoke_for: pd.DataFrame  # columns, analyzer, term, contribution; largest first
-    spoke_against: pd.DataFrame  # likewise; most negative first
-    pictures: pd.DataFrame  # productid, imageid, prdtypecode, similarity of the most alike training pictures
+    positive_terms: pd.DataFrame  # columns, analyzer, term, contribution; largest first
+    negative_terms: pd.DataFrame  # likewise; most negative first
+    similar_images: pd.DataFrame  # productid, imageid, prdtypecode, similarity of the most similar training images
 
 
-def explain(classifier: ProductClassifier, product: Products, code: int | None = None) -> Explanation:
-    """Explain the likeliest code of a product, or another code.
+def explain(classifier: ProductClassifier, product: FeatureBatch, code: int | None = None) -> Explanation:
+    """Explain the most probable code of a product, or another code.
 
     Args:
         product: one row.
         code: one of the classifier's classes.
     """
-    likely = classifier.predict_proba(product)[0]
-    place = int(likely.argmax()) if code is None else int(np.flatnonzero(classifier.classes == code)[0])
-    chosen = int(classifier.classes[place])
-    where = fusion.context(product.table)
-    parts = classifier.fusion.parts(classifier.scores(product), where)
-    views = pd.DataFrame({"view": list(parts), "contribution": [part[0, place] for part in parts.values()]})
+    proba = classifier.predict_proba(product)[0]
+    column = int(proba.argmax()) if code is None else int(np.flatnonzero(classifier.classes == code)[0])
+    chosen = int(classifier.classes[column])
+    contributions = classifier.fusion.contributions(classifier.scores(product), gating_context(product.table))
+    of_code = {view: float(added[0, column]) for view, added in contributions.items()}
+    views = pd.DataFrame({"view": list(of_code), "contribution": list(of_code.values())})
     total = max(float(views["contribution"].abs().sum()), 1e-9)
-    terms = _terms(classifier, product, place, float(parts[WORDS][0, place]) if WORDS in parts else 0.0)
-    picture = product.pictures
-    near = pd.DataFrame(columns=["productid", "imageid", "prdtypecode", "similarity"])
-    if classifier.neighbours is not None and picture is not None and PICTURE in parts and not np.isnan(picture[0, 0]):
-        near = classifier.neighbours.nearest(picture[0], PICTURES)
+    terms = _term_contributions(classifier, product, column, of_code.get(NGRAMS, 0.0))
     return Explanation(
         chosen,
-        label(chosen),
-        float(likely[place]),
+        label_of(chosen),
+        float(proba[column]),
         views.assign(share=views["contribution"].abs() / total),
-        terms[terms["contribution"] > 0].head(TERMS).reset_index(drop=True),
-        terms[terms["contribution"] < 0].tail(TERMS)[::-1].reset_index(drop=True),
-        near,
+        terms[terms["contribution"] > 0].head(MAX_TERMS).reset_index(drop=True),
+        terms[terms["contribution"] < 0].tail(MAX_TERMS)[::-1].reset_index(drop=True),
+        _similar_images(classifier, product),
     )
 
 
-def _terms(classifier: ProductClassifier, product: Products, place: int, contribution: float) -> pd.DataFrame:
-    """Every n-gram of the product with its share of what the words add to the code's score, largest first.
+def _similar_images(classifier: ProductClassifier, product: FeatureBatch) -> pd.DataFrame:
+    embeddings = product.image_embeddings if IMAGE in classifier.fusion.views else None
+    if classifier.neighbours is None or embeddings is None or missing_rows(embeddings)[0]:
+        return pd.DataFrame(columns=["productid", "imageid", "prdtypecode", "similarity"])
+    return classifier.neighbours.kneighbors(embeddings[0], MAX_IMAGES)
 
-    The share is by what the n-gram adds to the linear score of the words, which the fusion then bends.
+
+def _term_contributions(
+    classifier: ProductClassifier, product: FeatureBatch, column: int, view_contribution: float
+) -> pd.DataFrame:
+    """Every n-gram of the product with its share of what the n-gram view adds to the code's score, largest first.
+
+    The fusion is not linear in the view's score. Each n-gram gets the share that it has of the linear score.
+
+    Args:
+        column: class column of the code.
+        view_contribution: what the n-gram view adds to the code's fused score.
     """
-    columns = ["columns", "analyzer", "term", "contribution"]
-    if WORDS not in classifier.linear or not product.has_text()[0]:
-        return pd.DataFrame(columns=columns)
-    row, linear = classifier.vectorizer.transform(product.table), classifier.linear[WORDS]
-    coef = linear.coef[:, row.indices].astype(np.float64)
-    added = (coef[place] - coef.mean(axis=0)) * row.data
-    score = added.sum() + float(linear.intercept[place] - linear.intercept.mean())
-    bend = contribution / score if score * contribution > 0 else 1.0
-    table = pd.DataFrame(classifier.vectorizer.names(row.indices), columns=columns[:3])
-    return table.assign(contribution=added * bend).sort_values("contribution", ascending=False, kind="stable")
+    names = ["columns", "analyzer", "term", "contribution"]
+    if NGRAMS not in classifier.linear or not product.has_text()[0]:
+        return pd.DataFrame(columns=names)
+    features, linear = classifier.vectorizer.transform(product.table), classifier.linear[NGRAMS]
+    coef = linear.coef[:, features.indices].astype(np.float64)
+    added = (coef[column] - coef.mean(axis=0)) * features.data
+    score = added.sum() + float(linear.intercept[column] - linear.intercept.mean())
+    scale = view_contribution / score if score * view_contribution > 0 else 1.0
+    table = pd.DataFrame(classifier.vectorizer.get_feature_names(features.indices), columns=names[:3])
+    return table.assign(contribution=added * scale).sort_values("contribution", ascending=False, kind="stable")

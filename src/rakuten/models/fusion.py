@@ -1,181 +1,211 @@
-"""Late fusion: how far each view of a product is trusted, learnt from out-of-fold scores.
+"""Late fusion: one probability for each class from the scores of every view of a product.
 
-The views (words, meaning, picture) each score every class. A view speaks by two terms: its score,
-and the probability that a cautious softmax makes of it, which keeps one loud view from drowning
-the others and shapes the confidence (docs/model.md). The fused score of class k is
+Each view (n-grams, text embedding, image embedding) scores every class. The fusion uses two terms of a view: its score,
+and the probability that a softmax with a raised temperature makes of it; the second is bounded, so that one extreme
+view cannot overrule the others, and it shapes the confidence (docs/model.md). The fused score of class k is
 
-    prior_k + bias_k + sum over terms t of the views that the product has of (trust_t . context + own_tk) * term_tk
+    prior_k + bias_k + sum over terms t of the views that the product has: (w_t . context + offset_tk) * term_tk
 
-so trust depends on the context (is there a description, is there a picture, how long is the title)
-and a little on the class. It is a multinomial logistic regression with shared coefficients: convex,
-few parameters, each drawn to zero, so a view that does not help gets no weight. Fusing at decision
-level is how the field's contests were won (SIGIR eCom'20 data challenge).
+The weight of a term so depends on the context (is there a description, is there an image, how long is the title) and a
+little on the class. This is a multinomial logistic regression with shared coefficients: convex, with few parameters,
+each penalised towards zero, so that a view that does not help gets no weight. Fusing at decision level is how the
+challenges of this field were won (SIGIR eCom'20 data challenge).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from rakuten.evaluation import metrics
-from rakuten.evaluation.metrics import Floats, Ints
+from rakuten.disk_array import missing_rows
+from rakuten.evaluation import calibration
+from rakuten.types import FloatArray, IntArray
 
 CONTEXT = ("always", "has_description", "has_image", "short_title", "no_text")
-SHORT = 20.0  # characters: by 1/e a title of this length counts as short
-# What the penalty takes for likely (standard deviations): of trust, of the class's own part, of bias.
-TRUST, OWN, BIAS = 1.0, 0.1, 0.5
-CAUTION = 2.0  # times the temperature that makes the view's own probabilities likeliest
-SPREAD = 5.0  # brings probabilities to the size of scores, so that the penalty treats both alike
-TERMS = 2  # of each view: score and cautious probability
-STEPS, TOLERANCE = 200, 1e-6  # of the search for the weights: 1e-9 takes three times the steps for the same score
+SHORT_TITLE_CHARS = 20.0  # a title of so many characters counts as short by 1/e
+# Standard deviations of the Gaussian priors (an L2 penalty) on view weights, per-class offsets and biases.
+PRIOR_SD_WEIGHTS, PRIOR_SD_OFFSETS, PRIOR_SD_BIAS = 1.0, 0.1, 0.5
+SOFTMAX_TEMPERATURE_FACTOR = 2.0  # times the temperature that fits the view's own probabilities best
+PROBA_SCALE = 5.0  # brings probabilities to the size of scores, so that the penalty treats both alike
+N_TERMS = 2  # of each view: score and softened probability
+MAX_ITER, TOLERANCE = 200, 1e-6  # of L-BFGS: a tolerance of 1e-9 takes three times the steps for the same score
 
-Scores = Mapping[str, Floats]  # view -> rows x classes; a row of NaN where the product lacks the view
+Scores = Mapping[str, FloatArray]  # view -> rows x classes; a row of NaN where the product lacks the view
 
 
-def context(table: pd.DataFrame) -> Floats:
-    """Rows x CONTEXT from the lengths, has_description and has_image."""
+def gating_context(table: pd.DataFrame) -> FloatArray:
+    """What the view weights depend on: rows x CONTEXT, each between 0 and 1.
+
+    Args:
+        table: designation_len, description_len, has_description, has_image.
+    """
     title, description = (table[f"{name}_len"].to_numpy(dtype=np.float64) for name in ("designation", "description"))
     flags = [table[name].to_numpy(dtype=np.float64) for name in ("has_description", "has_image")]
-    return np.stack([np.ones(len(table)), *flags, np.exp(-title / SHORT), title + description == 0], axis=1)
+    short_title, no_text = np.exp(-title / SHORT_TITLE_CHARS), title + description == 0
+    return np.stack([np.ones(len(table)), *flags, short_title, no_text], axis=1)
 
 
-class Fusion(NamedTuple):
-    """Learnt trust in each view; see the module."""
+@dataclass(frozen=True, eq=False)
+class Fusion:
+    """Learnt weights of the views; see the module's docstring."""
 
     views: tuple[str, ...]
-    classes: Ints
-    prior: Floats  # classes: log share of each
-    bias: Floats  # classes
-    temperature: Floats  # views
-    trust: Floats  # views x TERMS x CONTEXT
-    own: Floats  # views x TERMS x classes
+    classes: IntArray  # prdtypecode of each class column
+    prior: FloatArray  # classes: log of each class's share
+    bias: FloatArray  # classes
+    temperature: FloatArray  # views
+    view_weights: FloatArray  # views x N_TERMS x CONTEXT
+    class_offsets: FloatArray  # views x N_TERMS x classes
 
-    def arrays(self) -> dict[str, Floats | Ints]:
-        fields = self._asdict()
-        del fields["views"]
-        return fields
-
-    @classmethod
-    def of(cls, views: Sequence[str], arrays: Mapping[str, Floats | Ints]) -> "Fusion":
-        return cls(tuple(views), **arrays)  # type: ignore[arg-type]
-
-    def parts(self, scores: Scores, where: Floats) -> dict[str, Floats]:
-        """What each view adds to the fused score, rows x classes; zero where a product lacks the view.
+    def contributions(self, scores: Scores, context: FloatArray) -> dict[str, FloatArray]:
+        """What each view adds to the fused scores: rows x classes, zero where a product lacks the view.
 
         Args:
             scores: of each view in `views`.
-            where: what `context` gives for the rows.
+            context: rows x CONTEXT, from `gating_context`.
         """
-        found: dict[str, Floats] = {}
-        for at, view in enumerate(self.views):
-            weighed = zip(terms(scores[view], self.temperature[at]), self.trust[at], self.own[at], strict=True)
-            found[view] = np.zeros_like(scores[view])
-            for term, trust, own in weighed:
-                found[view] += term * ((where @ trust)[:, None] + own)
-        return found
+        added: dict[str, FloatArray] = {}
+        for number, view in enumerate(self.views):
+            terms = score_terms(scores[view], self.temperature[number])
+            added[view] = np.zeros_like(scores[view])
+            for term, weights, offsets in zip(
+                terms, self.view_weights[number], self.class_offsets[number], strict=True
+            ):
+                added[view] += term * ((context @ weights)[:, None] + offsets)
+        return added
 
-    def predict_proba(self, scores: Scores, where: Floats) -> Floats:
-        """Calibrated probabilities, rows x classes; arguments as in `parts`."""
-        likely: Floats = softmax(self.fused(scores, where), axis=1)
-        return likely
-
-    def fused(self, scores: Scores, where: Floats) -> Floats:
-        """Log probabilities but for a constant of each row; arguments as in `parts`."""
-        fused = np.tile(self.prior + self.bias, (len(where), 1))
-        for part in self.parts(scores, where).values():
-            fused += part
+    def decision_function(self, scores: Scores, context: FloatArray) -> FloatArray:
+        """Fused scores, rows x classes: log probabilities up to a constant of each row. Arguments as above."""
+        fused = np.tile(self.prior + self.bias, (len(context), 1))
+        for added in self.contributions(scores, context).values():
+            fused += added
         return fused
 
+    def predict_proba(self, scores: Scores, context: FloatArray) -> FloatArray:
+        """Calibrated probabilities, rows x classes. Arguments as above."""
+        proba: FloatArray = softmax(self.decision_function(scores, context), axis=1)
+        return proba
 
-def terms(score: Floats, temperature: float) -> tuple[Floats, Floats]:
-    """A view's two terms, each less its mean over the classes; zero for a product that lacks the view."""
-    cautious = SPREAD * softmax(score / (CAUTION * temperature), axis=1)
-    return _centred(score / temperature), _centred(cautious)
+
+def score_terms(scores: FloatArray, temperature: float) -> tuple[FloatArray, FloatArray]:
+    """The two terms of a view, each rows x classes and centred over the classes; zero where a product lacks the view."""
+    softened = PROBA_SCALE * softmax(scores / (SOFTMAX_TEMPERATURE_FACTOR * temperature), axis=1)
+    return _centred(scores / temperature), _centred(softened)
 
 
-def _centred(score: Floats) -> Floats:
-    centred: Floats = np.nan_to_num(score - score.mean(axis=1, keepdims=True))
+def _centred(scores: FloatArray) -> FloatArray:
+    centred: FloatArray = np.nan_to_num(scores - scores.mean(axis=1, keepdims=True))
     return centred
 
 
-def fit(
+def fit_fusion(
     scores: Scores,
-    where: Floats,
-    index: Ints,
-    classes: Ints,
-    base: Fusion | None = None,
-    last_resort: bool = False,
+    context: FloatArray,
+    y: IntArray,
+    classes: IntArray,
+    frozen: Fusion | None = None,
+    only_without_text: bool = False,
 ) -> Fusion:
-    """Learn the trust in each view.
+    """Learn the weights of the views from out-of-fold scores.
 
     Args:
         scores: out-of-fold scores of each view.
-        where: what `context` gives for the rows.
-        index: the true class's column of each row.
-        classes: the codes, in the order of the columns.
-        base: a fusion of some of the views that stays as it is: only the trust in the others is learnt.
-        last_resort: the others count for products without text alone.
+        context: rows x CONTEXT, from `gating_context`.
+        y: true class column of each row.
+        classes: prdtypecode of each class column.
+        frozen: a fusion of some of the views that stays as it is: only the other views' weights are learnt.
+        only_without_text: these other views count for products without text only.
     """
-    views = tuple(view for view in scores if base is None or view not in base.views)
-    counts, rows = np.bincount(index, minlength=len(classes)), np.arange(len(index))
-    prior = np.log((counts + 0.5) / (len(index) + 0.5 * len(classes)))
-    temperature = np.array([_temperature(scores[view], index) for view in views])
-    parts = [
-        term.astype(np.float32)  # half the memory to go through at each step
-        for view, t in zip(views, temperature, strict=True)
-        for term in terms(scores[view], t)
-    ]
-    known = np.tile(prior, (len(index), 1)) if base is None else base.fused(scores, where)
-    start, around = known.astype(np.float32), where.astype(np.float32)
-    free = np.array([not last_resort or name == "no_text" for name in CONTEXT], dtype=np.float64)
-    shapes = ((len(classes),), (len(parts), len(CONTEXT)), (len(parts), len(classes)))
-    spread = [np.full(shape, sd) for shape, sd in zip(shapes, (BIAS, TRUST, OWN), strict=True)]
-    spread[1] *= free
-    if base is not None:
-        spread[0][:] = 0.0
-    if last_resort:
-        spread[2][:] = 0.0
-    likely_size = np.concatenate([part.ravel() for part in spread])
-    cuts = np.cumsum([part.size for part in spread])[:-1]
-
-    def unpack(unit: Floats) -> list[Floats]:
-        pieces = np.split(unit * likely_size, cuts)
-        return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
-
-    def loss(unit: Floats) -> tuple[float, Floats]:
-        bias, trust, own = (piece.astype(np.float32) for piece in unpack(unit))
-        fused = start + bias
-        for part, each, classes_own in zip(parts, trust, own, strict=True):
-            fused += part * ((around @ each)[:, None] + classes_own)
-        log_likely = log_softmax(fused, axis=1)
-        value = -log_likely[rows, index].sum(dtype=np.float64) + 0.5 * np.square(unit).sum()
-        pull = np.exp(log_likely)
-        pull[rows, index] -= 1.0
-        pieces = [
-            pull.sum(axis=0, dtype=np.float64),
-            *(around.T @ np.einsum("rk,rk->r", pull, part) for part in parts),
-            *(np.einsum("rk,rk->k", pull, part) for part in parts),
-        ]
-        gradient = np.concatenate(pieces) * likely_size + unit
-        return float(value) / len(rows), gradient / len(rows)
-
-    options = {"maxiter": STEPS, "gtol": 1e-6, "ftol": TOLERANCE}
-    found = minimize(loss, np.zeros(len(likely_size)), jac=True, method="L-BFGS-B", options=options)
-    bias, trust, own = unpack(found.x)
-    trust, own = trust.reshape(len(views), TERMS, len(CONTEXT)), own.reshape(len(views), TERMS, len(classes))
-    if base is None:
-        return Fusion(views, classes, prior, bias, temperature, trust, own)
-    return base._replace(
-        views=base.views + views,
-        temperature=np.concatenate([base.temperature, temperature]),
-        trust=np.concatenate([base.trust, trust]),
-        own=np.concatenate([base.own, own]),
+    views = tuple(view for view in scores if frozen is None or view not in frozen.views)
+    class_rows = np.bincount(y, minlength=len(classes))
+    prior = np.log((class_rows + 0.5) / (len(y) + 0.5 * len(classes)))
+    temperature = np.array([fit_view_temperature(scores[view], y) for view in views])
+    start = np.tile(prior, (len(y), 1)) if frozen is None else frozen.decision_function(scores, context)
+    problem = _Problem(
+        [
+            term.astype(np.float32)  # half the memory to go through at each step
+            for view, t in zip(views, temperature, strict=True)
+            for term in score_terms(scores[view], t)
+        ],
+        context.astype(np.float32),
+        start.astype(np.float32),
+        y,
+        _prior_sd(len(views), len(classes), frozen is not None, only_without_text),
+    )
+    bias, weights, offsets = problem.solve()
+    view_weights = weights.reshape(len(views), N_TERMS, len(CONTEXT))
+    class_offsets = offsets.reshape(len(views), N_TERMS, len(classes))
+    if frozen is None:
+        return Fusion(views, classes, prior, bias, temperature, view_weights, class_offsets)
+    return replace(
+        frozen,
+        views=frozen.views + views,
+        temperature=np.concatenate([frozen.temperature, temperature]),
+        view_weights=np.concatenate([frozen.view_weights, view_weights]),
+        class_offsets=np.concatenate([frozen.class_offsets, class_offsets]),
     )
 
 
-def _temperature(score: Floats, index: Ints) -> float:
-    there = ~np.isnan(score[:, 0])
-    return metrics.fit_temperature(score[there], index[there])[0] if there.any() else 1.0
+def fit_view_temperature(scores: FloatArray, y: IntArray) -> float:
+    """The temperature of a view, learnt from the products that have it; 1 where none has."""
+    mask = ~missing_rows(scores)
+    return calibration.fit_temperature(scores[mask], y[mask])[0] if mask.any() else 1.0
+
+
+def _prior_sd(n_views: int, n_classes: int, frozen: bool, only_without_text: bool) -> list[FloatArray]:
+    """Standard deviations of the priors on biases, view weights and class offsets. Zero holds a parameter at zero."""
+    n_terms = n_views * N_TERMS
+    bias = np.full(n_classes, 0.0 if frozen else PRIOR_SD_BIAS)
+    weights = np.full((n_terms, len(CONTEXT)), PRIOR_SD_WEIGHTS)
+    offsets = np.full((n_terms, n_classes), 0.0 if only_without_text else PRIOR_SD_OFFSETS)
+    if only_without_text:
+        weights *= np.array([name == "no_text" for name in CONTEXT], dtype=np.float64)
+    return [bias, weights, offsets]
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """The penalised likelihood of the fusion's parameters, which are counted in standard deviations of their priors."""
+
+    terms: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]  # each rows x classes
+    context: np.ndarray[tuple[int, ...], np.dtype[np.float32]]  # rows x CONTEXT
+    start: np.ndarray[tuple[int, ...], np.dtype[np.float32]]  # rows x classes: scores before any term
+    y: IntArray
+    prior_sd: Sequence[FloatArray]  # of biases, view weights and class offsets
+
+    def solve(self) -> list[FloatArray]:
+        """The most probable biases (classes), view weights (terms x CONTEXT) and class offsets (terms x classes)."""
+        size = sum(sd.size for sd in self.prior_sd)
+        options = {"maxiter": MAX_ITER, "gtol": 1e-6, "ftol": TOLERANCE}
+        found = minimize(self._loss, np.zeros(size), jac=True, method="L-BFGS-B", options=options)
+        return self._unpack(found.x)
+
+    def _unpack(self, unit: FloatArray) -> list[FloatArray]:
+        ends = np.cumsum([sd.size for sd in self.prior_sd])[:-1]
+        parts = np.split(unit * self._flat_sd(), ends)
+        return [part.reshape(sd.shape) for part, sd in zip(parts, self.prior_sd, strict=True)]
+
+    def _flat_sd(self) -> FloatArray:
+        return np.concatenate([sd.ravel() for sd in self.prior_sd])
+
+    def _loss(self, unit: FloatArray) -> tuple[float, FloatArray]:
+        """Mean negative log posterior, and its gradient."""
+        rows = np.arange(len(self.y))
+        bias, weights, offsets = (part.astype(np.float32) for part in self._unpack(unit))
+        fused = self.start + bias
+        for term, term_weights, term_offsets in zip(self.terms, weights, offsets, strict=True):
+            fused += term * ((self.context @ term_weights)[:, None] + term_offsets)
+        log_proba = log_softmax(fused, axis=1)
+        loss = -log_proba[rows, self.y].sum(dtype=np.float64) + 0.5 * np.square(unit).sum()
+        residual = np.exp(log_proba)
+        residual[rows, self.y] -= 1.0
+        parts = [
+            residual.sum(axis=0, dtype=np.float64),
+            *(self.context.T @ np.einsum("rk,rk->r", residual, term) for term in self.terms),
+            *(np.einsum("rk,rk->k", residual, term) for term in self.terms),
+        ]
+        gradient = np.concatenate(parts) * self._flat_sd() + unit
+        return float(loss) / len(rows), gradient / len(rows)

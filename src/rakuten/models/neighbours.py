@@ -1,4 +1,4 @@
-"""Which training products look most like a picture: kept small enough to travel with the model."""
+"""Which training images look most like an image: a compressed copy of their embeddings that travels with the model."""
 
 from typing import NamedTuple
 
@@ -7,58 +7,64 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from rakuten.evaluation.metrics import Ints
-from rakuten.features.embedding import release
-from rakuten.models.linear import Moments, Numbers
+from rakuten.disk_array import MAPPED_ROWS, Array2D, row_chunks
+from rakuten.models.linear import Moments
+from rakuten.types import EmbeddingArray, IntArray
 
-AXES = 64  # principal components kept: of 1,280 numbers they tell most, in a twentieth of the space
-KEPT = 100_000  # of more pictures, these are drawn, for the model has to stay small
-ROWS = 4096
+N_COMPONENTS = 64  # principal components: they keep most of what 2,432 numbers say, in a fortieth of the space
+MAX_NEIGHBOURS = 100_000  # of more images a random sample is kept, so that the model stays small
 
 
-class Neighbours(NamedTuple):
-    """Training pictures as unit vectors along their principal axes."""
+class ImageNeighbours(NamedTuple):
+    """Embeddings of training images as unit vectors along their principal components."""
 
-    axes: NDArray[np.float32]  # width x AXES
-    centre: NDArray[np.float32]  # width
-    vectors: NDArray[np.float16]  # pictures x AXES
-    productid: Ints
-    imageid: Ints
-    prdtypecode: Ints
+    components: NDArray[np.float32]  # width x N_COMPONENTS
+    mean: NDArray[np.float32]  # width
+    vectors: NDArray[np.float16]  # images x N_COMPONENTS
+    productid: IntArray  # images
+    imageid: IntArray  # images
+    prdtypecode: IntArray  # images
 
-    def nearest(self, picture: Numbers, count: int) -> pd.DataFrame:
-        """The most alike pictures to an embedding: productid, imageid, prdtypecode, similarity (cosine)."""
-        similarity = self.vectors.astype(np.float32) @ _project(picture[None], self.centre, self.axes)[0]
-        order = np.argsort(-similarity, kind="stable")[:count]
+    def kneighbors(self, embedding: EmbeddingArray, n_neighbors: int) -> pd.DataFrame:
+        """The most similar training images: productid, imageid, prdtypecode, similarity (cosine), descending.
+
+        Args:
+            embedding: of one image, width.
+        """
+        similarity = self.vectors.astype(np.float32) @ _transform(embedding[None], self.mean, self.components)[0]
+        order = np.argsort(-similarity, kind="stable")[:n_neighbors]
         columns = {name: getattr(self, name)[order] for name in ("productid", "imageid", "prdtypecode")}
         return pd.DataFrame({**columns, "similarity": similarity[order].round(4)})
 
 
-def fit(pictures: Numbers, rows: Ints, moments: Moments, table: pd.DataFrame, seed: int) -> Neighbours:
-    """Neighbours among these pictures: KEPT of them at most, drawn by the seed.
+def fit_neighbours(
+    embeddings: Array2D, rows: IntArray, moments: Moments, products: pd.DataFrame, seed: int
+) -> ImageNeighbours:
+    """Principal components of the images, and every image along them (at most MAX_NEIGHBOURS, drawn by the seed).
 
     Args:
-        pictures: embeddings, NaN where a product has none.
-        rows: which have one.
-        moments: of all that have one.
-        table: all products (productid, imageid, prdtypecode).
+        embeddings: of all products, rows x width.
+        rows: the products that have an image.
+        moments: of the embeddings of these rows.
+        products: productid, imageid, prdtypecode of all products.
     """
-    if len(rows) > KEPT:
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:KEPT])
-    count, width = moments.rows.sum(), pictures.shape[1]
-    centre = moments.sums.sum(axis=0) / count
-    spread = moments.gram() / count - np.outer(centre, centre)
-    kept = min(AXES, width)
-    axes = eigh(spread, subset_by_index=(width - kept, width - 1))[1].astype(np.float32)
-    vectors = np.empty((len(rows), kept), dtype=np.float16)
-    for at in range(0, len(rows), ROWS):
-        vectors[at : at + ROWS] = _project(pictures[rows[at : at + ROWS]], centre.astype(np.float32), axes)
-        release(pictures)
-    ids = [table[name].to_numpy()[rows].astype(np.int64) for name in ("productid", "imageid", "prdtypecode")]
-    return Neighbours(axes, centre.astype(np.float32), vectors, *ids)
+    if len(rows) > MAX_NEIGHBOURS:
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:MAX_NEIGHBOURS])
+    n_images, width = moments.rows.sum(), embeddings.shape[1]
+    mean = moments.sums.sum(axis=0) / n_images
+    covariance = moments.gram() / n_images - np.outer(mean, mean)
+    n_components = min(N_COMPONENTS, width)
+    components = eigh(covariance, subset_by_index=(width - n_components, width - 1))[1].astype(np.float32)
+    vectors = np.empty((len(rows), n_components), dtype=np.float16)
+    for chunk in row_chunks(len(rows), MAPPED_ROWS):
+        vectors[chunk] = _transform(embeddings[rows[chunk]], mean.astype(np.float32), components)
+    ids = [products[name].to_numpy()[rows].astype(np.int64) for name in ("productid", "imageid", "prdtypecode")]
+    return ImageNeighbours(components, mean.astype(np.float32), vectors, *ids)
 
 
-def _project(pictures: Numbers, centre: NDArray[np.float32], axes: NDArray[np.float32]) -> NDArray[np.float32]:
-    placed = (np.asarray(pictures, dtype=np.float32) - centre) @ axes
-    unit: NDArray[np.float32] = placed / np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1e-9)
+def _transform(
+    embeddings: EmbeddingArray, mean: NDArray[np.float32], components: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    projected = (np.asarray(embeddings, dtype=np.float32) - mean) @ components
+    unit: NDArray[np.float32] = projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-9)
     return unit

@@ -1,4 +1,4 @@
-"""The model on raw columns, as MLflow loads it (`loader_module`): no code is unpickled."""
+"""The model for raw products, as MLflow loads it by its `loader_module`: no code is unpickled."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rakuten.config import FeatureParams
-from rakuten.data.images import BadPictureError, decode
+from rakuten.data.images import BadImageError, decode
 from rakuten.errors import UserError
-from rakuten.features.embedding_cache import Vector
-from rakuten.features.encoders.onnx import NONE, image_encoder, text_encoder
-from rakuten.features.text_features import embedded_text, raw_features
-from rakuten.models.classifier import MEANING, PICTURE, ProductClassifier, Products
+from rakuten.features.encoders.factory import encoder_fingerprints, image_encoder, text_encoder
+from rakuten.features.feature_set import FeatureBatch
+from rakuten.features.text_features import raw_text_features, texts_to_embed
+from rakuten.models.classifier import ProductClassifier
+from rakuten.types import IMAGE, TEXT, Embedding, EmbeddingArray
 
 OUTPUTS = {
     "predicted_prdtypecode": "long",
@@ -25,72 +25,92 @@ OUTPUTS = {
     "third_confidence": "double",
     "needs_review": "boolean",
 }
+IMAGE_USED, NO_IMAGE = "used", "none"
 
 
-USED, NO_PICTURE = "used", "none"
-
-
-class RawModel:
+class PyfuncModel:
     """Raw products in, predictions out."""
 
     def __init__(self, classifier: ProductClassifier) -> None:
+        """
+        Raises:
+            UserError: the classifier was trained on other encoders than those installed here.
+        """
+        check_encoders(classifier)
         self.classifier = classifier
-        for view, identity in encoder_identities(classifier.features).items():
-            if classifier.settings.encoders.get(view, identity) != identity:
-                raise UserError(f"the model was trained on another {view} encoder than is here; run `dvc repro`")
 
     def predict(self, products: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predictions (columns OUTPUTS) for raw products: designation, and description and picture (a file's
-        bytes) if there are any. A picture that cannot be used counts as none."""
-        return self.classifier.predict(self.describe(products))
-
-    def describe(self, products: pd.DataFrame) -> Products:
-        """Raw products as the features stage would describe them."""
-        pictures = products["picture"].tolist() if "picture" in products else [None] * len(products)
-        named = zip(_texts(products, "designation"), _texts(products, "description"), strict=True)
-        described, _ = self.describe_all(list(named), pictures)
-        described.table.index = products.index
-        return described
-
-    def describe_all(self, named: Sequence[tuple[str, str]], pictures: Sequence[Any]) -> tuple[Products, list[str]]:
-        """The same from lists, and for each product what its picture was: USED, NO_PICTURE, or why it cannot be used.
+        """Predictions (columns OUTPUTS) for raw products.
 
         Args:
-            named: designation and description of each.
-            pictures: a file's bytes each, or anything else for none.
+            products: designation; description and picture (an image file's bytes) if there are any. An image that
+                cannot be used counts as none.
+            params: MLflow's; not used.
         """
-        features = self.classifier.features
-        seen = [self._see(picture) for picture in pictures]
-        table = raw_features(named, [int(word == USED) for word, _ in seen], features)
-        texts: list[Vector | None] = [None] * len(named)
-        if MEANING in self.classifier.linear:
-            encoder = text_encoder(features.text_encoder)
-            texts = [encoder.encode(text) if text else None for text in embedded_text(table)]
-        vectors = [vector for _, vector in seen]
-        described = Products(table, _stack(texts, self.classifier, MEANING), _stack(vectors, self.classifier, PICTURE))
-        return described, [word for word, _ in seen]
+        return self.classifier.predict(self.featurise(products))
 
-    def _see(self, picture: Any) -> tuple[str, Vector | None]:
-        """What a picture is good for in a word, and its embedding if the model has use for one."""
-        if not isinstance(picture, bytes):
-            return NO_PICTURE, None
+    def featurise(self, products: pd.DataFrame) -> FeatureBatch:
+        """The features of raw products, as the features stage would make them."""
+        images = products["picture"].tolist() if "picture" in products else [None] * len(products)
+        texts = zip(_texts(products, "designation"), _texts(products, "description"), strict=True)
+        batch, _ = self.featurise_many(list(texts), images)
+        batch.table.index = products.index
+        return batch
+
+    def featurise_many(self, texts: Sequence[tuple[str, str]], images: Sequence[Any]) -> tuple[FeatureBatch, list[str]]:
+        """The same from lists.
+
+        Args:
+            texts: designation and description of each product.
+            images: an image file's bytes for each product, or anything else for none.
+
+        Returns:
+            The features, and for each product what became of its image: IMAGE_USED, NO_IMAGE, or why it cannot be used.
+        """
+        params = self.classifier.config.features
+        image_states, image_embeddings = self._encode_images(images)
+        table = raw_text_features(texts, [int(state == IMAGE_USED) for state in image_states], params)
+        text_embeddings: list[Embedding | None] = [None] * len(texts)
+        if TEXT in self.classifier.linear:
+            encoder = text_encoder(params.text_encoder)
+            text_embeddings = [encoder.encode(text) if text else None for text in texts_to_embed(table)]
+        batch = FeatureBatch(table, self._stack(text_embeddings, TEXT), self._stack(image_embeddings, IMAGE))
+        return batch, image_states
+
+    def _encode_images(self, images: Sequence[Any]) -> tuple[list[str], list[Embedding | None]]:
+        encoded = [self._encode_image(image) for image in images]
+        return [state for state, _ in encoded], [embedding for _, embedding in encoded]
+
+    def _encode_image(self, image: Any) -> tuple[str, Embedding | None]:
+        """What becomes of an image, and its embedding if the model uses one."""
+        if not isinstance(image, bytes):
+            return NO_IMAGE, None
         try:
-            if PICTURE in self.classifier.linear:
-                return USED, image_encoder(self.classifier.features.image_encoder, all_cores=True).encode(picture)
-            decode(picture, at_least=1)
-            return USED, None
-        except BadPictureError as error:
+            if IMAGE in self.classifier.linear:
+                encoder = image_encoder(self.classifier.config.features.image_encoder, all_cores=True)
+                return IMAGE_USED, encoder.encode(image)
+            decode(image, min_side=1)
+            return IMAGE_USED, None
+        except BadImageError as error:
             return str(error), None
 
+    def _stack(self, embeddings: Sequence[Embedding | None], view: str) -> EmbeddingArray | None:
+        """One row for each product, NaN where it has no embedding; None where the model does not have the view."""
+        if view not in self.classifier.linear:
+            return None
+        width = self.classifier.linear[view].coef.shape[1]
+        rows = np.full((len(embeddings), width), np.nan, dtype=np.float16)
+        for row, embedding in zip(rows, embeddings, strict=True):
+            if embedding is not None:
+                row[:] = embedding
+        return rows
 
-def encoder_identities(features: FeatureParams) -> dict[str, str]:
-    """View -> identity of the encoder that makes its embeddings."""
-    identities = {}
-    if features.text_encoder != NONE:
-        identities[MEANING] = text_encoder(features.text_encoder).identity
-    if features.image_encoder != NONE:
-        identities[PICTURE] = image_encoder(features.image_encoder).identity
-    return identities
+
+def check_encoders(classifier: ProductClassifier) -> None:
+    """Raise UserError unless the encoders installed here are those that the classifier was trained on."""
+    for view, fingerprint in encoder_fingerprints(classifier.config.features).items():
+        if classifier.config.encoders.get(view, fingerprint) != fingerprint:
+            raise UserError(f"the model was trained on another {view} encoder than is here; run `dvc repro`")
 
 
 def _texts(products: pd.DataFrame, column: str) -> list[str]:
@@ -99,15 +119,5 @@ def _texts(products: pd.DataFrame, column: str) -> list[str]:
     return ["" if pd.isna(value) else value for value in values]
 
 
-def _stack(vectors: Sequence[Vector | None], classifier: ProductClassifier, view: str) -> Any:
-    if view not in classifier.linear:
-        return None
-    rows = np.full((len(vectors), classifier.linear[view].coef.shape[1]), np.nan, dtype=np.float16)
-    for at, vector in enumerate(vectors):
-        if vector is not None:
-            rows[at] = vector
-    return rows
-
-
-def _load_pyfunc(path: str) -> RawModel:
-    return RawModel(ProductClassifier.load(Path(path)))
+def _load_pyfunc(path: str) -> PyfuncModel:
+    return PyfuncModel(ProductClassifier.load(Path(path)))

@@ -1,8 +1,8 @@
 """Batch scoring: a file of raw products in, the same rows with their predictions out, in constant memory.
 
-The file is read, described and scored a chunk at a time, by the features stage's own functions. A
-scored chunk is kept as a part, in a folder beside the output, until all are there and are joined:
-a killed job goes on where it stopped, and ends with the bytes that it would have had undisturbed.
+The file is scored a chunk at a time, with features made by the functions of the features stage. A scored chunk is kept
+as a part in a folder beside the output until all are there and are joined: a killed job resumes where it stopped, and
+ends with the bytes that it would have written undisturbed.
 """
 
 import atexit
@@ -22,79 +22,96 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rakuten.cli import progress
-from rakuten.compute import parallel
-from rakuten.compute.parallel import each
-from rakuten.data.images import PictureFiles, counts, inspect
-from rakuten.data.product_files import IDS, PARQUET, check_columns, raw_rows, read_chunks, read_schema, sheet_writer
-from rakuten.data.tables import picture_name
-from rakuten.data.validation import picture_state
+from rakuten.compute import is_remote, parallel_map
+from rakuten.data.images import ImageFiles, check_image, count_words, image_paths
+from rakuten.data.product_files import (
+    ID_COLUMNS,
+    PARQUET,
+    check_columns,
+    product_writer,
+    raw_products,
+    read_product_chunks,
+    read_schema,
+)
+from rakuten.data.schema import image_name
+from rakuten.data.validation import image_errors
 from rakuten.errors import UserError
-from rakuten.features.embedding import embed_pictures, embed_texts, read_embeddings
-from rakuten.features.encoders.onnx import NONE
-from rakuten.features.text_features import embedded_text, product_features
-from rakuten.files import digest, dump_json, is_local, writing
-from rakuten.models.classifier import MEANING, PICTURE, ProductClassifier, Products, load_once
-from rakuten.models.pyfunc_model import OUTPUTS, RawModel
+from rakuten.features.embedding import embed_images, embed_texts
+from rakuten.features.encoders.factory import NO_ENCODER
+from rakuten.features.feature_set import FeatureBatch
+from rakuten.features.text_features import text_feature_table, texts_to_embed
+from rakuten.files import atomic_write, digest, dump_json, is_local
+from rakuten.models.classifier import ProductClassifier, load_cached
+from rakuten.models.pyfunc_model import IMAGE_USED, OUTPUTS, check_encoders
 from rakuten.tracking.lineage import model_digest, model_version
+from rakuten.types import IMAGE, TEXT
 
 log = logging.getLogger(__name__)
 
-CHUNK = 2_000  # rows in memory at a time, and what a killed job loses
-TALLY = b"pictures"  # where a part keeps what its rows' pictures were
+CHUNK_ROWS = 2_000  # in memory at a time, and lost with a killed job
+IMAGE_COUNTS_KEY = b"pictures"  # metadata of a part: how many of its rows' images were used, missing, unusable
 
 _ARROW = {"long": pa.int64(), "string": pa.string(), "double": pa.float64(), "boolean": pa.bool_()}
-ANSWERS = pa.schema([*((name, _ARROW[kind]) for name, kind in OUTPUTS.items()), ("model_version", pa.string())])
+PREDICTION_SCHEMA = pa.schema(
+    [*((name, _ARROW[kind]) for name, kind in OUTPUTS.items()), ("model_version", pa.string())]
+)
 
 
-class Chunk(NamedTuple):
+class ProductChunk(NamedTuple):
     """Raw products that are scored together."""
 
     rows: pa.Table
-    where: str  # for errors
-    pictures: Mapping[str, Path]  # files by name, of those products that have one
+    label: str  # for errors
+    images: Mapping[str, Path]  # for each product that has one, its image by name
 
 
-class Scorer(NamedTuple):
-    """What chunks are scored with, wherever that is done."""
+class ChunkScorer(NamedTuple):
+    """What chunks are scored with, in whichever process."""
 
     models: Path
     version: str
-    cache: Path | None  # folder of the embedding caches; None: one of the process's own
+    cache: Path | None  # folder of the embedding caches; None: a temporary one of the process
 
-    def score(self, chunk: Chunk) -> pa.Table:
-        """Raw products with ANSWERS added, and a tally of their pictures in the metadata."""
-        classifier = RawModel(load_once(self.models, self.version)).classifier  # which refuses another encoder
-        products, states = describe(chunk, classifier, self.cache or _own_cache())
-        answers = classifier.predict(products).assign(model_version=self.version)
-        added, rows = pa.Table.from_pandas(answers, schema=ANSWERS, preserve_index=False), chunk.rows
-        for name in ANSWERS.names:
-            rows = rows.append_column(ANSWERS.field(name), added[name])
-        tally = json.dumps(counts([state or "used" for state in states])).encode()
-        return rows.replace_schema_metadata({**(rows.schema.metadata or {}), TALLY: tally})
+    def score(self, chunk: ProductChunk) -> pa.Table:
+        """The raw products with PREDICTION_SCHEMA added, and counts of their images in the metadata."""
+        classifier = load_cached(self.models, self.version)
+        check_encoders(classifier)
+        batch, errors = featurise_chunk(chunk, classifier, self.cache or _process_cache())
+        predictions = classifier.predict(batch).assign(model_version=self.version)
+        added, rows = pa.Table.from_pandas(predictions, schema=PREDICTION_SCHEMA, preserve_index=False), chunk.rows
+        for name in PREDICTION_SCHEMA.names:
+            rows = rows.append_column(PREDICTION_SCHEMA.field(name), added[name])
+        image_counts = json.dumps(count_words([error or IMAGE_USED for error in errors])).encode()
+        return rows.replace_schema_metadata({**(rows.schema.metadata or {}), IMAGE_COUNTS_KEY: image_counts})
 
 
 @cache
-def _own_cache() -> Path:
+def _process_cache() -> Path:
     folder = tempfile.mkdtemp(prefix="rakuten-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
 
-def describe(chunk: Chunk, classifier: ProductClassifier, cache: Path) -> tuple[Products, list[str]]:
-    """Raw products as ingest and the features stage would describe them, and what is wrong with their pictures."""
-    rows, features, views = raw_rows(chunk.rows), classifier.features, classifier.linear
-    names = [picture_name(*ids) for ids in zip(rows["imageid"], rows["productid"], strict=True)]
-    states = picture_state(rows, {name: inspect(path).bad for name, path in chunk.pictures.items()}).tolist()
-    usable = [chunk.pictures[name] if state == "" else None for name, state in zip(names, states, strict=True)]
-    table = product_features(rows.assign(has_image=[str(state == "") for state in states]), features)
-    text_choice = features.text_encoder if MEANING in views else NONE
-    image_choice = features.image_encoder if PICTURE in views and any(usable) else NONE
-    texts = list(zip(rows["productid"], embedded_text(table), strict=True))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        parts = Path(folder) / "texts.npy", Path(folder) / "images.npy"
-        embed_texts(texts, text_choice, cache, parts[0], f"texts of {chunk.where}")
-        embed_pictures(usable, image_choice, cache, parts[1], f"pictures of {chunk.where}")
-        return Products(table, *(read_embeddings(path, len(table)) for path in parts)), states
+def featurise_chunk(chunk: ProductChunk, classifier: ProductClassifier, cache: Path) -> tuple[FeatureBatch, list[str]]:
+    """The features of raw products, as ingest and the features stage would make them.
+
+    Returns:
+        The features, and for each product what is wrong with its image ("" if nothing).
+    """
+    products, params = raw_products(chunk.rows), classifier.config.features
+    errors = image_errors(products, {name: check_image(path).error for name, path in chunk.images.items()})
+    products = products.assign(has_image=(errors == "").map(str))
+    table = text_feature_table(products, params)
+    texts = list(zip(products["productid"], texts_to_embed(table), strict=True))
+    paths = image_paths(products, chunk.images)
+    text_config = params.text_encoder if TEXT in classifier.linear else NO_ENCODER
+    image_config = params.image_encoder if IMAGE in classifier.linear and any(paths) else NO_ENCODER
+    batch = FeatureBatch(
+        table,
+        embed_texts(texts, text_config, cache, f"texts of {chunk.label}"),
+        embed_images(paths, image_config, cache, f"images of {chunk.label}"),
+    )
+    return batch, errors.tolist()
 
 
 def score_file(source: Path, output: Path, images: Path | None, models: Path, cache: Path) -> str:
@@ -102,8 +119,8 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
 
     Args:
         source: columns designation, and if there are any description, productid and imageid; others are kept.
-        output: all columns of the source as they were, and ANSWERS; CSV or Parquet by its ending.
-        images: folder under which the pictures are, by `picture_name`; None to go by the texts alone.
+        output: all columns of the source as they were, and PREDICTION_SCHEMA; CSV or Parquet by its ending.
+        images: folder under which the images are, named as `image_name` says; None to use the texts only.
         models: folder of the model.
         cache: folder of the embedding caches.
 
@@ -114,123 +131,126 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
         UserError: a path, the source or the model cannot be used; the output is then as it was.
     """
     if not is_local(output):
-        return _score_for(source, output, images, models, cache)
-    given, before = read_schema(source), source.stat()
-    check_columns(source, given, images is not None, ANSWERS.names)
-    sizes = [len(chunk) for chunk in read_chunks(source, CHUNK)]  # finds damage before hours are spent
-    RawModel(ProductClassifier.load(models))  # refuses what cannot be used before hours are spent
-    pictures: Mapping[str, Path] = PictureFiles(images) if images else {}
-    scorer = Scorer(models, model_version(models), None if parallel.is_remote() else cache)
+        return _score_to_store(source, output, images, models, cache)
+    schema, before = read_schema(source), source.stat()
+    check_columns(source, schema, images is not None, PREDICTION_SCHEMA.names)
+    sizes = [len(chunk) for chunk in read_product_chunks(source, CHUNK_ROWS)]  # finds damage before hours are spent
+    check_encoders(ProductClassifier.load(models))
+    image_files: Mapping[str, Path] = ImageFiles(images) if images else {}
+    scorer = ChunkScorer(models, model_version(models), None if is_remote() else cache)
     work = output.with_name(f".{output.name}.parts")
-    begin(work, _job(source, images, pictures, models))
-    parts = [work / f"{at:06}{PARQUET}" for at in range(len(sizes))]
-    done = _score_missing(source, parts, sizes, scorer, pictures)
+    prepare_parts_folder(work, _job_description(source, images, image_files, models))
+    parts = [work / f"{number:06}{PARQUET}" for number in range(len(sizes))]
+    done = _score_missing(source, parts, sizes, scorer, image_files)
     after = source.stat()
     if done != sum(sizes) or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UserError(f"{source}: changed while it was scored; start again")
-    review, seen = join(parts, pa.schema([*given, *ANSWERS], given.metadata), output)
+    review, image_counts = join_parts(parts, pa.schema([*schema, *PREDICTION_SCHEMA], schema.metadata), output)
     shutil.rmtree(work)
     if images:
-        log.info("pictures: %s", ", ".join(f"{count:,} {word}" for word, count in sorted(seen.items())))
+        log.info("images: %s", ", ".join(f"{count:,} {word}" for word, count in sorted(image_counts.items())))
     return f"{done:,} products scored, {done - review:,} decided automatically and {review:,} to review"
 
 
-def _score_for(source: Path, output: Path, images: Path | None, models: Path, cache: Path) -> str:
-    """Score to a file here, and then send it: an object of a store is written whole or not at all."""
+def _score_to_store(source: Path, output: Path, images: Path | None, models: Path, cache: Path) -> str:
+    """Score to a local file, then upload it: an object of a store is written whole or not at all."""
     name = hashlib.sha256(str(output).encode()).hexdigest()[:16] + output.suffix
-    here = cache.parent / "scratch" / name
-    here.parent.mkdir(parents=True, exist_ok=True)
-    closing = score_file(source, here, images, models, cache)
-    with here.open("rb") as whole, output.open("wb") as sent:
-        shutil.copyfileobj(whole, sent)
-    here.unlink()
+    local = cache.parent / "scratch" / name
+    local.parent.mkdir(parents=True, exist_ok=True)
+    closing = score_file(source, local, images, models, cache)
+    with local.open("rb") as scored, output.open("wb") as uploaded:
+        shutil.copyfileobj(scored, uploaded)
+    local.unlink()
     return closing
 
 
 def _score_missing(
-    source: Path, parts: Sequence[Path], sizes: Sequence[int], scorer: Scorer, pictures: Mapping[str, Path]
+    source: Path, parts: Sequence[Path], sizes: Sequence[int], scorer: ChunkScorer, images: Mapping[str, Path]
 ) -> int:
-    """Write the parts that are not there yet; how many rows the source has."""
-    kept = [finished(part, rows) for part, rows in zip(parts, sizes, strict=True)]
-    if any(kept):
-        log.info("%s of %s chunks are there from a run that was stopped", f"{sum(kept):,}", f"{len(parts):,}")
+    """Write the parts that are missing. Returns the number of rows of the source."""
+    complete = [is_complete(part, rows) for part, rows in zip(parts, sizes, strict=True)]
+    if any(complete):
+        log.info("%s of %s chunks are there from a run that was stopped", f"{sum(complete):,}", f"{len(parts):,}")
     rows = 0
 
-    def missing() -> Iterator[Chunk]:
+    def missing() -> Iterator[ProductChunk]:
         nonlocal rows
-        for chunk, there in zip(read_chunks(source, CHUNK), chain(kept, repeat(True)), strict=False):
-            if not there:
-                yield to_score(chunk, rows, pictures)
+        for chunk, skip in zip(read_product_chunks(source, CHUNK_ROWS), chain(complete, repeat(True)), strict=False):
+            if not skip:
+                yield make_chunk(chunk, rows, images)
             rows += len(chunk)
 
-    wanted = [part for part, there in zip(parts, kept, strict=True) if not there]
-    scored = progress(each(scorer.score, missing(), 1, _where), len(wanted), f"scoring (chunks of {CHUNK:,} rows)")
-    for part, table in zip(wanted, scored, strict=False):
-        with writing(part) as (partial,):
+    missing_parts = [part for part, skip in zip(parts, complete, strict=True) if not skip]
+    scored = parallel_map(scorer.score, missing(), 1, _chunk_label)
+    scored = progress(scored, len(missing_parts), f"scoring (chunks of {CHUNK_ROWS:,} rows)")
+    for part, table in zip(missing_parts, scored, strict=False):
+        with atomic_write(part) as (partial,):
             pq.write_table(table, partial)
-    for _ in scored:  # none: the rest of the source is read, to know whether it is what it was
+    for _ in scored:  # there is none, but to know it the rest of the source is read, which shows whether it has changed
         pass
-    return rows if wanted else sum(len(chunk) for chunk in read_chunks(source, CHUNK))
+    return rows if missing_parts else sum(len(chunk) for chunk in read_product_chunks(source, CHUNK_ROWS))
 
 
-def to_score(rows: pa.Table, start: int, pictures: Mapping[str, Path]) -> Chunk:
-    """A chunk that begins at this row, with the pictures that it needs."""
-    ids = raw_rows(rows)[list(IDS)]
-    names = [picture_name(image, product) for product, image in zip(ids["productid"], ids["imageid"], strict=True)]
-    there = {name: pictures[name] for name in names if name in pictures}
-    return Chunk(rows, f"rows {start + 1:,}-{start + len(rows):,}", there)
+def make_chunk(rows: pa.Table, start: int, images: Mapping[str, Path]) -> ProductChunk:
+    """The chunk that begins at row number `start`, with the images of its products."""
+    ids = raw_products(rows)[list(ID_COLUMNS)]
+    names = [image_name(image, product) for product, image in zip(ids["productid"], ids["imageid"], strict=True)]
+    own_images = {name: images[name] for name in names if name in images}
+    return ProductChunk(rows, f"rows {start + 1:,}-{start + len(rows):,}", own_images)
 
 
-def _where(chunk: Chunk) -> str:
-    return chunk.where
+def _chunk_label(chunk: ProductChunk) -> str:
+    return chunk.label
 
 
-def _job(source: Path, images: Path | None, pictures: Mapping[str, Path], models: Path) -> dict[str, Any]:
-    """What the parts hang on; of the pictures names, sizes and times, for one may be added, mended or gone."""
+def _job_description(
+    source: Path, images: Path | None, image_files: Mapping[str, Path], models: Path
+) -> dict[str, Any]:
+    """What the parts depend on. Of the images it is names, sizes and times: one may have been added or changed."""
     listing = hashlib.sha256()
-    for name, path in pictures.items():
+    for name, path in image_files.items():
         file = path.stat()
         listing.update(f"{name}\0{file.st_size}\0{file.st_mtime_ns}\0".encode())
     return {
         "input": {"path": str(source.resolve()), "bytes": source.stat().st_size, "sha256": digest(source)},
         "model": model_digest(models),
         "images": images and {"path": str(images.resolve()), "sha256": listing.hexdigest()},
-        "chunk": CHUNK,
+        "chunk": CHUNK_ROWS,
     }
 
 
-def begin(work: Path, job: Mapping[str, Any]) -> None:
-    """Make the folder of parts, empty unless it is of this very job."""
-    note = work / "job.json"
+def prepare_parts_folder(work: Path, job: Mapping[str, Any]) -> None:
+    """Make the folder of parts, and empty it unless it is of the same job."""
+    job_file = work / "job.json"
     try:
-        if json.loads(note.read_text(encoding="utf-8")) == job:
+        if json.loads(job_file.read_text(encoding="utf-8")) == job:
             return
     except (OSError, ValueError):
-        pass  # no folder yet, or its note was being written
+        pass  # no folder yet, or killed while the file was written
     if work.exists():
-        log.info("%s: parts of another input, model or set of pictures; begun anew", work)
+        log.info("%s: parts of another input, model or set of images; starting over", work)
         shutil.rmtree(work)
-    with writing(note) as (partial,):
+    with atomic_write(job_file) as (partial,):
         dump_json(job, partial)
 
 
-def finished(part: Path, rows: int) -> bool:
-    """Whether a part is there and has all its rows."""
+def is_complete(part: Path, rows: int) -> bool:
+    """Whether a part exists and has all its rows."""
     try:
         return bool(pq.read_metadata(part).num_rows == rows)
     except (OSError, pa.ArrowException):
         return False
 
 
-def join(parts: Sequence[Path], schema: pa.Schema, output: Path) -> tuple[int, Counter[str]]:
-    """Write the parts, one after another, to the output; how many rows to review, and the tally of pictures."""
-    review, seen = 0, Counter[str]()
-    with writing(output) as (partial,), sheet_writer(partial, schema, output.suffix.lower()) as write:
+def join_parts(parts: Sequence[Path], schema: pa.Schema, output: Path) -> tuple[int, Counter[str]]:
+    """Write the parts one after another to the output. Returns the number of rows to review, and the image counts."""
+    review, image_counts = 0, Counter[str]()
+    with atomic_write(output) as (partial,), product_writer(partial, schema, output.suffix.lower()) as write:
         for part in parts:
             # Not read_table: it makes columns of folder names such as "year=2026".
             with pq.ParquetFile(part) as file:
                 table = file.read()
-            seen.update(json.loads(table.schema.metadata[TALLY]))
+            image_counts.update(json.loads(table.schema.metadata[IMAGE_COUNTS_KEY]))
             review += sum(table["needs_review"].to_pylist())
             write(table.replace_schema_metadata(schema.metadata))
-    return review, seen
+    return review, image_counts

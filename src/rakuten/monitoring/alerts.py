@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rakuten.config import Params
-from rakuten.data.tables import label
-from rakuten.evaluation import metrics
-from rakuten.features.monitored_columns import CODE
+from rakuten.data.schema import label_of
+from rakuten.evaluation import bootstrap, metrics
+from rakuten.features.monitored_columns import PREDICTED_COLUMN
 from rakuten.monitoring.drift import ColumnDrift
 
 
-class Live(NamedTuple):
+class LiveScore(NamedTuple):
     """Scores by labels that came later."""
 
     rows: int
@@ -22,12 +22,12 @@ class Live(NamedTuple):
     promised: float  # out of fold
 
 
-class Verdict(NamedTuple):
+class DriftReport(NamedTuple):
     rows: int
     drift: Sequence[ColumnDrift]
     review: float  # share of the window that needs review
     promised_review: float
-    live: Live | None
+    live: LiveScore | None
     alarms: Sequence[str]  # one line each; none: all is well
 
     def as_json(self) -> dict[str, Any]:
@@ -39,9 +39,9 @@ class Verdict(NamedTuple):
         }
 
 
-def judge(
-    reference: pd.DataFrame, current: pd.DataFrame, drift: Sequence[ColumnDrift], live: Live | None, params: Params
-) -> Verdict:
+def judge_drift(
+    reference: pd.DataFrame, current: pd.DataFrame, drift: Sequence[ColumnDrift], live: LiveScore | None, params: Params
+) -> DriftReport:
     """What the window says.
 
     Args:
@@ -64,10 +64,12 @@ def judge(
             f"score: weighted F1 {live.weighted_f1:.3f} [{low:.3f}, {high:.3f}] on {live.rows:,} labels, "
             f"{live.promised:.3f} promised"
         )
-    return Verdict(len(current), drift, review, promised, live, alarms)
+    return DriftReport(len(current), drift, review, promised, live, alarms)
 
 
-def live_scores(reference: pd.DataFrame, current: pd.DataFrame, labels: pd.DataFrame, params: Params) -> Live | None:
+def live_score(
+    reference: pd.DataFrame, current: pd.DataFrame, labels: pd.DataFrame, params: Params
+) -> LiveScore | None:
     """Live scores beside the promised one; None while there are too few labels.
 
     Args:
@@ -75,24 +77,26 @@ def live_scores(reference: pd.DataFrame, current: pd.DataFrame, labels: pd.DataF
         labels: prediction_id, prdtypecode; of one that is named twice the last counts.
     """
     known = labels.drop_duplicates("prediction_id", keep="last").set_index("prediction_id")["prdtypecode"]
-    found = current[["prediction_id", CODE]].assign(true=current["prediction_id"].map(known)).dropna()
+    found = current[["prediction_id", PREDICTED_COLUMN]].assign(true=current["prediction_id"].map(known)).dropna()
     if len(found) < params.monitor.min_labels:
         return None
-    true, predicted = found["true"].to_numpy(dtype="int64"), found[CODE].to_numpy(dtype="int64")
-    interval = metrics.intervals(true, predicted, params.train.bootstrap, params.seed).scores["weighted_f1"]
-    promised = metrics.scores(reference["prdtypecode"].to_numpy(), reference[CODE].to_numpy())["weighted_f1"]
-    return Live(len(found), metrics.scores(true, predicted)["weighted_f1"], interval, promised)
+    true, predicted = found["true"].to_numpy(dtype="int64"), found[PREDICTED_COLUMN].to_numpy(dtype="int64")
+    interval = bootstrap.bootstrap_ci(true, predicted, params.train.bootstrap, params.seed).scores["weighted_f1"]
+    promised = metrics.classification_scores(
+        reference["prdtypecode"].to_numpy(), reference[PREDICTED_COLUMN].to_numpy()
+    )["weighted_f1"]
+    return LiveScore(len(found), metrics.classification_scores(true, predicted)["weighted_f1"], interval, promised)
 
 
-def by_class(reference: pd.DataFrame, current: pd.DataFrame) -> list[dict[str, Any]]:
+def class_shares(reference: pd.DataFrame, current: pd.DataFrame) -> list[dict[str, Any]]:
     """What is predicted, class by class: share, mean confidence and share to review, promised and live."""
-    codes = sorted({*reference[CODE], *current[CODE]})
+    codes = sorted({*reference[PREDICTED_COLUMN], *current[PREDICTED_COLUMN]})
     sides = {"promised": reference, "live": current}
     found = []
     for code in codes:
-        row: dict[str, Any] = {"prdtypecode": int(code), "label": label(int(code))}
+        row: dict[str, Any] = {"prdtypecode": int(code), "label": label_of(int(code))}
         for name, frame in sides.items():
-            some = frame[frame[CODE] == code]
+            some = frame[frame[PREDICTED_COLUMN] == code]
             row[f"{name}_share"] = round(len(some) / max(1, len(frame)), 4)
             row[f"{name}_confidence"] = round(float(some["confidence"].mean()), 4) if len(some) else None
             row[f"{name}_to_review"] = round(float(some["needs_review"].mean()), 4) if len(some) else None

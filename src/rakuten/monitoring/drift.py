@@ -17,8 +17,8 @@ import pandas as pd
 from scipy.stats import chi2
 
 from rakuten.config import MonitorParams
-from rakuten.features.monitored_columns import CODE, EMBEDDED, LANGUAGE
-from rakuten.models.classifier import MEANING, PICTURE
+from rakuten.features.monitored_columns import LANGUAGE_COLUMN, PREDICTED_COLUMN, PROJECTION_COLUMNS
+from rakuten.types import IMAGE, TEXT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its dependencies' own, at import
@@ -26,24 +26,26 @@ with warnings.catch_warnings():
     from evidently.core.report import Snapshot
     from evidently.metrics import ValueDrift
 
-NUMBERS = {
+NUMERIC_KINDS = {
     "designation_len": "data",
     "description_len": "data",
     "confidence": "confidence",
-    **dict.fromkeys(EMBEDDED[MEANING], "text embedding"),
-    **dict.fromkeys(EMBEDDED[PICTURE], "picture embedding"),
+    **dict.fromkeys(PROJECTION_COLUMNS[TEXT], "text embedding"),
+    **dict.fromkeys(PROJECTION_COLUMNS[IMAGE], "picture embedding"),
 }
-CATEGORIES = {
+CATEGORY_KINDS = {
     "has_description": "data",
     "has_image": "data",
-    LANGUAGE: "text",
-    CODE: "prediction",
+    LANGUAGE_COLUMN: "text",
+    PREDICTED_COLUMN: "prediction",
     "needs_review": "confidence",
 }
-KINDS = NUMBERS | CATEGORIES  # column -> what kind of drift it shows
-LENGTHS = ("designation_len", "description_len")
-CHANCE = 1e-4
-TAIL = 0.01  # of the reference, on either side: what lies beyond counts as its edge, for a bin of one row is all chance
+COLUMN_KINDS = NUMERIC_KINDS | CATEGORY_KINDS  # column -> what kind of drift it shows
+LENGTH_COLUMNS = ("designation_len", "description_len")
+FALSE_ALARM_RATE = 1e-4
+CLIP_QUANTILE = (
+    0.01  # of the reference, on either side: what lies beyond counts as its edge, for a bin of one row is all chance
+)
 
 
 class ColumnDrift(NamedTuple):
@@ -58,7 +60,7 @@ class ColumnDrift(NamedTuple):
         return self.score >= self.threshold
 
 
-class Drift(NamedTuple):
+class DriftResult(NamedTuple):
     columns: list[ColumnDrift]  # those that could be judged
     snapshot: Snapshot
 
@@ -66,7 +68,7 @@ class Drift(NamedTuple):
         self.snapshot.save_html(str(path))
 
 
-def compare(reference: pd.DataFrame, current: pd.DataFrame, params: MonitorParams) -> Drift:
+def column_drift(reference: pd.DataFrame, current: pd.DataFrame, params: MonitorParams) -> DriftResult:
     """Drift of each column of KINDS, in their order.
 
     A column that fewer than `min_rows` rows have a value of, on either side, is left out: its score would be
@@ -76,14 +78,14 @@ def compare(reference: pd.DataFrame, current: pd.DataFrame, params: MonitorParam
         reference: columns WATCHED, of training.
         current: the same, of a window of live traffic.
     """
-    sides = _prepared(reference, current)
+    sides = _prepare(reference, current)
     judged = [
         column
-        for column in KINDS
+        for column in COLUMN_KINDS
         if all(side[column].count() >= min(params.min_rows, len(reference)) for side in sides)
     ]
-    numbers = [column for column in judged if column in NUMBERS]
-    categories = [column for column in judged if column in CATEGORIES]
+    numbers = [column for column in judged if column in NUMERIC_KINDS]
+    categories = [column for column in judged if column in CATEGORY_KINDS]
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
     data = [Dataset.from_pandas(side[judged], definition) for side in sides]
     methods = {
@@ -96,27 +98,30 @@ def compare(reference: pd.DataFrame, current: pd.DataFrame, params: MonitorParam
         found = snapshot.dict()["metrics"]
     scores = {entry["config"]["column"]: float(entry["value"]) for entry in found}
     columns = [
-        ColumnDrift(column, KINDS[column], name, scores[column], level) for column, (name, level) in methods.items()
+        ColumnDrift(column, COLUMN_KINDS[column], name, scores[column], level)
+        for column, (name, level) in methods.items()
     ]
-    return Drift(columns, snapshot)
+    return DriftResult(columns, snapshot)
 
 
 def _method(column: str, reference: pd.Series, current: pd.Series, params: MonitorParams) -> tuple[str, float]:
     """Evidently's name of the method, and the threshold."""
     rows = len(reference) + len(current)
-    number = column in NUMBERS
+    number = column in NUMERIC_KINDS
     bins = math.ceil(math.log2(rows) + 1) if number else pd.concat([reference, current]).nunique()
-    chance = (1 / len(reference) + 1 / len(current)) * float(chi2.isf(CHANCE, max(1, bins - 1)))
+    chance = (1 / len(reference) + 1 / len(current)) * float(chi2.isf(FALSE_ALARM_RATE, max(1, bins - 1)))
     return ("psi", max(params.psi, chance)) if number else ("jensenshannon", max(params.js, math.sqrt(chance / 8)))
 
 
-def _prepared(reference: pd.DataFrame, current: pd.DataFrame) -> list[pd.DataFrame]:
+def _prepare(reference: pd.DataFrame, current: pd.DataFrame) -> list[pd.DataFrame]:
     """Lengths by their logarithm (bins are of equal width), numbers cut to the reference's range, codes as text."""
     sides = []
     for frame in (reference, current):
-        lengths = {name: np.log1p(frame[name]) for name in LENGTHS}
-        sides.append(frame.assign(**lengths, **{name: frame[name].astype(str) for name in CATEGORIES})[list(KINDS)])
-    bounds = sides[0][list(NUMBERS)].quantile([TAIL, 1 - TAIL])
+        lengths = {name: np.log1p(frame[name]) for name in LENGTH_COLUMNS}
+        sides.append(
+            frame.assign(**lengths, **{name: frame[name].astype(str) for name in CATEGORY_KINDS})[list(COLUMN_KINDS)]
+        )
+    bounds = sides[0][list(NUMERIC_KINDS)].quantile([CLIP_QUANTILE, 1 - CLIP_QUANTILE])
     for side in sides:
-        side[list(NUMBERS)] = side[list(NUMBERS)].clip(bounds.iloc[0], bounds.iloc[1], axis=1)
+        side[list(NUMERIC_KINDS)] = side[list(NUMERIC_KINDS)].clip(bounds.iloc[0], bounds.iloc[1], axis=1)
     return sides

@@ -15,18 +15,18 @@ import pandas as pd
 from rakuten.config import MODELS, REPORTS, Params
 from rakuten.errors import UserError
 from rakuten.evaluation import plots
-from rakuten.evaluation.report import REFERENCE
-from rakuten.features.monitored_columns import WATCHED
-from rakuten.files import dump_json, writing
-from rakuten.monitoring.alerts import Verdict, by_class, judge, live_scores
-from rakuten.monitoring.drift import compare
+from rakuten.evaluation.report import REFERENCE_FILE
+from rakuten.features.monitored_columns import MONITORED_COLUMNS
+from rakuten.files import atomic_write, dump_json
+from rakuten.monitoring.alerts import DriftReport, class_shares, judge_drift, live_score
+from rakuten.monitoring.drift import column_drift
 from rakuten.monitoring.plots import drift_figure
 from rakuten.monitoring.prediction_log import read_window
-from rakuten.serving.exported_metrics import DRIFT, LOOKED
+from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE
 from rakuten.tracking import lineage, monitoring_runs, registered_model
 
-LABELS, RETRAINED = "labels.csv", "retrained.json"
-LABELLED = 50_000  # of the latest predictions, those that labels are looked for
+LABELS_FILE, RETRAINING_FILE = "labels.csv", "retrained.json"
+LABELLED_WINDOW = 50_000  # of the latest predictions, those that labels are looked for
 
 
 class Reference(NamedTuple):
@@ -38,16 +38,16 @@ class Reference(NamedTuple):
     synthetic: bool
 
 
-class Look(NamedTuple):
+class DriftCheck(NamedTuple):
     """What one look found; `verdict` is None where there is too little to judge."""
 
-    verdict: Verdict | None
+    verdict: DriftReport | None
     line: str
     report: Path | None
     run_id: str | None
 
 
-def look(params: Params, live: Path, from_registry: bool) -> Look:
+def check_drift(params: Params, live: Path, from_registry: bool) -> DriftCheck:
     """Compare the latest predictions of the model that answers with what it was trained on.
 
     Args:
@@ -57,19 +57,19 @@ def look(params: Params, live: Path, from_registry: bool) -> Look:
     Raises:
         UserError: there is no reference, or what is there cannot be read.
     """
-    reference = registered() if from_registry else local()
+    reference = champion_reference() if from_registry else local_reference()
     current = read_window(live, params.monitor.window, reference.model_version)
     checked = datetime.now(UTC).isoformat(timespec="seconds")
-    with writing(live / LOOKED) as (part,):
+    with atomic_write(live / LAST_CHECK_FILE) as (part,):
         dump_json({"checked": checked}, part)
     if len(current) < params.monitor.min_rows:
         line = f"{len(current):,} predictions of model {reference.model_version}: too few to judge"
-        return Look(None, f"{line} (min_rows {params.monitor.min_rows:,})", None, None)
-    drift = compare(reference.frame, current, params.monitor)
-    labelled = read_window(live, LABELLED, reference.model_version)
-    scores = live_scores(reference.frame, labelled, read_labels(live / LABELS), params)
-    verdict = judge(reference.frame, current, drift.columns, scores, params)
-    classes = by_class(reference.frame, current)
+        return DriftCheck(None, f"{line} (min_rows {params.monitor.min_rows:,})", None, None)
+    drift = column_drift(reference.frame, current, params.monitor)
+    labelled = read_window(live, LABELLED_WINDOW, reference.model_version)
+    scores = live_score(reference.frame, labelled, read_labels(live / LABELS_FILE), params)
+    verdict = judge_drift(reference.frame, current, drift.columns, scores, params)
+    classes = class_shares(reference.frame, current)
     window = [datetime.fromtimestamp(current["time"].iloc[at], UTC).isoformat(timespec="seconds") for at in (0, -1)]
     about: dict[str, Any] = {
         "checked": checked,
@@ -80,17 +80,19 @@ def look(params: Params, live: Path, from_registry: bool) -> Look:
     }
     kind = "synthetic reference, " if reference.synthetic else ""
     title = f"{kind}{verdict.rows:,} predictions of model {reference.model_version}, {window[0]} to {window[1]}"
-    files = [(live / DRIFT).with_suffix(ending) for ending in (".html", ".png", ".json")]
-    with writing(*files) as (page, picture, table):
+    files = [(live / DRIFT_FILE).with_suffix(ending) for ending in (".html", ".png", ".json")]
+    with atomic_write(*files) as (page, picture, table):
         drift.save_html(page)
-        plots.save(drift_figure(verdict, classes, title), picture)
+        plots.save_figure(drift_figure(verdict, classes, title), picture)
         dump_json(about | verdict.as_json() | {"classes": classes}, table)
-    run_id = monitoring_runs.record(_metrics(verdict), {name: str(value) for name, value in about.items()}, files)
+    run_id = monitoring_runs.log_drift_report(
+        _metrics(verdict), {name: str(value) for name, value in about.items()}, files
+    )
     line = f"{len(verdict.alarms)} alarms" if verdict.alarms else "no drift"
-    return Look(verdict, f"{line} in {verdict.rows:,} predictions", files[0], run_id)
+    return DriftCheck(verdict, f"{line} in {verdict.rows:,} predictions", files[0], run_id)
 
 
-def _metrics(verdict: Verdict) -> dict[str, float]:
+def _metrics(verdict: DriftReport) -> dict[str, float]:
     found = {f"drift_{each.column}": each.score for each in verdict.drift}
     found |= {"rows": verdict.rows, "review": verdict.review, "alarms": len(verdict.alarms)}
     if verdict.live is not None:
@@ -98,28 +100,28 @@ def _metrics(verdict: Verdict) -> dict[str, float]:
     return found
 
 
-def local() -> Reference:
+def local_reference() -> Reference:
     """The reference beside the model in models/."""
     version = lineage.model_version(MODELS) if (MODELS / "manifest.json").is_file() else None
-    if version is None or not (REPORTS / REFERENCE).is_file():
-        raise UserError(f"{REPORTS / REFERENCE}: no reference of a model; make both with `make run`")
+    if version is None or not (REPORTS / REFERENCE_FILE).is_file():
+        raise UserError(f"{REPORTS / REFERENCE_FILE}: no reference of a model; make both with `make run`")
     metrics = json.loads((MODELS / "metrics.json").read_text(encoding="utf-8"))
-    return Reference(_read(REPORTS / REFERENCE), version, None, bool(metrics["synthetic"]))
+    return Reference(_read_reference(REPORTS / REFERENCE_FILE), version, None, bool(metrics["synthetic"]))
 
 
-def registered() -> Reference:
+def champion_reference() -> Reference:
     """The reference that the champion's run holds."""
-    held = registered_model.champion()
+    held = registered_model.get_champion()
     if held is None:
         raise UserError("no champion: promote one with `make promote`")
     with tempfile.TemporaryDirectory() as folder:
-        path, about = registered_model.reference(held, f"{REPORTS.name}/{REFERENCE}", Path(folder))
-        return Reference(_read(path), about["model_version"], held.number, about["synthetic"])
+        path, about = registered_model.download_reference(held, f"{REPORTS.name}/{REFERENCE_FILE}", Path(folder))
+        return Reference(_read_reference(path), about["model_version"], held.number, about["synthetic"])
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read_reference(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path, columns=[*WATCHED, "prdtypecode"])
+        return pd.read_parquet(path, columns=[*MONITORED_COLUMNS, "prdtypecode"])
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a reference of this code ({error}); train again") from error
 
@@ -142,11 +144,11 @@ def read_labels(path: Path) -> pd.DataFrame:
 def last_retraining(live: Path) -> datetime | None:
     """When drift last led to a retraining."""
     try:
-        return datetime.fromisoformat(json.loads((live / RETRAINED).read_text(encoding="utf-8"))["at"])
+        return datetime.fromisoformat(json.loads((live / RETRAINING_FILE).read_text(encoding="utf-8"))["at"])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def note_retraining(live: Path, now: datetime) -> None:
-    with writing(live / RETRAINED) as (part,):
+def record_retraining(live: Path, now: datetime) -> None:
+    with atomic_write(live / RETRAINING_FILE) as (part,):
         dump_json({"at": now.isoformat()}, part)

@@ -20,20 +20,28 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from rakuten.features.monitored_columns import CODE, FLAGS, LANGUAGE, WATCHED, typed, watched
-from rakuten.models.classifier import Products, Ranked
+from rakuten.features.feature_set import FeatureBatch
+from rakuten.features.monitored_columns import (
+    FLAG_COLUMNS,
+    LANGUAGE_COLUMN,
+    MONITORED_COLUMNS,
+    PREDICTED_COLUMN,
+    monitored_values,
+    with_dtypes,
+)
+from rakuten.models.classifier import TopK
 
 log = logging.getLogger(__name__)
 
-EVERY = 0.5  # seconds between two transactions
-WAIT = 10.0  # seconds for another server that writes
-TRIES = 5
-MOST = 20_000  # rows that wait to be written
-SUFFIX = ".sqlite"
-NAMED = ("time", "prediction_id", "model_version", "designation", "description")  # texts only if asked for
-COLUMNS = (*NAMED, *WATCHED)
-_TYPES = {"time": "REAL", LANGUAGE: "TEXT", CODE: "INTEGER"} | dict.fromkeys(NAMED[1:], "TEXT")
-_TYPES |= dict.fromkeys(FLAGS, "INTEGER")
+FLUSH_SECONDS = 0.5  # seconds between two transactions
+BUSY_SECONDS = 10.0  # seconds for another server that writes
+RETRIES = 5
+MAX_PENDING_ROWS = 20_000  # rows that wait to be written
+FILE_SUFFIX = ".sqlite"
+ID_COLUMNS = ("time", "prediction_id", "model_version", "designation", "description")  # texts only if asked for
+COLUMNS = (*ID_COLUMNS, *MONITORED_COLUMNS)
+_TYPES = {"time": "REAL", LANGUAGE_COLUMN: "TEXT", PREDICTED_COLUMN: "INTEGER"} | dict.fromkeys(ID_COLUMNS[1:], "TEXT")
+_TYPES |= dict.fromkeys(FLAG_COLUMNS, "INTEGER")
 _DECLARED = ", ".join(f"{name} {_TYPES.get(name, 'REAL')}" for name in COLUMNS)
 TABLE = f"live_{zlib.crc32(_DECLARED.encode()):08x}"  # other columns, another table: an upgrade at noon loses nothing
 _SCHEMA = f"CREATE TABLE IF NOT EXISTS {TABLE} ({_DECLARED})"
@@ -44,28 +52,28 @@ _INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(COLUMNS))})"
 Row = tuple[Any, ...]  # COLUMNS
 
 
-class Answered(NamedTuple):
-    """Products that were scored together."""
+class PredictionRecord(NamedTuple):
+    "FeatureBatchts that were scored together."
 
     time: float
     names: Sequence[str]  # prediction ids
     model_version: str
-    products: Products
+    products: FeatureBatch
     texts: Sequence[tuple[str, str]]  # designation and description as they came
     predicted: Sequence[int]
     confidence: Sequence[float]
     needs_review: Sequence[bool]
 
 
-def answered(
-    model_version: str, names: Sequence[str], texts: Sequence[tuple[str, str]], products: Products, ranked: Ranked
-) -> Answered:
+def prediction_record(
+    model_version: str, names: Sequence[str], texts: Sequence[tuple[str, str]], products: FeatureBatch, ranked: TopK
+) -> PredictionRecord:
     """What the log is given: nothing is computed yet."""
     first = ranked.codes[:, 0].tolist(), ranked.confidence[:, 0].tolist(), ranked.needs_review.tolist()
-    return Answered(time.time(), names, model_version, products, texts, *first)
+    return PredictionRecord(time.time(), names, model_version, products, texts, *first)
 
 
-class LiveLog:
+class PredictionLog:
     """Takes what was answered, from any thread, and writes it down.
 
     Args:
@@ -85,7 +93,7 @@ class LiveLog:
         self._thread = threading.Thread(target=self._work, name="live-log", daemon=True)
         self._thread.start()
 
-    def put(self, answered: Answered) -> None:
+    def put(self, answered: PredictionRecord) -> None:
         """Take rows to be written; never waits for the disk, never raises."""
         try:
             rows = list(self._rows_of(answered))
@@ -93,7 +101,7 @@ class LiveLog:
             self._lose(len(answered.names), error)
             return
         with self._lock:
-            taken = len(self._waiting) + len(rows) <= MOST
+            taken = len(self._waiting) + len(rows) <= MAX_PENDING_ROWS
             if taken:
                 self._waiting += rows
         if not taken:
@@ -112,7 +120,7 @@ class LiveLog:
         self._thread.join()
 
     def _work(self) -> None:
-        while not self._stop.wait(EVERY):
+        while not self._stop.wait(FLUSH_SECONDS):
             self._write()
         self._write()
 
@@ -124,8 +132,8 @@ class LiveLog:
             return
         try:
             today = datetime.now(UTC).date()
-            _append_patiently(self._folder / f"{today}{SUFFIX}", taken)
-            _forget(self._folder, today - timedelta(days=self._keep_days))
+            _append_with_retries(self._folder / f"{today}{FILE_SUFFIX}", taken)
+            _delete_before(self._folder, today - timedelta(days=self._keep_days))
             self._said = ""
         except Exception as error:  # whatever it is, the answers go on
             self._lose(len(taken), error)
@@ -138,30 +146,30 @@ class LiveLog:
             log.warning("%s: the live log cannot be written (%s); rows are dropped", self._folder, error)
         self._said = str(error)
 
-    def _rows_of(self, answered: Answered) -> Iterator[Row]:
-        seen = watched(answered.products, answered.predicted, answered.confidence, answered.needs_review)
+    def _rows_of(self, answered: PredictionRecord) -> Iterator[Row]:
+        seen = monitored_values(answered.products, answered.predicted, answered.confidence, answered.needs_review)
         values = zip(*seen.values(), strict=True)
         for name, texts, row in zip(answered.names, answered.texts, values, strict=True):
             kept = texts if self._with_text else (None, None)
             yield (answered.time, name, answered.model_version, *kept, *row)
 
 
-def _append_patiently(path: Path, rows: Sequence[Row]) -> None:
+def _append_with_retries(path: Path, rows: Sequence[Row]) -> None:
     """SQLite does not wait where two servers make the same file at the same moment."""
-    for attempt in range(TRIES):
+    for attempt in range(RETRIES):
         try:
             append(path, rows)
             return
         except sqlite3.OperationalError:
-            if attempt == TRIES - 1:
+            if attempt == RETRIES - 1:
                 raise
-            time.sleep(EVERY)
+            time.sleep(FLUSH_SECONDS)
 
 
 def append(path: Path, rows: Sequence[Row]) -> None:
     """Add rows to a day's file: all of them or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=WAIT)) as database:
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         with database:
@@ -173,26 +181,28 @@ def append(path: Path, rows: Sequence[Row]) -> None:
 def read_window(folder: Path, rows: int, model_version: str | None = None) -> pd.DataFrame:
     """The last `rows` predictions (of one model), oldest first, in the columns COLUMNS. Fewer where there are fewer."""
     parts: list[pd.DataFrame] = []
-    for path in sorted(_days(folder), reverse=True):
+    for path in sorted(_day_files(folder), reverse=True):
         wanted = rows - sum(map(len, parts))
         if wanted <= 0:
             break
         where, given = ("WHERE model_version = ?", [model_version]) if model_version else ("", [])
         query = f"SELECT {', '.join(COLUMNS)} FROM {TABLE} {where} ORDER BY time DESC, rowid DESC LIMIT ?"
         try:
-            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=WAIT)) as database:
+            with closing(
+                sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+            ) as database:
                 part = pd.read_sql_query(query, database, params=[*given, wanted])
         except (sqlite3.Error, pd.errors.DatabaseError) as error:
             log.warning("%s: left out, not a log of this code (%s)", path, error)
             continue
         if len(part):
-            parts.append(typed(part[::-1]))
-    return pd.concat(parts[::-1], ignore_index=True) if parts else typed(pd.DataFrame(columns=list(COLUMNS)))
+            parts.append(with_dtypes(part[::-1]))
+    return pd.concat(parts[::-1], ignore_index=True) if parts else with_dtypes(pd.DataFrame(columns=list(COLUMNS)))
 
 
-def _days(folder: Path) -> list[Path]:
+def _day_files(folder: Path) -> list[Path]:
     found = []
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in folder.glob(f"*{FILE_SUFFIX}"):
         try:
             date.fromisoformat(path.stem)
         except ValueError:
@@ -201,8 +211,8 @@ def _days(folder: Path) -> list[Path]:
     return found
 
 
-def _forget(folder: Path, before: date) -> None:
-    for path in _days(folder):
+def _delete_before(folder: Path, before: date) -> None:
+    for path in _day_files(folder):
         if date.fromisoformat(path.stem) < before:
             for ending in ("", "-wal", "-shm"):
                 path.with_name(path.name + ending).unlink(missing_ok=True)

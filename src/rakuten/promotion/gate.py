@@ -1,11 +1,8 @@
 """Which version of rakuten-classifier answers: the challenger becomes champion by the rules of params.yaml."""
 
-import argparse
 import logging
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -15,30 +12,29 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rakuten.cli import run
-from rakuten.config import PARAMS, Params, load_params
+from rakuten.config import Params
 from rakuten.data.tables import read_table
 from rakuten.errors import UserError
-from rakuten.evaluation.metrics import Paired, paired
-from rakuten.evaluation.report import OUT_OF_FOLD
-from rakuten.promotion.unseen_products import champion_on_new
+from rakuten.evaluation.bootstrap import PairedComparison, paired_bootstrap
+from rakuten.evaluation.report import OUT_OF_FOLD_FILE
+from rakuten.promotion.unseen_products import predict_unseen
 from rakuten.tracking import registry, server
-from rakuten.tracking.registry import CHALLENGER, CHAMPION, NAME, Loaded, Version
+from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME, DownloadedModel, Version
 
 log = logging.getLogger(__name__)
 
-TIMED = 20  # products behind the latency
+N_TIMED = 20  # products behind the latency
 EXAMPLE = ("Piscine gonflable ronde 360 cm", "<p>Avec pompe de filtration, liner bleu et échelle.</p>" * 5)
 
 
-class Verdict(NamedTuple):
+class PromotionDecision(NamedTuple):
     """Whether the challenger may answer, and each thing that was looked at, in words."""
 
     promoted: bool
     reasons: list[str]
 
 
-def judge(gain: Paired | None, latency_ms: float, size_mb: float, params: Params) -> Verdict:
+def decide(gain: PairedComparison | None, latency_ms: float, size_mb: float, params: Params) -> PromotionDecision:
     """The rules.
 
     Args:
@@ -70,10 +66,10 @@ def judge(gain: Paired | None, latency_ms: float, size_mb: float, params: Params
         latency_ms <= rules.max_latency_ms, f"{latency_ms:.0f} ms a product, at most {rules.max_latency_ms:.0f} allowed"
     )
     rule(size_mb <= rules.max_size_mb, f"{size_mb:.1f} MB, at most {rules.max_size_mb:.0f} allowed")
-    return Verdict(not failed, [f"FAILED {text}" for text in failed] + passed)
+    return PromotionDecision(not failed, [f"FAILED {text}" for text in failed] + passed)
 
 
-def compare(challenger: pd.DataFrame, champion: pd.DataFrame, params: Params) -> Paired:
+def compare_models(challenger: pd.DataFrame, champion: pd.DataFrame, params: Params) -> PairedComparison:
     """Both models' out-of-fold predictions (productid, imageid, prdtypecode, predicted) on the rows of both.
 
     Raises:
@@ -89,17 +85,17 @@ def compare(challenger: pd.DataFrame, champion: pd.DataFrame, params: Params) ->
     log.info("compared on %s products, each judged by models that were not trained on it", f"{len(both):,}")
     names = ("prdtypecode", "predicted", "predicted_champion")
     true, ours, theirs = (both[name].to_numpy(dtype=np.int64) for name in names)
-    return paired(true, ours, theirs, params.train.bootstrap, params.seed)
+    return paired_bootstrap(true, ours, theirs, params.train.bootstrap, params.seed)
 
 
-def latency(model: Loaded) -> float:
+def median_latency_ms(model: DownloadedModel) -> float:
     """Median milliseconds from one raw product with text and picture to its prediction, one by one, warm."""
     rng = np.random.default_rng(0)
     picture = BytesIO()
     Image.fromarray(rng.integers(0, 255, (500, 500, 3), dtype=np.uint8)).save(picture, "JPEG")
     title, description = EXAMPLE
     taken = []
-    for number in range(TIMED + 3):
+    for number in range(N_TIMED + 3):
         product = pd.DataFrame(
             {"designation": [f"{title} {number}"], "description": [description], "picture": [picture.getvalue()]}
         )
@@ -109,11 +105,11 @@ def latency(model: Loaded) -> float:
     return 1000 * float(np.median(taken[3:]))
 
 
-def promote(params: Params, dry_run: bool, compared: bool = True) -> str:
+def promote_challenger(params: Params, dry_run: bool, compared: bool = True) -> str:
     """Judge the challenger and, unless this is a dry run, act on it. Returns the closing line."""
-    challenger, champion = registry.under(CHALLENGER), registry.under(CHAMPION)
+    challenger, champion = registry.get_by_alias(CHALLENGER), registry.get_by_alias(CHAMPION)
     if challenger is None:
-        raise UserError(f"{NAME} has no challenger on {server.shown_uri()}: train one with `dvc repro`")
+        raise UserError(f"{MODEL_NAME} has no challenger on {server.redacted_uri()}: train one with `dvc repro`")
     if champion is not None and champion.number == challenger.number:
         return f"nothing to decide: version {champion.number} is challenger and champion"
     if challenger.rolled_back:
@@ -121,13 +117,13 @@ def promote(params: Params, dry_run: bool, compared: bool = True) -> str:
     registry.check_traceable(challenger)
     gain = None
     if champion is not None and compared:
-        ours, theirs = _out_of_fold(challenger), _out_of_fold(champion)
-        new = champion_on_new(challenger, champion, theirs, params)
+        ours, theirs = _download_out_of_fold(challenger), _download_out_of_fold(champion)
+        new = predict_unseen(challenger, champion, theirs, params)
         if len(new):
             log.info("the champion never saw %s of the challenger's products: it is asked for them", f"{len(new):,}")
-        gain = compare(ours, pd.concat([theirs, new]), params)
-    model = Loaded(challenger)
-    verdict = judge(gain, latency(model), model.size / 1e6, params)
+        gain = compare_models(ours, pd.concat([theirs, new]), params)
+    model = DownloadedModel(challenger)
+    verdict = decide(gain, median_latency_ms(model), model.size / 1e6, params)
     against = f"version {champion.number}" if champion else "no champion"
     decided = "promoted over" if verdict.promoted else "not promoted, champion stays" if champion else "not promoted,"
     for reason in verdict.reasons:
@@ -136,54 +132,30 @@ def promote(params: Params, dry_run: bool, compared: bool = True) -> str:
     if dry_run:
         return f"dry run, nothing was changed; {text}"
     if verdict.promoted:
-        registry.crown(challenger, champion)
+        registry.promote(challenger, champion)
     for version in filter(None, (challenger, champion)):
-        registry.note(version, "; ".join([text, *verdict.reasons]))
+        registry.tag_decision(version, "; ".join([text, *verdict.reasons]))
     return text
 
 
-def roll_back(dry_run: bool) -> str:
+def roll_back_champion(dry_run: bool) -> str:
     """Give the crown back to the champion before this one."""
-    champion = registry.under(CHAMPION)
+    champion = registry.get_by_alias(CHAMPION)
     if champion is None or champion.previous is None:
-        raise UserError(f"{NAME} on {server.shown_uri()} has no champion that followed another")
-    former = registry.numbered(champion.previous)
+        raise UserError(f"{MODEL_NAME} on {server.redacted_uri()} has no champion that followed another")
+    former = registry.get_by_number(champion.previous)
     if former is None:
         raise UserError(f"version {champion.previous}, champion before version {champion.number}, was deleted")
     text = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC: version {champion.number} rolled back to version {former.number}"
     if dry_run:
         return f"dry run, nothing was changed; {text}"
-    registry.dethrone(champion, former)
+    registry.roll_back(champion, former)
     for version in (champion, former):
-        registry.note(version, text)
+        registry.tag_decision(version, text)
     return text
 
 
-def _out_of_fold(version: Version) -> pd.DataFrame:
+def _download_out_of_fold(version: Version) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as folder:
-        path = registry.download(version.run_id, f"reports/{OUT_OF_FOLD}", Path(folder))
+        path = registry.download(version.run_id, f"reports/{OUT_OF_FOLD_FILE}", Path(folder))
         return read_table(path, integers=("prdtypecode", "predicted"))
-
-
-def command(arguments: argparse.Namespace) -> str:
-    params = load_params(arguments.params)
-    server.check_server()
-    with server.answering():
-        if arguments.rollback:
-            return roll_back(arguments.dry_run)
-        return promote(params, arguments.dry_run, not arguments.without_comparison)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="promote.py", description=__doc__)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be decided, change nothing")
-    parser.add_argument("--rollback", action="store_true", help="give the crown back to the champion before this one")
-    parser.add_argument(
-        "--without-comparison", action="store_true", help="promote where champion and challenger share no products"
-    )
-    parser.add_argument("--params", type=Path, default=PARAMS, help="default: params.yaml")
-    return run("promote", command, parser, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

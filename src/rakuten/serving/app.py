@@ -19,21 +19,28 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from threadpoolctl import threadpool_limits
 
-from rakuten.data.tables import label
+from rakuten.data.schema import label_of
 from rakuten.errors import UserError
 from rakuten.models.explain import Explanation
-from rakuten.models.pyfunc_model import NO_PICTURE, USED
-from rakuten.monitoring.prediction_log import LiveLog
+from rakuten.models.pyfunc_model import IMAGE_USED, NO_IMAGE
+from rakuten.monitoring.prediction_log import PredictionLog
 from rakuten.serving import schemas
-from rakuten.serving.exported_metrics import Monitored
-from rakuten.serving.metrics import Metrics, metrics
-from rakuten.serving.middleware import Guard
-from rakuten.serving.model_holder import Holder
-from rakuten.serving.parsing import BODY, invalid, must_be_json, parsed, product_of, read_one
+from rakuten.serving.exported_metrics import MonitoringCollector
+from rakuten.serving.metrics import ApiMetrics, make_metrics
+from rakuten.serving.middleware import RequestMiddleware
+from rakuten.serving.model_holder import ModelHolder
+from rakuten.serving.parsing import (
+    REQUEST_BODY,
+    invalid_request,
+    parse_json,
+    read_product,
+    require_json,
+    to_raw_product,
+)
 from rakuten.serving.problems import Problem
 from rakuten.serving.schemas import BatchIn, ProductIn
-from rakuten.serving.scorer import Scored, Scorer
-from rakuten.serving.settings import MB, Settings
+from rakuten.serving.scorer import BatchingScorer, ScoredProducts
+from rakuten.serving.settings import MB, ApiSettings
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +50,18 @@ PAGE = Path(__file__).parent / "page"
 class Service:
     """What the routes share."""
 
-    def __init__(self, settings: Settings, holder: Holder) -> None:
-        self.settings, self.holder, self.metrics = settings, holder, metrics()
+    def __init__(self, settings: ApiSettings, holder: ModelHolder) -> None:
+        self.settings, self.holder, self.metrics = settings, holder, make_metrics()
         threads = settings.threads or min(4, cpu_count())
-        self.live: LiveLog | None = None
+        self.live: PredictionLog | None = None
         if settings.live_log:
             dropped = self.metrics.log_dropped.inc
-            self.live = LiveLog(settings.live, settings.keep_days, settings.log_text, dropped)
+            self.live = PredictionLog(settings.live, settings.keep_days, settings.log_text, dropped)
             self.metrics.log_lag.set_function(self.live.lag)
-        self.scorer = Scorer(holder.current, self.metrics, settings.queue, settings.wait_seconds, threads, self.live)
-        self.metrics.registry.register(Monitored(settings.live, holder.current))
+        self.scorer = BatchingScorer(
+            holder.current, self.metrics, settings.queue, settings.wait_seconds, threads, self.live
+        )
+        self.metrics.registry.register(MonitoringCollector(settings.live, holder.current))
         self.stopping = False
         self.tell()
 
@@ -80,7 +89,7 @@ class Service:
             self.metrics.refused.set(self.holder.refused())
 
 
-def create_app(settings: Settings, holder: Holder) -> Any:
+def create_app(settings: ApiSettings, holder: ModelHolder) -> Any:
     """The ASGI application around a holder that has a model."""
     threadpool_limits(limits=1, user_api="blas")  # sums of floats depend on how they are cut, and threads are ours
     service = Service(settings, holder)
@@ -106,25 +115,25 @@ def create_app(settings: Settings, holder: Holder) -> Any:
     _add_routes(app, service)
     _add_state(app, service)
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
-    _speak_of_problems(app)
-    return Guard(app, settings, service.metrics)
+    _add_error_handlers(app)
+    return RequestMiddleware(app, settings, service.metrics)
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
-    common: dict[str, Any] = {"responses": schemas.PROBLEMS, "openapi_extra": BODY}
+    common: dict[str, Any] = {"responses": schemas.PROBLEMS, "openapi_extra": REQUEST_BODY}
 
     @app.post("/predict", response_model=schemas.PredictionOut, summary="Classify one product", **common)
     async def predict(request: Request) -> Response:
-        asked = await read_one(request, service.settings)
+        asked = await read_product(request, service.settings)
         scored = await _score(request, service, [asked])
-        return _json(_whole(scored, asked.top_k))
+        return _json(_single_answer(scored, asked.top_k))
 
     @app.post("/explain", response_model=schemas.ExplanationOut, summary="Classify one product and say why", **common)
     async def explain(request: Request) -> Response:
-        asked = await read_one(request, service.settings)
+        asked = await read_product(request, service.settings)
         scored = await _score(request, service, [asked], explained=True)
         assert scored.explanation is not None
-        return _json({"prediction": _whole(scored, asked.top_k), **_reasons(scored.explanation)})
+        return _json({"prediction": _single_answer(scored, asked.top_k), **_explanation_body(scored.explanation)})
 
     @app.post(
         "/predict/batch",
@@ -139,13 +148,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         },
     )
     async def predict_batch(request: Request) -> Response:
-        must_be_json(request)
-        asked = (await parsed(BatchIn, await request.body())).products
+        require_json(request)
+        asked = (await parse_json(BatchIn, await request.body())).products
         if len(asked) > service.settings.max_batch:
             raise Problem("batch_too_large", f"at most {service.settings.max_batch} products at once")
         scored = await _score(request, service, asked)
         found = [_prediction(scored, at, each.top_k) for at, each in enumerate(asked)]
-        return _json({"predictions": found, **_origin(scored)})
+        return _json({"predictions": found, **_model_info(scored)})
 
     # FastAPI lists in its document only the models that it reads or writes by itself.
     document = app.openapi
@@ -167,12 +176,12 @@ def _add_state(app: FastAPI, service: Service) -> None:
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
 
-    @app.get("/health", response_model=schemas.State, summary="Whether the process is alive")
+    @app.get("/health", response_model=schemas.Status, summary="Whether the process is alive")
     async def health() -> dict[str, str]:
         return {"status": "alive"}
 
     @app.get(
-        "/ready", response_model=schemas.State, summary="Whether it answers", responses={503: schemas.PROBLEMS[503]}
+        "/ready", response_model=schemas.Status, summary="Whether it answers", responses={503: schemas.PROBLEMS[503]}
     )
     async def ready() -> dict[str, str]:
         if service.stopping:
@@ -190,9 +199,9 @@ def _add_state(app: FastAPI, service: Service) -> None:
             "source": held.source,
             "registry_version": held.registry_version,
             **held.about,
-            "target_precision": classifier.settings.target_precision,
-            "threshold": classifier.settings.threshold,
-            "classes": [{"prdtypecode": int(code), "label": label(int(code))} for code in classifier.classes],
+            "target_precision": classifier.config.target_precision,
+            "threshold": classifier.config.threshold,
+            "classes": [{"prdtypecode": int(code), "label": label_of(int(code))} for code in classifier.classes],
             "views": list(classifier.linear),
             "limits": {
                 "batch": settings.max_batch,
@@ -206,19 +215,21 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _score(request: Request, service: Service, asked: Sequence[ProductIn], explained: bool = False) -> Scored:
-    products = [product_of(each, service.settings) for each in asked]
+async def _score(
+    request: Request, service: Service, asked: Sequence[ProductIn], explained: bool = False
+) -> ScoredProducts:
+    products = [to_raw_product(each, service.settings) for each in asked]
     request.scope["state"]["modality"] = "batch" if len(products) > 1 else "picture" if products[0].picture else "text"
     if service.settings.log_text:
         texts = [{"designation": each.designation, "description": each.description} for each in asked]
         request.scope["state"]["logged"] = {"products": texts}
     # Not the request's id: a client may send the same one twice.
     scored = await service.scorer.score(products, uuid.uuid4().hex, explained)
-    _count(service.metrics, scored)
+    _count_predictions(service.metrics, scored)
     return scored
 
 
-def _count(told: Metrics, scored: Scored) -> None:
+def _count_predictions(told: ApiMetrics, scored: ScoredProducts) -> None:
     for codes, confidence, review, picture in zip(
         scored.codes, scored.confidence, scored.needs_review, scored.pictures, strict=True
     ):
@@ -228,9 +239,9 @@ def _count(told: Metrics, scored: Scored) -> None:
         told.pictures.labels(picture).inc()
 
 
-def _prediction(scored: Scored, at: int, count: int) -> dict[str, Any]:
+def _prediction(scored: ScoredProducts, at: int, count: int) -> dict[str, Any]:
     ranked = [
-        {"prdtypecode": code, "label": label(code), "confidence": confidence}
+        {"prdtypecode": code, "label": label_of(code), "confidence": confidence}
         for code, confidence in zip(scored.codes[at][:count], scored.confidence[at][:count], strict=True)
     ]
     word = scored.pictures[at]
@@ -239,25 +250,25 @@ def _prediction(scored: Scored, at: int, count: int) -> dict[str, Any]:
         **ranked[0],
         "top": ranked,
         "needs_review": scored.needs_review[at],
-        "picture": word if word in (NO_PICTURE, USED) else f"unusable: {word}",
+        "picture": word if word in (NO_IMAGE, IMAGE_USED) else f"unusable: {word}",
     }
 
 
-def _origin(scored: Scored) -> dict[str, Any]:
+def _model_info(scored: ScoredProducts) -> dict[str, Any]:
     return {"model_version": scored.champion.model_version, "run_id": scored.champion.about["run_id"]}
 
 
-def _whole(scored: Scored, count: int) -> dict[str, Any]:
-    return _prediction(scored, 0, count) | _origin(scored)
+def _single_answer(scored: ScoredProducts, count: int) -> dict[str, Any]:
+    return _prediction(scored, 0, count) | _model_info(scored)
 
 
-def _reasons(why: Explanation) -> dict[str, Any]:
-    pictures = why.pictures.to_dict("records")
+def _explanation_body(why: Explanation) -> dict[str, Any]:
+    pictures = why.similar_images.to_dict("records")
     return {
         "views": why.views.to_dict("records"),
-        "spoke_for": why.spoke_for.to_dict("records"),
-        "spoke_against": why.spoke_against.to_dict("records"),
-        "pictures": [{**each, "label": label(int(each["prdtypecode"]))} for each in pictures],
+        "spoke_for": why.positive_terms.to_dict("records"),
+        "spoke_against": why.negative_terms.to_dict("records"),
+        "pictures": [{**each, "label": label_of(int(each["prdtypecode"]))} for each in pictures],
     }
 
 
@@ -265,7 +276,7 @@ def _json(content: Any) -> Response:
     return Response(json.dumps(content, ensure_ascii=False, allow_nan=False), media_type="application/json")
 
 
-def _speak_of_problems(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
     """Whatever goes wrong, or FastAPI refuses by itself, is said in the same way."""
 
     def answer(request: Request, problem: Problem) -> Response:
@@ -284,7 +295,7 @@ def _speak_of_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refused_by_fastapi(request: Request, error: RequestValidationError) -> Response:
-        return answer(request, invalid(error.errors()))
+        return answer(request, invalid_request(error.errors()))
 
     @app.exception_handler(UserError)
     async def unready(request: Request, error: UserError) -> Response:

@@ -13,29 +13,29 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from rakuten.serving.model_holder import Champion
+from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE, PIPELINE_FILE
+from rakuten.serving.model_holder import LoadedModel
 
-DRIFT, LOOKED, PIPELINE = Path("drift", "drift.json"), Path("drift", "looked.json"), Path("pipeline.json")
 Families = Iterator[GaugeMetricFamily]
 
 
-class Monitored(Collector):
+class MonitoringCollector(Collector):
     """Reads the files at each scrape; one that is missing, or not what this code writes, shows nothing."""
 
-    def __init__(self, folder: Path, current: Callable[[], Champion]) -> None:
+    def __init__(self, folder: Path, current: Callable[[], LoadedModel]) -> None:
         self._folder, self._current = folder, current
 
     def collect(self) -> Families:
         held = self._current()
         yield from _model(held.about)
-        drift = _read(self._folder / DRIFT)
+        drift = _read_json(self._folder / DRIFT_FILE)
         if drift.get("model_version") == held.model_version:
-            yield from _whole(_drift, drift)
-        yield from _whole(_looked, _read(self._folder / LOOKED))
-        yield from _whole(_pipeline, _read(self._folder / PIPELINE))
+            yield from _all_or_nothing(_drift, drift)
+        yield from _all_or_nothing(_last_check, _read_json(self._folder / LAST_CHECK_FILE))
+        yield from _all_or_nothing(_pipeline, _read_json(self._folder / PIPELINE_FILE))
 
 
-def _whole(families: Callable[[dict[str, Any]], Families], found: dict[str, Any]) -> list[GaugeMetricFamily]:
+def _all_or_nothing(families: Callable[[dict[str, Any]], Families], found: dict[str, Any]) -> list[GaugeMetricFamily]:
     """All that a file tells, or nothing: a scrape must not fail by it."""
     try:
         return list(families(found)) if found else []
@@ -43,7 +43,7 @@ def _whole(families: Callable[[dict[str, Any]], Families], found: dict[str, Any]
         return []
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -57,7 +57,7 @@ def _model(about: dict[str, Any]) -> Families:
         scores.add_metric([name], value)
     yield scores
     if about["trained_at"]:
-        yield _at("rakuten_model_trained_timestamp_seconds", "When the model was trained", about["trained_at"])
+        yield _timestamp("rakuten_model_trained_timestamp_seconds", "When the model was trained", about["trained_at"])
 
 
 def _drift(found: dict[str, Any]) -> Families:
@@ -86,15 +86,17 @@ def _drift(found: dict[str, Any]) -> Families:
         yield live
 
 
-def _looked(found: dict[str, Any]) -> Families:
-    yield _at("rakuten_drift_checked_timestamp_seconds", "When live traffic was last looked at", found["checked"])
+def _last_check(found: dict[str, Any]) -> Families:
+    yield _timestamp(
+        "rakuten_drift_checked_timestamp_seconds", "When live traffic was last looked at", found["checked"]
+    )
 
 
 def _pipeline(found: dict[str, Any]) -> Families:
     yield GaugeMetricFamily("rakuten_pipeline_succeeded", "Whether the last run did", value=float(found["succeeded"]))
     yield GaugeMetricFamily("rakuten_pipeline_duration_seconds", "Of the last run", value=found["seconds"])
-    yield _at("rakuten_pipeline_ended_timestamp_seconds", "When the last run ended", found["ended"])
+    yield _timestamp("rakuten_pipeline_ended_timestamp_seconds", "When the last run ended", found["ended"])
 
 
-def _at(name: str, text: str, moment: str) -> GaugeMetricFamily:
+def _timestamp(name: str, text: str, moment: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=datetime.fromisoformat(moment).timestamp())

@@ -1,30 +1,25 @@
 """API keys: long random words of which only the SHA-256 is kept, one line each: `name:hash`.
 
-`python -m rakuten.serving.keys NAME` makes one. A line taken out of the file revokes its key at once.
+`rakuten keys NAME` makes one. A line taken out of the file revokes its key at once.
 """
 
-import argparse
 import hashlib
 import hmac
 import logging
 import re
 import secrets
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from rakuten.cli import run
 from rakuten.errors import UserError
-from rakuten.files import writing
-from rakuten.serving.settings import load_settings
+from rakuten.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
-LINE = re.compile(rf"({NAME.pattern}):([0-9a-f]{{64}})")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+LINE_PATTERN = re.compile(rf"({NAME_PATTERN.pattern}):([0-9a-f]{{64}})")
 
 
-class Keys:
+class ApiKeys:
     """The keys of a file, read again when it changes."""
 
     def __init__(self, path: Path) -> None:
@@ -52,54 +47,38 @@ class Keys:
             self._stamp = None
             return {}  # no file, no keys: nobody is let in
         if (stat.st_mtime_ns, stat.st_size) != self._stamp:
-            self._hashes = parse(self._path.read_text(encoding="utf-8"))
+            self._hashes = parse_keys(self._path.read_text(encoding="utf-8"))
             self._stamp = (stat.st_mtime_ns, stat.st_size)
         return self._hashes
 
 
-def parse(text: str) -> dict[str, str]:
+def parse_keys(text: str) -> dict[str, str]:
     """Name -> hash. A line that is none is left out with a warning: a typing error must not let anybody in."""
     found = {}
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.partition("#")[0].strip()
-        if match := LINE.fullmatch(stripped):
+        if match := LINE_PATTERN.fullmatch(stripped):
             found[match[1]] = match[2]
         elif stripped:
             log.warning("line %d of the keys' file is not `name:sha256` and is left out", number)
     return found
 
 
-def add(path: Path, name: str) -> str:
+def add_key(path: Path, name: str) -> str:
     """A new key for a name that has none; only its hash is written. Returns the key.
 
     Raises:
         UserError: the name has a key, or holds other characters than letters, digits and _.-
     """
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if not NAME.fullmatch(name):
+    if not NAME_PATTERN.fullmatch(name):
         raise UserError(f"{name!r}: a name has 1 to 40 letters, digits, '_', '.' or '-'")
-    if name in parse(text):
+    if name in parse_keys(text):
         raise UserError(f"{name} has a key in {path}: take its line out first, which revokes it")
     key = secrets.token_urlsafe(32)
-    with writing(path) as (part,):
+    with atomic_write(path) as (part,):
         part.touch(mode=0o600)
         lines = text + ("" if not text or text.endswith("\n") else "\n")
         part.write_text(f"{lines}{name}:{hashlib.sha256(key.encode()).hexdigest()}\n", encoding="utf-8")
         part.chmod(0o600)
     return key
-
-
-def command(arguments: argparse.Namespace) -> str:
-    path = load_settings().keys_file
-    sys.stdout.write(add(path, arguments.name) + "\n")
-    return f"this key of {arguments.name} is shown once; its hash is in {path}; done"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rakuten.serving.keys", description=__doc__)
-    parser.add_argument("name", help="whose key it is: shown in the log")
-    return run("keys", command, parser, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-SHARES = tuple(step / 10 for step in range(1, 11))
+LATENCY_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+CONFIDENCE_BUCKETS = tuple(step / 10 for step in range(1, 11))
 
 
-class Metrics(NamedTuple):
+class ApiMetrics(NamedTuple):
     registry: CollectorRegistry
     requests: Counter
     latency: Histogram
@@ -27,25 +27,25 @@ class Metrics(NamedTuple):
     log_lag: Gauge
 
 
-def metrics() -> Metrics:
+def make_metrics() -> ApiMetrics:
     registry = CollectorRegistry()
 
     def counter(name: str, text: str, *labels: str) -> Counter:
         return Counter(f"rakuten_api_{name}", text, labels, registry=registry)
 
-    return Metrics(
+    return ApiMetrics(
         registry,
         counter("requests", "Requests answered", "route", "status"),
         Histogram(
             "rakuten_api_request_duration_seconds",
             "From the first byte in to the last byte out",
             ("route", "modality"),
-            buckets=SECONDS,
+            buckets=LATENCY_BUCKETS,
             registry=registry,
         ),
         counter("problems", "Problems answered, by their code", "code"),
         counter("predictions", "Products predicted, by code", "prdtypecode"),
-        Histogram("rakuten_api_confidence", "Confidence of predictions", buckets=SHARES, registry=registry),
+        Histogram("rakuten_api_confidence", "Confidence of predictions", buckets=CONFIDENCE_BUCKETS, registry=registry),
         counter("to_review", "Products marked for review"),
         counter("pictures", "Pictures, by whether they could be used", "outcome"),
         Gauge("rakuten_api_waiting_products", "Products waiting or being scored", registry=registry),

@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from rakuten.serving.keys import Keys
-from rakuten.serving.metrics import Metrics
+from rakuten.serving.keys import ApiKeys
+from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.problems import Problem
-from rakuten.serving.settings import MB, Settings, is_loopback
+from rakuten.serving.settings import MB, ApiSettings, is_loopback
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,13 +33,13 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-OPEN = ("/", "/health", "/ready")  # and /static/: what needs no key
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-BODY_WITHIN = 20.0  # seconds between two parts of a body
-CLIENTS = 10_000  # remembered by the rate limit
+PUBLIC_PATHS = ("/", "/health", "/ready")  # and /static/: what needs no key
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+BODY_SECONDS = 20.0  # seconds between two parts of a body
+MAX_CLIENTS = 10_000  # remembered by the rate limit
 
 
-class Rates:
+class RateLimiter:
     """A bucket of tokens for each client: a minute's worth at most, filled evenly."""
 
     def __init__(self, per_minute: int) -> None:
@@ -55,20 +55,20 @@ class Rates:
         tokens = min(self._per_minute, tokens + (now - last) * self._per_minute / 60)
         enough = tokens >= 1
         self._buckets[client] = (tokens - 1 if enough else tokens, now)
-        if len(self._buckets) > CLIENTS:
+        if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
         if not enough:
             wait = (1 - tokens) * 60 / self._per_minute
             raise Problem("rate_limited", f"at most {self._per_minute} requests a minute", wait)
 
 
-class Guard:
+class RequestMiddleware:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: App, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: App, settings: ApiSettings, metrics: ApiMetrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
-        self._keys = Keys(settings.keys_file) if settings.asks_for_keys else None
-        self._rates = Rates(settings.rate_per_minute)
+        self._keys = ApiKeys(settings.keys_file) if settings.asks_for_keys else None
+        self._rates = RateLimiter(settings.rate_per_minute)
         self._most = int(settings.max_body_mb * MB)
         self._local = is_loopback(settings.host)
 
@@ -95,7 +95,7 @@ class Guard:
             # A page elsewhere whose name was bent to this machine would be asking.
             raise Problem("host_not_allowed", "this server answers to localhost only")
         path = request.scope["path"]
-        if self._keys is not None and path not in OPEN and not path.startswith("/static/"):
+        if self._keys is not None and path not in PUBLIC_PATHS and not path.startswith("/static/"):
             given = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
             owner = self._keys.owner(given) if given else None
             if owner is None:
@@ -139,7 +139,7 @@ class _Request:
         self.scope, self._receive, self._send, self._most = scope, receive, send, most
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         given = self.headers.get("x-request-id", "")
-        self.id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.id = given if REQUEST_ID_PATTERN.fullmatch(given) else uuid.uuid4().hex
         self.address = str((scope.get("client") or ("unknown",))[0])
         self.client = self.address
         self.status, self.problem = 500, ""
@@ -151,9 +151,9 @@ class _Request:
 
     async def receive(self) -> Message:
         try:
-            message = await (self._receive() if self._answering else asyncio.wait_for(self._receive(), BODY_WITHIN))
+            message = await (self._receive() if self._answering else asyncio.wait_for(self._receive(), BODY_SECONDS))
         except TimeoutError:
-            raise Problem("too_slow", f"no part of the body came for {BODY_WITHIN:.0f} s") from None
+            raise Problem("too_slow", f"no part of the body came for {BODY_SECONDS:.0f} s") from None
         self._got += len(message.get("body", b""))
         if self._got > self._most:
             raise self.too_large()

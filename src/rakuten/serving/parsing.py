@@ -12,13 +12,13 @@ from starlette.datastructures import UploadFile
 
 from rakuten.serving.problems import Problem
 from rakuten.serving.schemas import ProductIn
-from rakuten.serving.scorer import Product
-from rakuten.serving.settings import MB, Settings
+from rakuten.serving.scorer import RawProduct
+from rakuten.serving.settings import MB, ApiSettings
 
-M = TypeVar("M", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 
-LARGE = 200_000  # bytes of a body from which on it is read off the event loop
-BODY = {
+LARGE_BODY_BYTES = 200_000  # bytes of a body from which on it is read off the event loop
+REQUEST_BODY = {
     "requestBody": {
         "required": True,
         "content": {
@@ -40,11 +40,11 @@ BODY = {
 }
 
 
-async def read_one(request: Request, settings: Settings) -> ProductIn:
+async def read_product(request: Request, settings: ApiSettings) -> ProductIn:
     """The product of a JSON body or a form; a form's picture is put in base64's place as bytes."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return await parsed(ProductIn, await request.body())
+        return await parse_json(ProductIn, await request.body())
     if kind != "multipart/form-data":
         raise Problem("unsupported_media_type", "send application/json or multipart/form-data")
     most = int(settings.max_picture_mb * MB)
@@ -62,38 +62,38 @@ async def read_one(request: Request, settings: Settings) -> ProductIn:
                 fields[name] = None
             else:
                 fields[name] = value
-    return _validated(ProductIn, fields)
+    return _validate(ProductIn, fields)
 
 
-def must_be_json(request: Request) -> None:
+def require_json(request: Request) -> None:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Problem("unsupported_media_type", "send application/json")
 
 
-async def parsed(model: type[M], body: bytes) -> M:
-    def parse() -> M:
+async def parse_json(model: type[Model], body: bytes) -> Model:
+    def parse() -> Model:
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
-            raise invalid(error.errors(include_url=False, include_input=False)) from None
+            raise invalid_request(error.errors(include_url=False, include_input=False)) from None
 
-    return await asyncio.to_thread(parse) if len(body) > LARGE else parse()
+    return await asyncio.to_thread(parse) if len(body) > LARGE_BODY_BYTES else parse()
 
 
-def _validated(model: type[ProductIn], fields: dict[str, Any]) -> ProductIn:
+def _validate(model: type[ProductIn], fields: dict[str, Any]) -> ProductIn:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_input=False)) from None
+        raise invalid_request(error.errors(include_url=False, include_input=False)) from None
 
 
-def invalid(errors: Sequence[Any]) -> Problem:
+def invalid_request(errors: Sequence[Any]) -> Problem:
     first = errors[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
     return Problem("invalid_request", f"{where}: {first['msg']}" if where else str(first["msg"]))
 
 
-def product_of(asked: ProductIn, settings: Settings) -> Product:
+def to_raw_product(asked: ProductIn, settings: ApiSettings) -> RawProduct:
     for name, text in (("designation", asked.designation), ("description", asked.description or "")):
         if len(text) > settings.max_text:
             raise Problem("invalid_request", f"{name}: at most {settings.max_text:,} characters")
@@ -105,4 +105,4 @@ def product_of(asked: ProductIn, settings: Settings) -> Product:
             raise Problem("invalid_request", "picture: not base64") from None
         if len(picture) > settings.max_picture_mb * MB:
             raise Problem("picture_too_large", f"at most {settings.max_picture_mb:g} MB")
-    return Product(asked.designation, asked.description or "", picture)
+    return RawProduct(asked.designation, asked.description or "", picture)

@@ -51,20 +51,20 @@ class BatchOut(BaseModel):
     run_id: str | None
 
 
-class View(BaseModel):
+class ViewContribution(BaseModel):
     view: str = Field(description="words, meaning or picture")
     contribution: float = Field(description="log-odds of the code against the average code")
     share: float
 
 
-class Term(BaseModel):
+class TermContribution(BaseModel):
     columns: str
     analyzer: str
     term: str
     contribution: float
 
 
-class Neighbour(BaseModel):
+class SimilarImage(BaseModel):
     productid: int
     imageid: int
     prdtypecode: int
@@ -74,10 +74,10 @@ class Neighbour(BaseModel):
 
 class ExplanationOut(BaseModel):
     prediction: PredictionOut
-    views: list[View]
-    spoke_for: list[Term]
-    spoke_against: list[Term]
-    pictures: list[Neighbour] = Field(description="training products whose pictures are most alike")
+    views: list[ViewContribution]
+    spoke_for: list[TermContribution]
+    spoke_against: list[TermContribution]
+    pictures: list[SimilarImage] = Field(description="training products whose pictures are most alike")
 
 
 class Label(BaseModel):
@@ -108,7 +108,7 @@ class ModelOut(BaseModel):
     limits: Limits
 
 
-class State(BaseModel):
+class Status(BaseModel):
     status: str
 
 

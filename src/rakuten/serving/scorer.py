@@ -12,20 +12,21 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from rakuten.models.classifier import Products, Ranked
+from rakuten.features.feature_set import FeatureBatch
+from rakuten.models.classifier import TopK
 from rakuten.models.explain import Explanation, explain
-from rakuten.monitoring.prediction_log import LiveLog, answered
-from rakuten.serving.metrics import Metrics
-from rakuten.serving.model_holder import Champion
+from rakuten.monitoring.prediction_log import PredictionLog, prediction_record
+from rakuten.serving.metrics import ApiMetrics
+from rakuten.serving.model_holder import LoadedModel
 from rakuten.serving.problems import Problem
 
 log = logging.getLogger(__name__)
 
-TOGETHER = 32  # products scored at once
-CODES = 27  # ranked for each product: all that the challenge has
+MAX_BATCH = 32  # products scored at once
+TOP_CODES = 27  # ranked for each product: all that the challenge has
 
 
-class Product(NamedTuple):
+class RawProduct(NamedTuple):
     """One raw product."""
 
     designation: str
@@ -33,10 +34,10 @@ class Product(NamedTuple):
     picture: bytes | None
 
 
-class Scored(NamedTuple):
+class ScoredProducts(NamedTuple):
     """What the model says of products, by the model that said it."""
 
-    champion: Champion
+    champion: LoadedModel
     names: Sequence[str]  # prediction ids
     codes: Sequence[Sequence[int]]  # the likeliest first
     confidence: Sequence[Sequence[float]]
@@ -46,25 +47,25 @@ class Scored(NamedTuple):
 
 
 class _Job(NamedTuple):
-    products: Sequence[Product]
+    products: Sequence[RawProduct]
     name: str
     explained: bool
     until: float
-    future: "asyncio.Future[Scored]"
+    future: "asyncio.Future[ScoredProducts]"
     loop: asyncio.AbstractEventLoop
 
 
-class Scorer:
+class BatchingScorer:
     """Takes products from the event loop, scores them on its own threads."""
 
     def __init__(
         self,
-        current: Callable[[], Champion],
-        metrics: Metrics,
+        current: Callable[[], LoadedModel],
+        metrics: ApiMetrics,
         queue: int,
         wait: float,
         threads: int,
-        live: LiveLog | None = None,
+        live: PredictionLog | None = None,
     ) -> None:
         self._current, self._metrics, self._queue, self._wait, self._live = current, metrics, queue, wait, live
         self._jobs: deque[_Job] = deque()
@@ -76,7 +77,7 @@ class Scorer:
         for thread in self._threads:
             thread.start()
 
-    async def score(self, products: Sequence[Product], name: str, explained: bool = False) -> Scored:
+    async def score(self, products: Sequence[RawProduct], name: str, explained: bool = False) -> ScoredProducts:
         """Score products, which the live log knows by this name.
 
         Raises:
@@ -118,7 +119,7 @@ class Scorer:
             count = len(jobs[0].products)
             while self._jobs and not jobs[0].explained and not self._jobs[0].explained:
                 count += len(self._jobs[0].products)
-                if count > TOGETHER:
+                if count > MAX_BATCH:
                     break
                 jobs.append(self._jobs.popleft())
             return jobs
@@ -129,7 +130,7 @@ class Scorer:
             late = [job for job in jobs if job.until < started]
             timely = [job for job in jobs if job.until >= started]
             for job in late:
-                _answer(job, self._overloaded("it waited too long"))
+                _set_result(job, self._overloaded("it waited too long"))
             if timely:
                 self._run(timely)
             count = sum(len(job.products) for job in jobs)
@@ -143,14 +144,14 @@ class Scorer:
         """Score jobs together; where that fails each is tried alone, so that one bad product costs nobody else."""
         try:
             champion = self._current()
-            described, ranked, answers = _scored(champion, jobs)
+            described, ranked, answers = _score_jobs(champion, jobs)
             for job, scored in zip(jobs, answers, strict=True):
-                _answer(job, scored)
+                _set_result(job, scored)
             self._metrics.batch.observe(sum(len(job.products) for job in jobs))
             if self._live is not None:
                 names = [name for scored in answers for name in scored.names]
                 texts = [(product.designation, product.description) for job in jobs for product in job.products]
-                self._live.put(answered(champion.model_version, names, texts, described, ranked))
+                self._live.put(prediction_record(champion.model_version, names, texts, described, ranked))
         except Exception as error:
             if len(jobs) > 1:
                 for job in jobs:
@@ -158,14 +159,14 @@ class Scorer:
                 return
             if not isinstance(error, Problem):
                 log.exception("a product could not be scored")
-            _answer(jobs[0], error)
+            _set_result(jobs[0], error)
 
 
-def _scored(champion: Champion, jobs: Sequence[_Job]) -> tuple[Products, Ranked, list[Scored]]:
+def _score_jobs(champion: LoadedModel, jobs: Sequence[_Job]) -> tuple[FeatureBatch, TopK, list[ScoredProducts]]:
     products = [product for job in jobs for product in job.products]
     named = [(product.designation, product.description) for product in products]
-    described, pictures = champion.model.describe_all(named, [product.picture for product in products])
-    ranked = champion.model.classifier.rank(described, CODES)
+    described, pictures = champion.model.featurise_many(named, [product.picture for product in products])
+    ranked = champion.model.classifier.top_k(described, TOP_CODES)
     codes, confidence, review = ranked.codes.tolist(), ranked.confidence.tolist(), ranked.needs_review.tolist()
     found, at = [], 0
     for job in jobs:
@@ -173,7 +174,7 @@ def _scored(champion: Champion, jobs: Sequence[_Job]) -> tuple[Products, Ranked,
         at = rows.stop
         why = explain(champion.model.classifier, described) if job.explained else None
         names = prediction_ids(job.name, len(job.products))
-        found.append(Scored(champion, names, codes[rows], confidence[rows], review[rows], pictures[rows], why))
+        found.append(ScoredProducts(champion, names, codes[rows], confidence[rows], review[rows], pictures[rows], why))
     return described, ranked, found
 
 
@@ -182,7 +183,7 @@ def prediction_ids(name: str, count: int) -> list[str]:
     return [name] if count == 1 else [f"{name}-{at}" for at in range(count)]
 
 
-def _answer(job: _Job, outcome: Scored | Exception) -> None:
+def _set_result(job: _Job, outcome: ScoredProducts | Exception) -> None:
     def settle() -> None:
         if job.future.done():  # the client went away
             return

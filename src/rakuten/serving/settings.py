@@ -16,7 +16,7 @@ Count = Annotated[int, Field(gt=0)]
 MB = 1_000_000
 
 
-class Settings(BaseSettings):
+class ApiSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="API_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     host: str = "127.0.0.1"
@@ -60,14 +60,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def load_settings() -> Settings:
+def load_settings() -> ApiSettings:
     """Settings from the environment.
 
     Raises:
         UserError: a value is unknown or out of range.
     """
     try:
-        return Settings()
+        return ApiSettings()
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"API_{str(first['loc'][0]).upper()}: {first['msg']}") from error

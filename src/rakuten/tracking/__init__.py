@@ -7,7 +7,7 @@ registry  the versions of rakuten-classifier, their aliases, loading one
 lock      dvc.lock, attached to its run once DVC has written it
 champion  the version that answers: its files, its reference, what is known of it
 watching  drift reports, as runs of an experiment of their own
-trace     from a prediction back to code and data: python -m rakuten.tracking trace RUN_OR_VERSION
+trace     from a prediction back to code and data: rakuten trace RUN_OR_VERSION
 """
 
 import os

@@ -9,32 +9,32 @@ import yaml
 from rakuten.errors import UserError
 from rakuten.files import digest
 from rakuten.tracking import server, training_run
-from rakuten.tracking.lineage import MODEL_TAG, lock_records, model_digest, read_lock
+from rakuten.tracking.lineage import MODEL_TAG, is_in_dvc_lock, model_digest, read_dvc_lock
 
 log = logging.getLogger(__name__)
 
 LOCK_TAG = "dvc_lock"  # MD5 of the dvc.lock that was attached
-NAME = "dvc.lock"
+DVC_LOCK_NAME = "dvc.lock"
 
 
-def attach_lock_if_reachable(models: Path) -> None:
+def attach_dvc_lock(models: Path) -> None:
     """Attach dvc.lock to the run that trained this model, now that DVC has written its entry.
 
     A stage cannot see its own entry in dvc.lock, so what comes after the training calls this.
     Nothing is attached where dvc.lock does not record this very model (a training without DVC),
     and a tracking server that is away is only warned of: predictions do not need it.
     """
-    if not lock_records(models):
+    if not is_in_dvc_lock(models):
         log.info("dvc.lock does not record this model, so no run gets it; `dvc repro` makes both")
         return
-    run_id = training_run.trained_run(models)
-    waiting = models / training_run.UNSENT / str(run_id)
+    run_id = training_run.local_run_id(models)
+    waiting = models / training_run.PENDING_FOLDER / str(run_id)
     if run_id and waiting.is_dir():
-        _write(waiting / training_run.FILES)
+        _write(waiting / training_run.FILES_FOLDER)
         return
     try:
         server.check_server()
-        with server.answering():
+        with server.mlflow_errors():
             _attach(models, run_id)
     except UserError as error:
         log.warning("dvc.lock was not attached to the training's run: %s", error)
@@ -57,9 +57,9 @@ def _attach(models: Path, run_id: str | None) -> None:
 
 def _write(folder: Path) -> Path:
     """Write dvc.lock up to the training: what predict left there is of an earlier model, or not there yet."""
-    lock = read_lock()
+    lock = read_dvc_lock()
     stages = {name: stage for name, stage in lock["stages"].items() if name != "predict"}
-    path = folder / NAME
+    path = folder / DVC_LOCK_NAME
     text = yaml.safe_dump({**lock, "stages": stages}, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8", newline="\n")
     return path

@@ -11,7 +11,7 @@ from rakuten.config import DVC_LOCK, ROOT
 from rakuten.files import digest
 
 MODEL_TAG = "model_digest"  # SHA-256 of the model's manifest: leads from a model back to its run
-REWRITTEN = ("dvc.lock", "models", "reports", ".dvc/config")
+PIPELINE_PATHS = ("dvc.lock", "models", "reports", ".dvc/config")
 VERSION_LENGTH = 12  # hex digits of it that predictions carry
 
 
@@ -27,34 +27,34 @@ def model_version(model: Path) -> str:
 
 def data_digests(data: Sequence[Path]) -> dict[str, str]:
     """MD5, as DVC records it, of these files and of the raw files behind them, by path."""
-    return {**raw_digests(data), **{shown(path): digest(path, "md5") for path in data}}
+    return {**raw_data_digests(data), **{repo_relative(path): digest(path, "md5") for path in data}}
 
 
-def raw_digests(data: Sequence[Path]) -> dict[str, str]:
+def raw_data_digests(data: Sequence[Path]) -> dict[str, str]:
     """Digests of the raw files behind these files, from dvc.lock; none unless it tells of these very files."""
-    made = recorded("features", "outs")
-    if not data or any(made.get(shown(path)) != digest(path, "md5") for path in data):
+    made = dvc_lock_digests("features", "outs")
+    if not data or any(made.get(repo_relative(path)) != digest(path, "md5") for path in data):
         return {}
-    return {path: md5 for path, md5 in recorded("ingest", "deps").items() if path.startswith("data/raw/")}
+    return {path: md5 for path, md5 in dvc_lock_digests("ingest", "deps").items() if path.startswith("data/raw/")}
 
 
-def read_lock() -> dict[str, Any]:
+def read_dvc_lock() -> dict[str, Any]:
     """dvc.lock as it stands; empty where there is none."""
     return (yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8")) or {}) if DVC_LOCK.is_file() else {}
 
 
-def recorded(stage: str, kind: str) -> dict[str, str]:
+def dvc_lock_digests(stage: str, kind: str) -> dict[str, str]:
     """Path -> MD5 of a stage's deps or outs in dvc.lock."""
-    return {entry["path"]: entry["md5"] for entry in read_lock().get("stages", {}).get(stage, {}).get(kind, [])}
+    return {entry["path"]: entry["md5"] for entry in read_dvc_lock().get("stages", {}).get(stage, {}).get(kind, [])}
 
 
-def lock_records(model: Path) -> bool:
+def is_in_dvc_lock(model: Path) -> bool:
     """Whether dvc.lock tells of this very model."""
     file = model / "model.safetensors"
-    return recorded("train", "outs").get(shown(file)) == digest(file, "md5")
+    return dvc_lock_digests("train", "outs").get(repo_relative(file)) == digest(file, "md5")
 
 
-def shown(path: Path) -> str:
+def repo_relative(path: Path) -> str:
     """A path as dvc.lock has it: from the project's root, with forward slashes."""
     path = path.resolve()
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
@@ -65,7 +65,7 @@ def git_tags() -> dict[str, str]:
 
     What the pipeline itself rewrites, or only says where the DVC remote is (REWRITTEN), does not make a run dirty.
     """
-    dirty = git("status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in REWRITTEN))
+    dirty = git("status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in PIPELINE_PATHS))
     commit = git("rev-parse", "HEAD")
     if not commit or dirty is None:
         return {}

@@ -14,17 +14,17 @@ from rakuten.tracking import server
 log = logging.getLogger(__name__)
 
 LOCAL_UI = "http://127.0.0.1:5000"
-SUFFIX = "-monitoring"  # of the trainings' experiment
+EXPERIMENT_SUFFIX = "-monitoring"  # of the trainings' experiment
 
 
-def record(metrics: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]) -> str | None:
+def log_drift_report(metrics: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]) -> str | None:
     """One run with these numbers and files; its id, or None with a warning where the server fails: the report
     stands on disk all the same."""
     try:
         server.check_server()
-        with server.answering():
+        with server.mlflow_errors():
             asked = server.client()
-            name = (os.environ.get("MLFLOW_EXPERIMENT_NAME") or server.DEFAULT_EXPERIMENT) + SUFFIX
+            name = (os.environ.get("MLFLOW_EXPERIMENT_NAME") or server.DEFAULT_EXPERIMENT) + EXPERIMENT_SUFFIX
             run = asked.create_run(server.experiment_id(asked, name), tags=dict(tags), run_name="drift")
             now = int(1000 * time.time())
             asked.log_batch(
@@ -41,13 +41,13 @@ def record(metrics: Mapping[str, float], tags: Mapping[str, str], files: Sequenc
     return None
 
 
-def tag(run_id: str, tags: Mapping[str, str]) -> None:
+def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Add tags to a run.
 
     Raises:
         UserError: the server is away, or has no such run.
     """
-    with server.answering():
+    with server.mlflow_errors():
         asked = server.client()
         for key, value in tags.items():
             asked.set_tag(run_id, key, value)
@@ -55,5 +55,5 @@ def tag(run_id: str, tags: Mapping[str, str]) -> None:
 
 def run_url(run_id: str) -> str:
     """Where a run is looked at: in the server's UI, or as `make ui` serves the embedded store."""
-    base = server.shown_uri() if server.uri().startswith("http") else LOCAL_UI
+    base = server.redacted_uri() if server.uri().startswith("http") else LOCAL_UI
     return f"{base.rstrip('/')}/#/runs/{run_id}"

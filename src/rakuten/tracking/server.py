@@ -17,19 +17,19 @@ from rakuten.config import ROOT
 from rakuten.errors import UserError
 
 EMBEDDED = f"sqlite:///{(ROOT / 'mlflow.db').as_posix()}"
-ARTIFACTS = ROOT / "mlruns"  # of the embedded store
+ARTIFACTS_FOLDER = ROOT / "mlruns"  # of the embedded store
 DEFAULT_EXPERIMENT = "rakuten-baseline"
-ANSWER_WITHIN = 5.0  # seconds
+TIMEOUT_SECONDS = 5.0  # seconds
 # Not /health: that answers even where MLflow refuses this Host header or these credentials.
-PROBE = "/api/2.0/mlflow/experiments/search?max_results=1"
-FAULTS = (MlflowException, OSError)  # what MLflow's client raises when a server, a network or a disk fails
+PROBE_PATH = "/api/2.0/mlflow/experiments/search?max_results=1"
+SERVER_ERRORS = (MlflowException, OSError)  # what MLflow's client raises when a server, a network or a disk fails
 
 
 def uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or EMBEDDED
 
 
-def shown_uri() -> str:
+def redacted_uri() -> str:
     """The tracking address without user and password."""
     address = urlsplit(uri())
     host = address.netloc.rpartition("@")[2]
@@ -49,7 +49,7 @@ def experiment_id(asked: mlflow.MlflowClient, name: str | None = None) -> str:
     """The experiment that runs are filed under, created if it is not there."""
     name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     # MLflow's default place for artifacts is relative to the current folder.
-    place = ARTIFACTS.as_uri() if uri() == EMBEDDED else None
+    place = ARTIFACTS_FOLDER.as_uri() if uri() == EMBEDDED else None
     found = asked.get_experiment_by_name(name)
     if found is None:
         try:
@@ -70,15 +70,15 @@ def check_server() -> None:
         UserError: it does not answer within five seconds, or refuses. MLflow's own retries
             would block for minutes, after the training.
     """
-    address, shown = urlsplit(uri()), shown_uri()
+    address, shown = urlsplit(uri()), redacted_uri()
     ways_out = "start it, or unset MLFLOW_TRACKING_URI to record into mlflow.db here"
     try:
         if address.scheme in ("http", "https"):
-            request = urllib.request.Request(shown.rstrip("/") + PROBE, headers=credentials(address))
-            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN):
+            request = urllib.request.Request(shown.rstrip("/") + PROBE_PATH, headers=credentials(address))
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
                 pass
         elif address.hostname:
-            with socket.create_connection((address.hostname, address.port or 5432), ANSWER_WITHIN):
+            with socket.create_connection((address.hostname, address.port or 5432), TIMEOUT_SECONDS):
                 pass
     except urllib.error.HTTPError as error:
         hint = {
@@ -94,12 +94,12 @@ def check_server() -> None:
 
 
 @contextmanager
-def answering() -> Iterator[None]:
+def mlflow_errors() -> Iterator[None]:
     """Turn what MLflow raises about its server within the block into one clear line."""
     try:
         yield
-    except FAULTS as error:
-        raise UserError(f"the tracking server {shown_uri()} failed: {one_line(error)}") from error
+    except SERVER_ERRORS as error:
+        raise UserError(f"the tracking server {redacted_uri()} failed: {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:

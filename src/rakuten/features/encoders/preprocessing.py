@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-GROUND = 235  # a pixel belongs to the ground if all its channels are at least this
-CONTENT = 0.005  # a row or column belongs to the content if more than this share of it is not ground
+WHITE_LEVEL = 235  # a pixel belongs to the ground if all its channels are at least this
+MIN_CONTENT_SHARE = 0.005  # a row or column belongs to the content if more than this share of it is not ground
 
 
 def content_box(picture: Image.Image) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of what is not white ground in an RGB picture; all of it if all is white."""
     red, green, blue = picture.split()
-    ink = np.asarray(ImageChops.darker(ImageChops.darker(red, green), blue)) < GROUND
-    rows, columns = (np.flatnonzero(ink.mean(axis=axis) > CONTENT) for axis in (1, 0))
+    ink = np.asarray(ImageChops.darker(ImageChops.darker(red, green), blue)) < WHITE_LEVEL
+    rows, columns = (np.flatnonzero(ink.mean(axis=axis) > MIN_CONTENT_SHARE) for axis in (1, 0))
     if not len(rows) or not len(columns):
         return 0, 0, picture.width, picture.height
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def prepare(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+def prepare_image(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     """The content of an RGB picture as 3 x size x size, 0 to 255, centred on white."""
     box = content_box(picture)
     sides = (box[2] - box[0], box[3] - box[1])

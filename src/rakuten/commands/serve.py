@@ -1,4 +1,4 @@
-"""`python -m rakuten.serving`: the API and its page, on 127.0.0.1:8000 unless API_HOST and API_PORT say otherwise."""
+"""`rakuten serve`: the API and its page, on 127.0.0.1:8000 unless API_HOST and API_PORT say otherwise."""
 
 import argparse
 import logging
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from rakuten.cli import run
+from rakuten.cli import run_command
 from rakuten.errors import UserError
 from rakuten.serving.app import create_app
-from rakuten.serving.keys import Keys
-from rakuten.serving.model_holder import Holder
-from rakuten.serving.settings import Settings, load_settings
+from rakuten.serving.keys import ApiKeys
+from rakuten.serving.model_holder import ModelHolder
+from rakuten.serving.settings import ApiSettings, load_settings
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +24,13 @@ STOP_WITHIN = 30  # seconds for what is in flight
 def serve(_: argparse.Namespace) -> str:
     settings = load_settings()
     _check_free(settings)
-    holder = Holder(settings)
+    holder = ModelHolder(settings)
     holder.refresh()
     held = holder.current()
     keys = f"keys of {settings.keys_file}" if settings.asks_for_keys else "no keys asked for"
     log.info("model %s (%s), http://%s:%d, %s", held.model_version, held.source, settings.host, settings.port, keys)
-    if settings.asks_for_keys and not Keys(settings.keys_file).there():
-        log.warning("%s has no key, so nobody is let in: `python -m rakuten.serving.keys NAME`", settings.keys_file)
+    if settings.asks_for_keys and not ApiKeys(settings.keys_file).there():
+        log.warning("%s has no key, so nobody is let in: `rakuten keys NAME`", settings.keys_file)
     logging.getLogger("rakuten.serving.access").propagate = False
     logging.getLogger("rakuten.serving.access").addHandler(_plain())
     # uvicorn raises the signal again once it has stopped: a stop that was asked for is no failure.
@@ -49,7 +49,7 @@ def serve(_: argparse.Namespace) -> str:
     return "stopped"
 
 
-def _check_free(settings: Settings) -> None:
+def _check_free(settings: ApiSettings) -> None:
     """Before the model is loaded: uvicorn itself would say so in a traceback, and later."""
     with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,8 +67,4 @@ def _plain() -> logging.Handler:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run("serving", serve, argparse.ArgumentParser(prog="python -m rakuten.serving", description=__doc__), argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_command("serving", serve, argparse.ArgumentParser(prog="rakuten serve", description=__doc__), argv)

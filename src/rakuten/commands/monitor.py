@@ -1,14 +1,13 @@
-"""`python -m rakuten.monitoring`: one look at live traffic, its report in data/live/drift/. Exit code 0, drift or not."""
+"""`rakuten monitor`: one look at live traffic, its report in data/live/drift/. Exit code 0, drift or not."""
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rakuten.cli import run
+from rakuten.cli import run_command
 from rakuten.config import PARAMS, load_params
-from rakuten.monitoring.monitor import look
+from rakuten.monitoring.monitor import check_drift
 from rakuten.serving.settings import load_settings
 
 log = logging.getLogger(__name__)
@@ -16,17 +15,13 @@ log = logging.getLogger(__name__)
 
 def command(arguments: argparse.Namespace) -> str:
     settings = load_settings()
-    found = look(load_params(arguments.params), settings.live, settings.from_registry)
+    found = check_drift(load_params(arguments.params), settings.live, settings.from_registry)
     for alarm in found.verdict.alarms if found.verdict else ():
         log.warning("%s", alarm)
     return f"{found.line}; {found.report}" if found.report else found.line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rakuten.monitoring", description=__doc__)
+    parser = argparse.ArgumentParser(prog="rakuten monitor", description=__doc__)
     parser.add_argument("--params", type=Path, default=PARAMS, help="default: params.yaml")
-    return run("monitoring", command, parser, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run_command("monitoring", command, parser, argv)

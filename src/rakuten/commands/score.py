@@ -1,0 +1,49 @@
+"""Classify the products of a CSV or Parquet file (columns designation, description, productid, imageid), in constant
+memory. Other columns are kept. A job that was stopped resumes where it was."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rakuten.cli import run_command
+from rakuten.compute import executor_from
+from rakuten.config import CACHE, MODELS, PARAMS, load_params
+from rakuten.data.product_files import CSV, PARQUET
+from rakuten.errors import UserError
+from rakuten.files import is_local, parse_path
+from rakuten.models.score_file import score_file
+
+
+def command(arguments: argparse.Namespace) -> str:
+    check_paths(arguments.input, arguments.output, arguments.images)
+    with executor_from(load_params(arguments.params).compute):
+        return score_file(arguments.input, arguments.output, arguments.images, arguments.models, arguments.cache)
+
+
+def check_paths(source: Path, output: Path, images: Path | None) -> None:
+    """Raise UserError unless these paths can be an input, an output and a folder of images."""
+    for path in (source, output):
+        if path.suffix.lower() not in (CSV, PARQUET):
+            raise UserError(f"{path}: neither {CSV} nor {PARQUET}; name a file with one of these endings")
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; give an input that exists")
+    if is_local(output) and not output.parent.is_dir():
+        raise UserError(f"{output.parent}: no such folder for {output.name}; make it, or give another output")
+    if output.is_dir():
+        raise UserError(f"{output}: a folder; give --output the name of a file")
+    both_exist = is_local(source) and is_local(output) and output.exists()
+    if source.resolve() == output.resolve() or (both_exist and source.samefile(output)):
+        raise UserError(f"{output}: the input itself, which is never changed; give --output another name")
+    if images is not None and not images.is_dir():
+        raise UserError(f"{images}: no such folder of images; correct --images, or leave it out to use the texts only")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="rakuten score", description=__doc__)
+    parser.add_argument("--input", type=parse_path, required=True, help="CSV or Parquet file, or its URL (s3://...)")
+    parser.add_argument("--output", type=parse_path, required=True, help="CSV or Parquet file, or its URL (s3://...)")
+    parser.add_argument("--images", type=parse_path, help="folder of the images; without it, texts only")
+    parser.add_argument("--models", type=Path, default=MODELS, help="default: models")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="embedding cache; default: data/cache")
+    parser.add_argument("--params", type=Path, default=PARAMS, help="default: params.yaml")
+    return run_command("score", command, parser, argv)

@@ -1,0 +1,30 @@
+"""From a prediction, a run or a version of the model back to code and data."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rakuten.cli import run_command
+from rakuten.tracking import registry, server, trace
+
+
+def command(arguments: argparse.Namespace) -> str:
+    server.check_server()
+    with server.mlflow_errors():
+        client = server.client()
+        run = trace.find(client, arguments.run)
+        if arguments.restore_lock:
+            return trace.restore_dvc_lock(run)
+        sys.stdout.write(trace.format_run(client, run) + "\n")
+        sys.stdout.flush()
+    return ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="rakuten trace", description=__doc__)
+    what = f"a run's id, model_version of a prediction, or a number or alias of {registry.MODEL_NAME}"
+    parser.add_argument("run", help=what)
+    parser.add_argument(
+        "--restore-lock", action="store_true", help="write the run's dvc.lock here, for `dvc checkout`; print nothing"
+    )
+    return run_command("trace", command, parser, argv)

@@ -1,0 +1,147 @@
+"""Which fusion of the views is used: chosen, and scored, by cross-fitting on the out-of-fold scores of the views."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from rakuten.disk_array import Array2D, DiskArray, missing_rows, row_chunks
+from rakuten.evaluation import calibration
+from rakuten.evaluation.metrics import classification_scores
+from rakuten.evaluation.out_of_fold import Baseline, OutOfFold
+from rakuten.models import fusion
+from rakuten.models.fusion import Fusion
+from rakuten.types import IMAGE, BoolArray, FloatArray, IntArray
+
+log = logging.getLogger(__name__)
+
+FUSION_ROWS = 10_000  # enough for the few hundred coefficients of the fusion
+
+
+class ImageStrategy(Enum):
+    """How the image view comes into the fusion."""
+
+    NONE = "left out"
+    JOINT = "weighed together with the text"  # all weights are learnt at once
+    ADDITIVE = "added to the text"  # the fusion of the text views stays as it is, image weights are learnt on top
+    NO_TEXT_ONLY = "for products without text only"  # the others are predicted as without images
+
+
+IMAGE_STRATEGIES = (ImageStrategy.JOINT, ImageStrategy.ADDITIVE, ImageStrategy.NO_TEXT_ONLY)  # in order of preference
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """What every view is learnt from besides its features; one entry for each train row."""
+
+    classes: IntArray  # the prdtypecode of each class column, ascending
+    y: IntArray  # class column of each row
+    fold: IntArray
+    has_text: BoolArray
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+class CrossFitter:
+    """Learns fusions from out-of-fold scores; those that predict a fold were not learnt from it."""
+
+    def __init__(self, scores: Mapping[str, Array2D], context: FloatArray, rows: TrainingRows) -> None:
+        """
+        Args:
+            scores: for each view, out-of-fold scores (rows x classes; a row of NaN where a product lacks the view).
+            context: rows x gates, see `fusion.gating_context`.
+        """
+        self.scores, self.context, self.rows = scores, context, rows
+        self.sample = np.random.default_rng(rows.seed).permutation(len(rows))[:FUSION_ROWS]
+
+    def fit(self, strategy: ImageStrategy, held_out: int | None = None) -> Fusion:
+        """The fusion learnt from a sample of the rows, without those of the fold `held_out`."""
+        sample = self.sample if held_out is None else self.sample[self.rows.fold[self.sample] != held_out]
+        scores = {view: self.scores[view][sample] for view in self.scores}
+        text = {view: scores[view] for view in scores if view != IMAGE}
+        arguments = self.context[sample], self.rows.y[sample], self.rows.classes
+        if strategy is ImageStrategy.JOINT:
+            return fusion.fit_fusion(scores, *arguments)
+        text_fusion = fusion.fit_fusion(text, *arguments)
+        if strategy is ImageStrategy.NONE:
+            return text_fusion
+        return fusion.fit_fusion(scores, *arguments, text_fusion, strategy is ImageStrategy.NO_TEXT_ONLY)
+
+    def predict(self, strategy: ImageStrategy, proba: Array2D) -> IntArray:
+        """Predict every row by the fusion that did not see its fold.
+
+        Args:
+            proba: rows x classes, where the probabilities are written.
+
+        Returns:
+            The most probable class column of each row.
+        """
+        fusions = {number: self.fit(strategy, number) for number in np.unique(self.rows.fold).tolist()}
+        y_pred = np.empty(len(self.rows), dtype=np.int64)
+        for chunk in row_chunks(len(self.rows)):
+            scores = {view: self.scores[view][chunk] for view in self.scores}
+            context, fold = self.context[chunk], self.rows.fold[chunk]
+            chunk_proba = np.empty((len(fold), len(self.rows.classes)))
+            for number, fused in fusions.items():
+                mask = fold == number
+                chunk_proba[mask] = fused.predict_proba(
+                    {view: scores[view][mask] for view in fused.views}, context[mask]
+                )
+            proba[chunk], y_pred[chunk] = chunk_proba, chunk_proba.argmax(axis=1)
+        return y_pred
+
+    def weighted_f1(self, y_pred: IntArray) -> float:
+        """Weighted F1 on the products that have text; 0 where none has."""
+        mask = self.rows.has_text
+        return classification_scores(self.rows.y[mask], y_pred[mask])["weighted_f1"] if mask.any() else 0.0
+
+
+def select_fusion(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion, OutOfFold]:
+    """Choose how the image comes in: the first strategy that is no worse than text alone on products that have text.
+
+    Args:
+        proba: rows x classes, where the cross-fitted probabilities are written.
+
+    Returns:
+        The fusion learnt from all folds, and the cross-fitted predictions with the baselines they are compared with.
+    """
+    rows = fitter.rows
+    y_pred = text_only = fitter.predict(ImageStrategy.NONE, proba)
+    baselines = score_baselines(fitter)
+    baselines["text alone"] = Baseline(text_only, np.ones(len(rows), dtype=bool))
+    strategy, candidates = ImageStrategy.NONE, IMAGE_STRATEGIES if IMAGE in fitter.scores else ()
+    for strategy in candidates:
+        y_pred = fitter.predict(strategy, proba)
+        if fitter.weighted_f1(y_pred) >= fitter.weighted_f1(text_only):
+            break
+        log.info("with the images %s, the out-of-fold score is below that of text alone", strategy.value)
+    if strategy is ImageStrategy.NO_TEXT_ONLY:
+        log.warning("images do not help out of fold: they are used only for products without text")
+    confidence = np.concatenate([proba[chunk].max(axis=1) for chunk in row_chunks(len(rows))])
+    return fitter.fit(strategy), OutOfFold(rows.classes, rows.y, y_pred, confidence, proba, baselines)
+
+
+def score_baselines(fitter: CrossFitter) -> dict[str, Baseline]:
+    """Predictions of each view alone, and of the plain mean of the probabilities of the views that a product has."""
+    rows, scores = fitter.rows, fitter.scores
+    if not scores:
+        return {}
+    class_shares = np.bincount(rows.y, minlength=len(rows.classes)) / len(rows)
+    sample = np.sort(fitter.sample)
+    temperature = {view: fusion.fit_view_temperature(scores[view][sample], rows.y[sample]) for view in scores}
+    names = (*scores, "equal average")
+    y_pred: dict[str, list[IntArray]] = {name: [] for name in names}
+    for chunk in row_chunks(len(rows)):
+        parts = {view: scores[view][chunk] for view in scores}
+        present = {view: ~missing_rows(parts[view]) for view in scores}
+        proba = {view: calibration.single_view_proba(parts[view], temperature[view], class_shares) for view in scores}
+        for view in scores:
+            y_pred[view].append(proba[view].argmax(axis=1))
+        y_pred["equal average"].append(calibration.mean_proba_baseline(proba, present).argmax(axis=1))
+    masks = {view: ~missing_rows(scores[view]) for view in scores}
+    everywhere = np.ones(len(rows), dtype=bool)
+    return {name: Baseline(np.concatenate(y_pred[name]), masks.get(name, everywhere)) for name in names}

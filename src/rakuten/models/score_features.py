@@ -1,0 +1,26 @@
+"""Predictions for rows of a feature set, in whichever process."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from rakuten.features.feature_set import FeatureSet
+from rakuten.models.classifier import load_cached
+
+CHUNK_ROWS = 2_000  # rows predicted in one task
+
+
+def score_chunk(models: Path, version: str, features: FeatureSet, table: pd.DataFrame) -> pd.DataFrame:
+    """Ids and predictions of a chunk of the table of `features`; the embeddings are read here.
+
+    Args:
+        models: folder of the model.
+        version: the version that the model there must have.
+    """
+    batch = features.batch(table)
+    return table[["productid", "imageid"]].join(load_cached(models, version).predict(batch))
+
+
+def chunk_label(table: pd.DataFrame) -> str:
+    """What a chunk is called in an error."""
+    return f"test rows {table.index[0] + 1:,}-{table.index[-1] + 1:,}"
