@@ -3,66 +3,88 @@ from pathlib import Path
 
 import pytest
 
-from rakuten.data.images import ImageFiles
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, digest, dump_json, is_local, parse_path, scratch_folder
 
 
 def test_all_files_appear_together(tmp_path: Path) -> None:
     a, b = tmp_path / "new" / "a", tmp_path / "b"
-    with atomic_write(a, b) as (part_a, part_b):
-        part_a.write_text("a")
-        part_b.write_text("b")
+    with atomic_write(a, b) as (partial_a, partial_b):
+        partial_a.write_text("a")
+        partial_b.write_text("b")
         assert not a.exists()
         assert not b.exists()
     assert (a.read_text(), b.read_text()) == ("a", "b")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "new"]
 
 
-def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_files_as_they_were(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.write_text("before")
-    with pytest.raises(OSError, match="disk full"), atomic_write(old, tmp_path / "other") as (part, _):
-        part.write_text("half")
+    with pytest.raises(OSError, match="disk full"), atomic_write(old, tmp_path / "other") as (partial, _):
+        partial.write_text("half")
         raise OSError("disk full")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old", "before")]
 
 
-def test_digests_and_json_depend_on_content_alone(tmp_path: Path) -> None:
+def test_a_failure_leaves_no_new_folder(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    targets = (tmp_path / "new" / "a", tmp_path / "old" / "b")
+    with pytest.raises(ValueError, match="no"), atomic_write(*targets) as (partial, _):
+        partial.write_text("half")
+        raise ValueError("no")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_json_depends_on_its_content_alone(tmp_path: Path) -> None:
     dump_json({"b": 1, "a": "é"}, tmp_path / "one")
     dump_json({"a": "é", "b": 1}, tmp_path / "two")
-    assert digest(tmp_path / "one") == digest(tmp_path / "two")
     assert (tmp_path / "one").read_bytes() == '{\n  "a": "é",\n  "b": 1\n}\n'.encode()
-    assert digest(tmp_path / "one", "md5") != digest(tmp_path / "one")
+    assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_has_no_nan_or_infinity(number: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
-        dump_json(float("nan"), tmp_path / "three")
+        dump_json({"a": number}, tmp_path / "a.json")
 
 
-def test_a_folder_made_for_nothing_goes_again(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    with pytest.raises(ValueError, match="no"), atomic_write(tmp_path / "new" / "a", tmp_path / "there" / "b") as parts:
-        parts[0].write_text("half")
-        raise ValueError("no")
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+def test_digests_are_the_published_ones(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digest(tmp_path / "a", "md5") == "900150983cd24fb0d6963f7d28e17f72"
 
 
-def test_a_scratch_folder_is_empty_alone_and_gone(tmp_path: Path) -> None:
+def test_a_scratch_folder_is_removed_at_the_end(tmp_path: Path) -> None:
     with scratch_folder(tmp_path / "scratch") as folder:
-        (folder / "half").write_text("left by a killed run")
-        with pytest.raises(UserError, match="another run is at work"), scratch_folder(tmp_path / "scratch"):
-            pass
-        shutil.copytree(folder, tmp_path / "left")
+        (folder / "a").write_text("a")
     assert not folder.exists()
-    shutil.copytree(tmp_path / "left", folder)
+    with pytest.raises(ValueError, match="no"), scratch_folder(tmp_path / "scratch") as folder:
+        raise ValueError("no")
+    assert not folder.exists()
+
+
+def test_only_one_run_at_a_time_uses_a_scratch_folder(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "scratch") as folder:
+        (folder / "a").write_text("a")
+        with pytest.raises(UserError, match="another run uses it"), scratch_folder(tmp_path / "scratch"):
+            pass
+        assert (folder / "a").exists()
+
+
+def test_a_scratch_folder_does_not_have_the_files_of_a_killed_run(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "scratch") as folder:
+        (folder / "a").write_text("a")
+        shutil.copytree(folder, tmp_path / "copy")
+    shutil.copytree(tmp_path / "copy", folder)
     with scratch_folder(tmp_path / "scratch") as folder:
         assert list(folder.iterdir()) == []
 
 
-def test_a_url_is_a_place_too(tmp_path: Path) -> None:
+def test_a_path_may_be_a_url(tmp_path: Path) -> None:
     assert parse_path(str(tmp_path)) == tmp_path
     assert is_local(parse_path("data/raw"))
-    there = parse_path(f"memory://{tmp_path.name}/folder")
-    assert not is_local(there)
-    (there / "image_1_product_2.jpg").write_bytes(b"jpeg")
-    assert list(ImageFiles(there)) == ["image_1_product_2.jpg"]
-    assert ImageFiles(there)["image_1_product_2.jpg"].read_bytes() == b"jpeg"
+    file = parse_path(f"memory://{tmp_path.name}/a")
+    assert not is_local(file)
+    file.write_bytes(b"abc")
+    assert digest(file, "md5") == "900150983cd24fb0d6963f7d28e17f72"

@@ -1,5 +1,5 @@
-"""The one exception that is written for the user."""
+"""The exception whose message is shown to the user."""
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it, in one line."""
+    """Something that the user can fix. The message says in one line what is wrong, where, and what to do."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: temporary names, renamed at the end."""
+"""Writing files completely or not at all; paths on object stores; digests; scratch folders."""
 
 import hashlib
 import json
@@ -17,66 +17,74 @@ from rakuten.errors import UserError
 def atomic_write(*targets: Path) -> Iterator[tuple[Path, ...]]:
     """Yield a temporary path for each target, in the same folder.
 
-    All are renamed to their targets, in the order given, once the block has ended;
-    if it raises, all are removed and the targets stay as they were, folders made for them included.
+    When the block ends, they are renamed to their targets, in the order given. If it raises, they are removed, the
+    targets stay as they were, and folders that were made for them are removed too.
     """
-    parts = tuple(target.with_name(f".{target.name}.partial") for target in targets)
-    made = {target.parent for target in targets if not target.parent.exists()}
+    partial_paths = tuple(target.with_name(f".{target.name}.partial") for target in targets)
+    new_folders = {target.parent for target in targets if not target.parent.exists()}
     for target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield parts
-        for part, target in zip(parts, targets, strict=True):
-            part.replace(target)
+        yield partial_paths
+        for path, target in zip(partial_paths, targets, strict=True):
+            path.replace(target)
     finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
-        for folder in made:  # empty, if it came to nothing
-            with suppress(OSError):
+        for path in partial_paths:
+            path.unlink(missing_ok=True)
+        for folder in new_folders:
+            with suppress(OSError):  # not empty: the block has succeeded
                 folder.rmdir()
 
 
 def parse_path(text: str) -> Path:
-    """A path, or what fsspec makes of a URL such as s3://bucket/folder and speaks to like one."""
+    """A path, or for a URL such as s3://bucket/folder an fsspec path that has the same methods."""
     if "://" not in text:
         return Path(text)
-    from upath import UPath  # not in the API's image, which speaks to no store
+    from upath import UPath  # not installed in the API's image, which uses no store
 
     return cast("Path", UPath(text))
 
 
 def is_local(path: Path) -> bool:
+    """Whether `parse_path` made the path of a local path rather than of a URL."""
     return isinstance(path, Path)
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hex digest of a file's bytes; with "md5" it is the one that DVC records."""
+    """Hex digest of a file's bytes. "md5" gives the digest that DVC records."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def dump_json(value: Any, path: Path) -> None:
-    """Write JSON for people and for digests: sorted keys, LF, no NaN."""
+    """Write indented JSON whose bytes depend on the value alone: sorted keys, UTF-8, LF.
+
+    Raises:
+        ValueError: the value has a NaN or an infinity.
+    """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder for what is written and read again; gone at the end. What a killed run left is cleared.
+    """Yield an empty folder for temporary files, which is removed at the end. Files of a killed run are removed first.
+
+    Args:
+        folder: where to make it; only one process at a time can use it.
 
     Raises:
-        UserError: another process is at work in it.
+        UserError: another process uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            within = folder / "work"
-            shutil.rmtree(within, ignore_errors=True)
-            within.mkdir()
+            work = folder / "work"
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
             try:
-                yield within
+                yield work
             finally:
-                shutil.rmtree(within, ignore_errors=True)
+                shutil.rmtree(work, ignore_errors=True)
     except Timeout as error:
-        raise UserError(f"{folder}: another run is at work in it; wait for its end") from error
+        raise UserError(f"{folder}: another run uses it; wait until it ends") from error

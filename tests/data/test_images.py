@@ -1,4 +1,4 @@
-"""Every kind of picture that sellers and accidents produce."""
+"""Images of every kind that sellers send, and damaged ones."""
 
 import io
 import struct
@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from rakuten.data import images
-from rakuten.data.images import BadImageError, ImageCheck, ImageFiles, check_image, check_images, decode
+from rakuten.data.images import BadImageError, ImageCheck, ImageFiles, check_image, check_images, decode, image_paths
+from rakuten.files import parse_path
 
 RED = (200, 30, 30)
 
@@ -81,7 +83,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", USABLE)
-def test_an_unusual_picture_is_used_and_named(name: str, tmp_path: Path) -> None:
+def test_an_unusual_image_is_usable_and_its_properties_are_named(name: str, tmp_path: Path) -> None:
     make, unusual = USABLE[name]
     (tmp_path / "a.jpg").write_bytes(make())
     assert check_image(tmp_path / "a.jpg") == ImageCheck("", unusual)
@@ -93,77 +95,115 @@ def test_an_unusual_picture_is_used_and_named(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_picture_is_named_and_never_a_crash(name: str, tmp_path: Path) -> None:
-    make, why = BAD[name]
+def test_an_unusable_image_has_an_error(name: str, tmp_path: Path) -> None:
+    make, error = BAD[name]
     (tmp_path / "a.jpg").write_bytes(make())
-    assert check_image(tmp_path / "a.jpg") == ImageCheck(why, ())
-    with pytest.raises(BadImageError, match=f"^{why}$"):
+    assert check_image(tmp_path / "a.jpg") == ImageCheck(error, ())
+    with pytest.raises(BadImageError, match=f"^{error}$"):
         decode(make())
 
 
-def test_what_shines_through_is_white_and_sixteen_bits_keep_their_order() -> None:
-    clear = decode(saved(Image.new("RGBA", (9, 9), (0, 0, 0, 0)), "PNG"))
-    assert (np.asarray(clear) == 255).all()
-    for kind in ("16", "float"):
-        gray = np.asarray(decode(deep(kind)))[..., 0].astype(int).ravel()
-        assert gray[0] == 0
-        assert gray[-1] == 255
-        assert (np.diff(gray) >= 0).all()
+def test_transparent_pixels_become_white() -> None:
+    image = decode(saved(Image.new("RGBA", (9, 9), (0, 0, 0, 0)), "PNG"))
+    assert (np.asarray(image) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["16", "float"])
+def test_deep_pixels_are_scaled_to_8_bits_in_their_order(kind: str) -> None:
+    gray = np.asarray(decode(deep(kind)))[..., 0].astype(int).ravel()
+    assert gray[0] == 0
+    assert gray[-1] == 255
+    assert (np.diff(gray) >= 0).all()
 
 
 def test_a_large_jpeg_is_decoded_small_enough() -> None:
     data = saved(red(size=(2000, 1600)))
-    assert decode(data, at_least=300).size == (500, 400)
+    assert decode(data, min_side=300).size == (500, 400)
     assert decode(data).size == (2000, 1600)
 
 
-def test_random_damage_is_never_a_crash() -> None:
+def test_random_damage_raises_nothing_but_bad_image_errors() -> None:
     rng = np.random.default_rng(0)
-    whole = [make() for make, _ in USABLE.values()]
+    intact = [make() for make, _ in USABLE.values()]
     for _ in range(400):
-        data = bytearray(whole[rng.integers(len(whole))])
-        for place in rng.integers(0, len(data), 8):
-            data[place] = rng.integers(256)
+        data = bytearray(intact[rng.integers(len(intact))])
+        for position in rng.integers(0, len(data), 8):
+            data[position] = rng.integers(256)
         try:
             assert decode(bytes(data)).mode == "RGB"
         except BadImageError as error:
             assert str(error) in ("not an image", "truncated", "broken", "too large")
 
 
-def test_files_are_found_and_inspected_on_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     for name, data in (("b/x.jpg", saved(red())), ("a/x.jpg", b""), ("a/y.jpg", b"no"), ("z.jpg", saved(red("L")))):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    found = ImageFiles(tmp_path)
-    assert found == {"x.jpg": tmp_path / "a/x.jpg", "y.jpg": tmp_path / "a/y.jpg", "z.jpg": tmp_path / "z.jpg"}
-    monkeypatch.setattr(images, "BATCH", 2)
-    assert check_images(found) == {"x.jpg": "empty", "y.jpg": "not an image", "z.jpg": ""}
-    assert check_images(found).bad() == {"empty": 1, "not an image": 1}
-    assert check_images(found).unusual == {"grayscale": 1}
+    return tmp_path
+
+
+def test_of_files_with_one_name_the_first_in_path_order_is_taken(folder: Path) -> None:
+    assert ImageFiles(folder) == {"x.jpg": folder / "a/x.jpg", "y.jpg": folder / "a/y.jpg", "z.jpg": folder / "z.jpg"}
+
+
+def test_files_are_checked_in_parallel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "CHUNK_FILES", 2)
+    checks = check_images(ImageFiles(folder))
+    assert checks == {"x.jpg": "empty", "y.jpg": "not an image", "z.jpg": ""}
+    assert checks.count_errors() == {"empty": 1, "not an image": 1}
+    assert checks.unusual == {"grayscale": 1}
+
+
+def test_a_missing_folder_has_no_images(tmp_path: Path) -> None:
     assert ImageFiles(tmp_path / "none") == {}
-    assert check_image(tmp_path / "none.jpg").bad == "unreadable"
+    assert check_images(ImageFiles(tmp_path / "none")).count_errors() == {}
 
 
-def test_pictures_are_found_by_name_whatever_the_name(tmp_path: Path) -> None:
-    names = {"image_7_product_12.jpg": "b", "image_7_product_3.jpg": "a", "image_0_product_0.jpg": "a",
-             "image_007_product_1.jpg": "a", "image_7_product_x.jpg": "b", "photo.png": "b"}  # fmt: skip
-    for name, folder in names.items():
+def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
+    assert check_image(tmp_path / "none.jpg").error == "unreadable"
+
+
+def test_files_are_found_by_names_of_any_form(tmp_path: Path) -> None:
+    folder_by_name = {"image_7_product_12.jpg": "b", "image_7_product_3.jpg": "a", "image_0_product_0.jpg": "a",
+                      "image_007_product_1.jpg": "a", "image_7_product_x.jpg": "b", "photo.png": "b"}  # fmt: skip
+    for name, folder in folder_by_name.items():
         (tmp_path / folder / "deep").mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "deep" / name).touch()
-    (tmp_path / "b" / "image_7_product_3.jpg").touch()  # another of that name, in a later folder
-    found = ImageFiles(tmp_path)
-    assert len(found) == len(names)
-    assert dict(found) == {name: tmp_path / folder / "deep" / name for name, folder in names.items()}
-    assert list(found) == [
+    (tmp_path / "b" / "image_7_product_3.jpg").touch()  # the same name in a later folder
+    files = ImageFiles(tmp_path)
+    assert len(files) == len(folder_by_name)
+    assert dict(files) == {name: tmp_path / folder / "deep" / name for name, folder in folder_by_name.items()}
+    assert list(files) == [
         "image_0_product_0.jpg", "image_7_product_3.jpg", "image_7_product_12.jpg",
         "image_007_product_1.jpg", "image_7_product_x.jpg", "photo.png",
     ]  # fmt: skip
     for absent in ("image_7_product_4.jpg", "image_8_product_3.jpg", "image_007_product_12.jpg", "none", ""):
-        assert absent not in found
-    assert [found.position(name) for name in found] == list(range(len(found)))
+        assert absent not in files
+    assert [files.position(name) for name in files] == list(range(len(files)))
+
+
+def test_a_folder_of_a_store_is_read_like_a_local_one(tmp_path: Path) -> None:
+    folder = parse_path(f"memory://{tmp_path.name}/images")
+    for name, data in (("deep", saved(red())), ("b", b"no")):  # not in path order
+        (folder / name).mkdir(parents=True)
+        (folder / name / "image_1_product_2.jpg").write_bytes(data)
+    (folder / "a.jpg").write_bytes(b"")
+    files = ImageFiles(folder)
+    assert list(files) == ["image_1_product_2.jpg", "a.jpg"]
+    assert files["image_1_product_2.jpg"].read_bytes() == b"no"
+    assert check_images(files) == {"image_1_product_2.jpg": "not an image", "a.jpg": "empty"}
+
+
+def test_a_product_has_the_path_of_its_image_if_it_can_be_used(tmp_path: Path) -> None:
+    products = pd.DataFrame({
+        "productid": ["2", "2", "3"], "imageid": ["1", "1", "1"], "has_image": ["True", "False", "True"],
+    })  # fmt: skip
+    path = tmp_path / "image_1_product_2.jpg"
+    assert image_paths(products, {path.name: path}) == [path, None, None]
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(saved(red()))
     monkeypatch.setattr(images, "MAX_BYTES", 100)
-    assert check_image(tmp_path / "a.jpg").bad == "too large"
+    assert check_image(tmp_path / "a.jpg").error == "too large"

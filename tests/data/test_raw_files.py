@@ -1,17 +1,20 @@
-"""What users meet with real files: one clear line, exit code 1, nothing written."""
+"""Opening the raw files finds what users meet with real files; reading them joins titles and labels."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 
+import pandas as pd
 import pytest
-from rakuten.data.make_dataset import main
 
-Break = Callable[[Path], object]
+from rakuten.data import tables
+from rakuten.data.raw_files import RawFiles
+from rakuten.data.schema import X_TEST, X_TRAIN, Y_TRAIN
+from rakuten.errors import UserError
+
+Damage = Callable[[Path], object]
 
 
-def edit(name: str, old: str, new: str) -> Break:
+def edit(name: str, old: str, new: str) -> Damage:
     def change(raw: Path) -> None:
         text = (raw / name).read_text(encoding="utf-8")
         assert old in text
@@ -20,23 +23,23 @@ def edit(name: str, old: str, new: str) -> Break:
     return change
 
 
-def rename(old: str, new: str) -> Break:
+def rename(old: str, new: str) -> Damage:
     return lambda raw: (raw / old).rename(raw / new)
 
 
-def write(name: str, data: bytes) -> Break:
+def write(name: str, data: bytes) -> Damage:
     return lambda raw: (raw / name).write_bytes(data)
 
 
-def cut(name: str, end: int) -> Break:
+def cut(name: str, end: int) -> Damage:
     return lambda raw: (raw / name).write_bytes((raw / name).read_bytes()[:end])
 
 
-FATAL: dict[str, tuple[Break, str]] = {
+FATAL: dict[str, tuple[Damage, str]] = {
     "X_train missing": (rename("X_train.csv", "gone"), r"X_train\.csv: no such file\. Put the challenge's file there"),
-    "nothing there": (
+    "no file": (
         lambda raw: [path.unlink() for path in raw.glob("*.csv")],
-        r"X_train\.csv: no such file\. .*or write a sample catalogue with `python -m src\.data\.sample",
+        r"X_train\.csv: no such file\. .*or write a sample catalogue with `rakuten sample --out",
     ),
     "X_train under its published name": (
         rename("X_train.csv", "X_train_update.csv"),
@@ -52,7 +55,7 @@ FATAL: dict[str, tuple[Break, str]] = {
     ),
     "column missing": (
         edit("Y_train.csv", "prdtypecode", "x"),
-        r"Y_train\.csv: line 1: no column 'prdtypecode' \(columns there: '', 'x'\)",
+        r"Y_train\.csv: line 1: no column 'prdtypecode' \(columns found: '', 'x'\)",
     ),
     "column renamed": (
         edit("X_train.csv", "designation", "Designation"),
@@ -68,8 +71,8 @@ FATAL: dict[str, tuple[Break, str]] = {
         r"X_train\.csv: the record that begins on line 1 is broken",
     ),
     "semicolons": (
-        lambda raw: (raw / "Y_train.csv").write_text(";prdtypecode\n0;10\n1;1,0\n"),
-        r"Y_train\.csv: line 1: columns are not parted by commas",
+        write("Y_train.csv", b";prdtypecode\n0;10\n1;1,0\n"),
+        r"Y_train\.csv: line 1: columns are not separated by commas",
     ),
     "indexes do not match": (
         edit("Y_train.csv", "\n3,", "\n7,"),
@@ -104,9 +107,9 @@ FATAL: dict[str, tuple[Break, str]] = {
         edit("X_train.csv", "Roman policier", "Roman, policier"),
         r"X_train\.csv: the record on lines 3-3 has 6 fields, the header has 5",
     ),
-    "cut in mid-record": (cut("X_train.csv", -8), r"X_train\.csv: the last line has no line end"),
+    "cut within a record": (cut("X_train.csv", -8), r"X_train\.csv: the last line has no line end"),
     "cut after a line break in a field": (
-        lambda raw: (raw / "X_test.csv").write_bytes(b',designation,description,productid,imageid\n4,Salon,"un\n'),
+        write("X_test.csv", b',designation,description,productid,imageid\n4,Salon,"un\n'),
         r"X_test\.csv: the record that begins on line 2 is broken",
     ),
     "empty file": (write("X_test.csv", b""), r"X_test\.csv: the file is empty"),
@@ -114,43 +117,45 @@ FATAL: dict[str, tuple[Break, str]] = {
         write("X_test.csv", b",designation,description,productid,imageid\n"),
         r"X_test\.csv: no rows below the header",
     ),
-    "single class": (
-        lambda raw: [edit("Y_train.csv", ",2705", ",2583")(raw) for _ in range(2)],
-        r"Y_train\.csv: every usable row has the label 2583",
-    ),
-    "too many rows rejected": (
-        edit("Y_train.csv", "1,2705", "1,"),
-        r"1 of 4 rows are unusable, more than data\.max_rejected \(5\.0%\) .*label missing: 1; first rows by index: 1",
-    ),
 }
 
 
-@pytest.mark.parametrize("case", FATAL)
-def test_fatal(case: str, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    damage, message = FATAL[case]
+@pytest.mark.parametrize("fault", FATAL)
+def test_a_fatal_fault_is_named_with_file_and_line(fault: str, raw: Path) -> None:
+    damage, message = FATAL[fault]
     damage(raw)
-    interim, reports = tmp_path / "interim", tmp_path / "reports"
-    assert main(["--raw", str(raw), "--interim", str(interim), "--reports", str(reports)]) == 1
-    said = capsys.readouterr().err
-    assert re.fullmatch(f"ERROR ingest: .*{message}.*\n", said), said
-    assert not interim.exists()
-    assert not reports.exists()
+    with pytest.raises(UserError, match=message):
+        RawFiles.open(raw)
 
 
-def test_the_script_fails_the_same_way(
-    raw: Path, tmp_path: Path, run_script: Callable[..., "CompletedProcess[str]"]
+def test_rows_are_counted_per_file(raw: Path) -> None:
+    assert RawFiles.open(raw).n_rows == {X_TRAIN: 4, Y_TRAIN: 4, X_TEST: 2}
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_labels_are_joined_by_index_in_chunks_of_any_size(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    (raw / "Y_train.csv").unlink()
-    done = run_script("src/data/make_dataset.py", "--raw", raw, "--interim", tmp_path / "interim", cwd=tmp_path)
-    assert done.returncode == 1
-    assert re.fullmatch(r"ERROR ingest: .*Y_train\.csv: no such file\..*\n", done.stderr)
-    assert done.stdout == ""
+    header, *rows = (raw / "Y_train.csv").read_text().splitlines()
+    (raw / "Y_train.csv").write_text("\n".join([header, *reversed(rows)]) + "\n")
+    monkeypatch.setattr(tables, "CHUNK_ROWS", size)
+    chunks = list(RawFiles.open(raw).chunks(X_TRAIN))
+    assert max(len(chunk) for chunk in chunks) == min(size, 4)
+    train = pd.concat(chunks)
+    assert train["index"].tolist() == ["0", "1", "2", "3"]
+    assert train["prdtypecode"].tolist() == ["2583", "2705", "2583", "2705"]
 
 
-def test_earlier_results_stay_when_ingest_fails(raw: Path, tmp_path: Path) -> None:
-    paths = ["--raw", str(raw), "--interim", str(tmp_path / "interim"), "--reports", str(tmp_path / "reports")]
-    assert main(paths) == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "interim").iterdir()}
-    (raw / "Y_train.csv").unlink()
-    assert main(paths) == 1
-    assert {path: path.read_bytes() for path in (tmp_path / "interim").iterdir()} == before
+def test_ids_are_read_normalised_and_test_rows_without_labels(raw: Path) -> None:
+    edit("X_test.csv", "15,25", "015,x")(raw)
+    (test,) = RawFiles.open(raw).chunks(X_TEST)
+    assert test[["productid", "imageid"]].values.tolist() == [["15", "x"], ["16", "26"]]
+    assert "prdtypecode" not in test
+
+
+def test_a_file_that_changes_after_it_was_opened_is_refused(raw: Path) -> None:
+    raw_files = RawFiles.open(raw)
+    with (raw / "X_train.csv").open("a") as stream:
+        stream.write("100,t,,1,2\n")
+    with pytest.raises(UserError, match="X_train.csv: changed while it was read"):
+        list(raw_files.chunks(X_TRAIN))

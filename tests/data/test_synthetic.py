@@ -1,134 +1,156 @@
 import csv
-import hashlib
-import io
-import json
-import random
 import tracemalloc
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from rakuten.data.make_dataset import ingest
 
-from rakuten.config import DataParams, load_params
-from rakuten.data.schema import LABELS, X_COLUMNS, image_name, is_synthetic
-from rakuten.data.synthetic import _words, balanced_codes, main, synthetic_products, write_catalogue
-from rakuten.data.synthetic_images import draw_image
+from rakuten.config import DataParams
+from rakuten.data.images import ImageFiles, check_images
+from rakuten.data.ingestion import InterimPaths, make_dataset
+from rakuten.data.raw_files import RawFiles
+from rakuten.data.schema import LABELS, X_COLUMNS
+from rakuten.data.synthetic import (
+    SyntheticProduct,
+    check_complete,
+    check_free,
+    proportional_codes,
+    synthetic_products,
+    vocabulary,
+    write_catalogue,
+)
 from rakuten.data.tables import read_raw
 from rakuten.errors import UserError
+from rakuten.files import digest
+
+N_PRODUCTS = 20_000
 
 
-def tree(folder: Path) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+@pytest.fixture(scope="module")
+def products() -> list[SyntheticProduct]:
+    return list(synthetic_products(proportional_codes(N_PRODUCTS, 3), 0, 3))
 
 
-def test_same_arguments_same_bytes(sample: Path, tmp_path: Path) -> None:
-    write_catalogue(300, 60, 7, tmp_path / "again")
-    assert tree(tmp_path / "again") == tree(sample)
-    write_catalogue(300, 60, 8, tmp_path / "other")
-    assert tree(tmp_path / "other") != tree(sample)
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file below a folder, by its path in the folder."""
+    return {path.relative_to(folder).as_posix(): digest(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_it_is_a_sound_catalogue_in_the_challenges_format(sample: Path, tmp_path: Path) -> None:
+def test_same_arguments_give_the_same_bytes(sample: Path, tmp_path: Path) -> None:
+    write_catalogue(300, 60, 7, tmp_path / "same")
+    assert digests(tmp_path / "same") == digests(sample)
+    write_catalogue(300, 60, 8, tmp_path / "other", images=False)
+    assert (tmp_path / "other" / "X_train.csv").read_bytes() != (sample / "X_train.csv").read_bytes()
+
+
+def test_files_are_in_the_challenges_format(sample: Path) -> None:
     with (sample / "X_train.csv").open(encoding="utf-8", newline="") as stream:
         assert next(csv.reader(stream)) == ["", "designation", "description", "productid", "imageid"]
+    assert (sample / "Y_train.csv").read_text(encoding="utf-8").startswith(",prdtypecode\n0,")
     test = read_raw(sample / "X_test.csv", X_COLUMNS)
     assert test["index"].tolist() == [str(index) for index in range(300, 360)]
-    params = load_params()
-    none = params.model_copy(update={"data": DataParams(max_rejected=0.0, unknown_labels="reject")})
-    ingest(none, sample, tmp_path, tmp_path)
-    quality = json.loads((tmp_path / "data_quality.json").read_text())
+
+
+def test_ingestion_finds_no_fault_and_all_images(sample: Path, tmp_path: Path) -> None:
+    images = check_images(ImageFiles(sample / "images"))
+    params = DataParams(max_rejected=0.0, unknown_labels="reject")
+    quality = make_dataset(RawFiles.open(sample), images, params, InterimPaths.of(tmp_path))
     assert quality["synthetic"]
     assert quality["train"]["rows_out"] == 300
     assert quality["train"]["missing_picture"] == quality["test"]["missing_picture"] == 0
-    assert quality["pictures"] == {"files": 360, "not_referenced": 0, "unusable": {}, "unusual": {}}
-    assert is_synthetic(test)
+    assert quality["pictures"] == {"files": 360, "not_referenced": 0}
+    assert images.count_errors() == images.unusual == {}
 
 
-def test_pictures_are_500_by_500_rgb_jpegs(sample: Path) -> None:
-    for path in sorted((sample / "images").rglob("*.jpg"))[::40]:
-        with Image.open(path) as picture:
-            assert (picture.format, picture.size, picture.mode) == ("JPEG", (500, 500), "RGB")
+def test_a_catalogue_may_have_no_images(tmp_path: Path) -> None:
+    write_catalogue(30, 5, 1, tmp_path, images=False)
+    assert ImageFiles(tmp_path / "images") == {}
+    assert len(read_raw(tmp_path / "X_train.csv", X_COLUMNS)) == 30
 
 
-def test_codes_keep_the_real_proportions() -> None:
-    counts = Counter(balanced_codes(84_916, 1))
-    assert counts == {int(code): spec["share"] for code, spec in _words()["classes"].items()}
-    small = Counter(balanced_codes(1000, 1))
-    assert set(small) == set(LABELS)
-    assert small[2583] == 120
-    assert sum(small.values()) == 1000
-    assert balanced_codes(1000, 1) != balanced_codes(1000, 2)
+def test_codes_have_the_challenges_proportions() -> None:
+    counts = Counter(proportional_codes(84_916, 1))
+    assert counts == {int(code): spec["share"] for code, spec in vocabulary()["classes"].items()}
 
 
-def test_texts_resemble_the_real_catalogue() -> None:
-    made = list(synthetic_products(balanced_codes(20_000, 3), 0, 3))
-    described = Counter(product.true_code for product in made if product.description)
-    everyone = Counter(product.true_code for product in made)
-    for code, spec in _words()["classes"].items():
-        assert described[int(code)] / everyone[int(code)] == pytest.approx(spec["described"], abs=0.09)
-    titles = [product.designation for product in made]
-    assert 0.02 < 1 - len(set(titles)) / len(titles) < 0.08
-    wrong = sum(product.prdtypecode != product.true_code for product in made) / len(made)
-    assert wrong == pytest.approx(0.03, abs=0.005)
-    text = " ".join(product.description for product in made)
-    assert all(mark in text for mark in ("<li>", "&eacute;", "&#39;", "é", "Color: as the picture", "Maße"))
-    assert any("Ã" in title for title in titles)
-    assert len({product.productid for product in made}) == len({product.imageid for product in made}) == len(made)
+def test_few_codes_are_rounded_to_the_requested_number_and_cover_all_classes() -> None:
+    counts = Counter(proportional_codes(1000, 1))
+    assert set(counts) == set(LABELS)
+    assert counts[2583] == 120
+    assert counts.total() == 1000
 
 
-def test_a_picture_tells_something_but_not_everything() -> None:
-    def drawn(rank: int, seed: int) -> bytes:
-        return draw_image(rank, random.Random(seed))
+def test_the_order_of_codes_depends_on_the_seed() -> None:
+    assert proportional_codes(1000, 1) != proportional_codes(1000, 2)
 
-    assert drawn(4, 1) == drawn(4, 1)
-    # Ranks 0 and 9 have the same shape in other colours; some pictures do not tell the colour.
-    same = sum(drawn(0, seed) == drawn(9, seed) for seed in range(60))
-    assert 5 < same < 35
-    assert drawn(0, 1) != drawn(0, 2)
-    white = sum(Image.open(io.BytesIO(drawn(0, seed))).getpixel((0, 0)) == (255, 255, 255) for seed in range(40))
-    assert 20 < white < 40
+
+def test_descriptions_are_as_frequent_as_in_the_challenge(products: list[SyntheticProduct]) -> None:
+    n_described = Counter(product.true_code for product in products if product.description)
+    n_products = Counter(product.true_code for product in products)
+    for code, spec in vocabulary()["classes"].items():
+        assert n_described[int(code)] / n_products[int(code)] == pytest.approx(spec["described"], abs=0.09)
+
+
+def test_some_titles_repeat_and_some_labels_are_wrong(products: list[SyntheticProduct]) -> None:
+    n_titles = len({product.designation for product in products})
+    assert 0.02 < 1 - n_titles / N_PRODUCTS < 0.08
+    n_wrong = sum(product.prdtypecode != product.true_code for product in products)
+    assert n_wrong / N_PRODUCTS == pytest.approx(0.03, abs=0.005)
+
+
+def test_texts_have_html_entities_mojibake_and_three_languages(products: list[SyntheticProduct]) -> None:
+    text = " ".join(product.description for product in products)
+    assert all(expected in text for expected in ("<li>", "&eacute;", "&#39;", "é", "Color: as the picture", "Maße"))
+    assert any("Ã" in product.designation for product in products)
+
+
+def test_the_shares_of_languages_can_be_chosen() -> None:
+    codes = proportional_codes(300, 1)
+    german = " ".join(product.description for product in synthetic_products(codes, 0, 1, (0.0, 0.0, 1.0)))
+    assert "Maße" in german
+    assert "Color: as the picture" not in german
+
+
+def test_ids_are_unique(products: list[SyntheticProduct]) -> None:
+    assert len({product.productid for product in products}) == N_PRODUCTS
+    assert len({product.imageid for product in products}) == N_PRODUCTS
 
 
 def test_memory_does_not_grow_with_the_rows() -> None:
-    codes = balanced_codes(8000, 1)
+    codes = proportional_codes(8000, 1)
     tracemalloc.start()
-    characters = sum(len(product.description) for product in synthetic_products(codes, 0, 1))
+    n_chars = sum(len(product.description) for product in synthetic_products(codes, 0, 1))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < characters / 4
+    assert peak < n_chars / 4
 
 
-def test_it_never_writes_over_somebodys_files(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = tree(raw)
-    with pytest.raises(UserError, match="already there"):
-        write_catalogue(30, 3, 1, raw)
-    assert main(["--out", str(raw), "--if-absent"]) == 0
-    assert "nothing written" in capsys.readouterr().err
-    assert main(["--out", str(raw)]) == 1
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Y_train.csv", r"Y_train\.csv already exists; choose another --out"),
+        ("X_test.csv.dvc", r"X_test\.csv is under DVC but not here; fetch it with `dvc pull`"),
+        ("X_train_update.csv", r"X_train\.csv is missing\. .*rename it to X_train\.csv"),
+        ("images/deep/image_1_product_2.jpg", r"an image that is not the sample's \(image_1_product_2\.jpg\)"),
+    ],
+)
+def test_no_catalogue_is_written_beside_other_data(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"theirs")
+    with pytest.raises(UserError, match=message):
+        write_catalogue(30, 3, 1, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+
+
+def test_images_of_a_stopped_run_do_not_prevent_another(sample: Path, tmp_path: Path) -> None:
+    image = next((sample / "images" / "image_train").iterdir())
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / image.name).write_bytes(image.read_bytes())
+    check_free(tmp_path)
+
+
+def test_a_catalogue_is_complete_with_its_three_tables(raw: Path) -> None:
+    check_complete(raw)
     (raw / "Y_train.csv").rename(raw / "Y_train_CVw08PX.csv")
-    assert main(["--out", str(raw), "--if-absent"]) == 1
-    assert "rename it to Y_train.csv" in capsys.readouterr().err
-    (raw / "Y_train_CVw08PX.csv").rename(raw / "Y_train.csv")
-    (raw / "X_train.csv").rename(raw / "X_train_update.csv")
-    (raw / "Y_train.csv").unlink()
-    (raw / "X_test.csv").unlink()
-    assert main(["--out", str(raw), "--if-absent"]) == 1
-    assert "rename it to X_train.csv" in capsys.readouterr().err
-    assert set(tree(raw)) == {"X_train_update.csv"}
-    (raw / "X_train_update.csv").rename(raw / "kept.csv")
-    (raw / "images" / "image_train" / "image_1_product_2.jpg").write_bytes(b"mine")
-    assert main(["--out", str(raw), "--if-absent"]) == 1
-    assert "a picture that is not the sample's (image_1_product_2.jpg)" in capsys.readouterr().err
-    (raw / "kept.csv").rename(raw / "X_train_update.csv")
-    assert before["X_train.csv"] == tree(raw)["X_train_update.csv"]
-
-
-def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--rows", "30", "--test-rows", "5", "--seed", "2", "--out", str(tmp_path)]) == 0
-    assert "wrote the synthetic sample there (30 + 5 products)" in capsys.readouterr().err
-    first = next(iter(synthetic_products(balanced_codes(30, 2), 0, 2)))
-    assert (tmp_path / "images" / "image_train" / image_name(str(first.imageid), str(first.productid))).is_file()
-    assert main(["--rows", "0", "--out", str(tmp_path)]) == 1
+    with pytest.raises(UserError, match=r"Y_train\.csv: no such file\. .*rename it to Y_train\.csv"):
+        check_complete(raw)

@@ -3,44 +3,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rakuten.data.schema import (
-    LABELS,
-    X_COLUMNS,
-    Y_COLUMNS,
-    image_name,
-    is_synthetic,
-    is_synthetic_image,
-    label_of,
-    synthetic_imageid,
-)
-from rakuten.data.tables import read_raw, read_table, write_table
+from rakuten.data.schema import X_COLUMNS, Y_COLUMNS
+from rakuten.data.tables import read_raw, read_raw_chunks, read_records, read_table, read_table_chunks, write_table
 from rakuten.errors import UserError
 
 
-def test_the_27_codes_have_names() -> None:
-    assert len(LABELS) == 27
-    assert label_of(2583) == "piscine et spa"
-    assert label_of(1) == ""
-
-
-def test_only_the_sample_is_synthetic() -> None:
-    real = pd.DataFrame({"productid": ["3929890128", "x", ""], "imageid": ["1265209491", "1", ""]})
-    assert not is_synthetic(real)
-    made = pd.DataFrame({"productid": ["77"], "imageid": [str(synthetic_imageid(77))]})
-    assert is_synthetic(pd.concat([real, made]))
-
-
-def test_ids_of_the_sample_are_one_to_one() -> None:
-    assert len({synthetic_imageid(product) for product in range(50_000)}) == 50_000
-
-
-def test_the_samples_pictures_are_told_by_name() -> None:
-    assert is_synthetic_image(image_name(str(synthetic_imageid(77)), "77"))
-    assert not is_synthetic_image(image_name("1265209491", "3929890128"))
-    assert not is_synthetic_image("stray.jpg")
-
-
-def test_raw_files_are_read_as_they_stand(tmp_path: Path) -> None:
+def test_cells_of_raw_files_are_read_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "X_train.csv"
     path.write_bytes(
         "\ufeffUnnamed: 0,productid,designation,extra,description,imageid\r\n"
@@ -60,6 +28,19 @@ def test_raw_files_are_read_as_they_stand(tmp_path: Path) -> None:
     ]
 
 
+def test_a_raw_file_is_read_in_chunks_whose_lines_continue(tmp_path: Path) -> None:
+    path = tmp_path / "Y_train.csv"
+    path.write_text(",prdtypecode\n" + "".join(f"{n},10\n" for n in range(5)))
+    chunks = list(read_raw_chunks(path, Y_COLUMNS, 2))
+    assert [chunk["line"].tolist() for chunk in chunks] == [[2, 3], [4, 5], [6]]
+
+
+def test_records_come_with_the_line_they_end_on(tmp_path: Path) -> None:
+    path = tmp_path / "products.csv"
+    path.write_text('a,b\n1,"two\nlines"\n\n3,4\n')
+    assert list(read_records(path)) == [(1, ["a", "b"]), (3, ["1", "two\nlines"]), (5, ["3", "4"])]
+
+
 def test_a_decoding_error_names_the_line_beyond_the_first_block(tmp_path: Path) -> None:
     path = tmp_path / "Y_train.csv"
     path.write_bytes(b",prdtypecode\n" + b"".join(b"%d,10\n" % n for n in range(50_000)) + b"50000,\xe9\n")
@@ -67,10 +48,25 @@ def test_a_decoding_error_names_the_line_beyond_the_first_block(tmp_path: Path) 
         read_raw(path, Y_COLUMNS)
 
 
-def test_tables_come_back_as_written(tmp_path: Path) -> None:
+def test_a_written_table_is_read_back_unchanged(tmp_path: Path) -> None:
     table = pd.DataFrame({"text": ["NA", "", 'a "b"\nc', "é", "x\ry", "p\r\nq", '"z\r'], "n": range(7)})
     write_table(table, tmp_path / "t.csv")
     assert read_table(tmp_path / "t.csv", integers=("n",)).equals(table)
+
+
+def test_chunks_of_a_table_continue_its_index(tmp_path: Path) -> None:
+    table = pd.DataFrame({"n": range(5)})
+    write_table(table, tmp_path / "t.csv")
+    chunks = list(read_table_chunks(tmp_path / "t.csv", ("n",), 2))
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1]
+    assert pd.concat(chunks).equals(table)
+
+
+def test_a_table_without_rows_is_one_empty_chunk(tmp_path: Path) -> None:
+    write_table(pd.DataFrame({"a": []}), tmp_path / "t.csv")
+    (chunk,) = read_table_chunks(tmp_path / "t.csv")
+    assert list(chunk.columns) == ["a"]
+    assert chunk.empty
 
 
 @pytest.mark.parametrize(
@@ -82,7 +78,7 @@ def test_tables_come_back_as_written(tmp_path: Path) -> None:
         ("", "not what"),
     ],
 )
-def test_a_broken_table_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+def test_the_error_names_a_missing_or_broken_table(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "t.csv"
     if content is not None:
         path.write_text(content)

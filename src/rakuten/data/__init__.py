@@ -1,0 +1,13 @@
+"""The challenge's data: reading, validating and joining it; product files to score; a synthetic catalogue.
+
+schema            files, columns, product type codes, ids and image names of the challenge
+tables            CSV files: strict reading of the challenge's, reading and writing of the pipeline's
+text_hashes       hashes by which the texts of all rows are compared in 8 bytes per row
+validation        which faults stop ingestion, which reject a row, and which are only counted
+raw_files         the challenge's CSV files, opened with all checks and read in chunks of joined rows
+ingestion         the interim tables and the quality report
+images            finding image files by name, checking them, decoding them
+product_files     CSV and Parquet files of products to score
+synthetic         a synthetic catalogue in the challenge's format
+synthetic_images  its images
+"""

@@ -1,4 +1,7 @@
-"""Pictures as sellers send them: found by name, decoded to RGB. What is wrong with one is a word, never a crash."""
+"""Product images as sellers send them: finding files by name, checking them, decoding them to RGB.
+
+What makes an image unusable ("missing", "truncated", ...) is reported as a short text, which is counted per table.
+"""
 
 import io
 import os
@@ -6,7 +9,7 @@ import re
 import warnings
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,149 +19,156 @@ from PIL import Image, ImageOps
 
 from rakuten.cli import progress
 from rakuten.compute import parallel_map
-from rakuten.data.schema import image_name
+from rakuten.data.schema import image_name, image_names
 from rakuten.files import is_local
 
-# Formats that sellers use and Pillow reads by itself; EPS, say, would start another program.
+# Formats that sellers use and that Pillow decodes itself: for EPS, for example, it would start another program.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-MAX_PIXELS = 50_000_000  # a phone's largest photograph; decoded it takes 150 MB
+MAX_PIXELS = 50_000_000  # the largest photographs of phones; decoded, such an image takes 150 MB
 MAX_BYTES = 100_000_000
-TINY_SIDE = 16  # pixels: a side below it is a placeholder rather than a picture
+TINY_SIDE = 16  # pixels: an image with a shorter side is probably a placeholder
 ORIENTATION_TAG = 0x0112  # EXIF tag
 CHUNK_FILES = 500  # files per task
 NAME_PATTERN = re.compile(r"image_(0|[1-9][0-9]{0,17})_product_(0|[1-9][0-9]{0,17})\.jpg")
 
 
 class BadImageError(Exception):
-    """A picture that cannot be used; the message is one of a few words that are counted."""
+    """An image cannot be used. The message is one of a few short texts, so that errors can be counted by message."""
 
 
 class ImageCheck(NamedTuple):
-    """What is known of a picture file: why it cannot be used ("" if it can), and what is unusual about it."""
+    """The result of checking one image file."""
 
-    error: str
-    unusual: tuple[str, ...]
+    error: str  # why the image cannot be used; "" if it can
+    unusual: tuple[str, ...]  # properties that are counted and change nothing, such as "CMYK"
 
 
 class ImageFiles(Mapping[str, Path]):
-    """Every file under a folder by its name, that of the first folder where two share one.
+    """All files below a folder, by file name. Of several files with one name, the first in path order is taken.
 
-    There may be millions, so each takes 20 bytes of memory. That holds for names as `catalog.picture_name`
-    makes them; others are kept as they are.
+    There may be millions, so names that `schema.image_name` makes are kept as sorted arrays of ids and folder numbers,
+    20 bytes per file. Other names are kept as texts.
+
+    Iteration order is by imageid and productid, then the other names alphabetically.
     """
 
     def __init__(self, folder: Path) -> None:
-        ids, place, self._folders = array("q"), array("i"), []
-        self._others: dict[str, Path] = {}
-        for at, (where, names) in enumerate(_walk(folder)):
-            self._folders.append(where)
+        ids, folder_numbers = array("q"), array("i")
+        self._folders: list[Path] = []
+        self._other_files: dict[str, Path] = {}
+        for number, (path, names) in enumerate(_walk(folder)):
+            self._folders.append(path)
             for name in names:
-                if known := NAME_PATTERN.fullmatch(name):
-                    ids.extend((int(known[1]), int(known[2])))
-                    place.append(at)
+                if match := NAME_PATTERN.fullmatch(name):
+                    ids.extend((int(match[1]), int(match[2])))
+                    folder_numbers.append(number)
                 else:
-                    self._others.setdefault(name, where / name)
-        pairs, folders = np.array(ids, dtype=np.int64).reshape(-1, 2), np.array(place, dtype=np.int32)
-        order = np.lexsort((folders, pairs[:, 1], pairs[:, 0]))
-        pairs, folders = pairs[order], folders[order]
-        # The first folder in path order has it, where two hold files of one name.
-        first = np.append(True, (np.diff(pairs, axis=0) != 0).any(axis=1))[: len(pairs)]
-        self._others = dict(sorted(self._others.items()))
-        self._other_places = {name: at for at, name in enumerate(self._others)}
-        self._imageid, self._productid, self._place = pairs[first, 0], pairs[first, 1], folders[first]
+                    self._other_files.setdefault(name, path / name)
+        pairs, numbers = np.array(ids, dtype=np.int64).reshape(-1, 2), np.array(folder_numbers, dtype=np.int32)
+        order = np.lexsort((numbers, pairs[:, 1], pairs[:, 0]))
+        pairs, numbers = pairs[order], numbers[order]
+        is_first = np.append(True, (np.diff(pairs, axis=0) != 0).any(axis=1))[: len(pairs)]
+        self._imageid, self._productid, self._folder_number = pairs[is_first, 0], pairs[is_first, 1], numbers[is_first]
+        self._other_files = dict(sorted(self._other_files.items()))
+        self._other_positions = {name: position for position, name in enumerate(self._other_files)}
 
     def __getitem__(self, name: str) -> Path:
-        at = self.position(name)
-        return self._folders[self._place[at]] / name if at < len(self._place) else self._others[name]
+        position = self.position(name)
+        if position >= len(self._imageid):
+            return self._other_files[name]
+        return self._folders[int(self._folder_number[position])] / name
 
     def __iter__(self) -> Iterator[str]:
-        for image, product in zip(self._imageid, self._productid, strict=True):
-            yield image_name(image, product)
-        yield from self._others
+        for imageid, productid in zip(self._imageid, self._productid, strict=True):
+            yield image_name(imageid, productid)
+        yield from self._other_files
 
     def __len__(self) -> int:
-        return len(self._imageid) + len(self._others)
+        return len(self._imageid) + len(self._other_files)
 
     def position(self, name: str) -> int:
-        """The place of a name in the order of iteration."""
-        known = NAME_PATTERN.fullmatch(name)
-        if not known:
-            return len(self._imageid) + self._other_places[name]
-        image, product = int(known[1]), int(known[2])
-        start, end = (int(np.searchsorted(self._imageid, image, side)) for side in ("left", "right"))
-        at = start + int(np.searchsorted(self._productid[start:end], product))
-        if at == end or self._productid[at] != product:
+        """Position of a name in iteration order.
+
+        Raises:
+            KeyError: there is no file of this name.
+        """
+        match = NAME_PATTERN.fullmatch(name)
+        if not match:
+            return len(self._imageid) + self._other_positions[name]
+        imageid, productid = int(match[1]), int(match[2])
+        start, end = (int(np.searchsorted(self._imageid, imageid, side)) for side in ("left", "right"))
+        position = start + int(np.searchsorted(self._productid[start:end], productid))
+        if position == end or self._productid[position] != productid:
             raise KeyError(name)
-        return at
+        return position
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, Iterable[str]]]:
-    """Every folder below a folder, itself first, in path order, and the names of its files."""
-    if not is_local(folder):  # on a store that fsspec knows
-        for where, folders, files in folder.fs.walk(folder.path):  # type: ignore[attr-defined]
+    """The folder and all folders below it, in path order, each with the names of its files."""
+    if not is_local(folder):  # fsspec's
+        for path, folders, files in folder.fs.walk(folder.path):  # type: ignore[attr-defined]
             folders.sort()
-            yield folder.joinpath(where.removeprefix(folder.path).lstrip("/")), files  # type: ignore[attr-defined]
+            yield folder.joinpath(path.removeprefix(folder.path).lstrip("/")), files  # type: ignore[attr-defined]
         return
     try:
         entries = os.scandir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return
-    below: list[str] = []
+    subfolders: list[str] = []
 
-    def names() -> Iterator[str]:
+    def file_names() -> Iterator[str]:
         with entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.name)
+                    subfolders.append(entry.name)
                 else:
                     yield entry.name
 
-    yield folder, names()
-    for name in sorted(below):
+    yield folder, file_names()
+    for name in sorted(subfolders):
         yield from _walk(folder / name)
 
 
 def image_paths(products: pd.DataFrame, files: Mapping[str, Path]) -> list[Path | None]:
-    """The image of each product; None where it has none that can be used.
+    """Path of each product's image; None where it has none that can be used.
 
     Args:
         products: imageid, productid, has_image; all str.
         files: image files by name.
     """
-    names = (image_name(*ids) for ids in zip(products["imageid"], products["productid"], strict=True))
-    usable = products["has_image"] == "True"
-    return [files.get(name) if has_image else None for name, has_image in zip(names, usable, strict=True)]
+    has_image = products["has_image"] == "True"
+    return [files.get(name) if usable else None for name, usable in zip(image_names(products), has_image, strict=True)]
 
 
 def decode(data: bytes, min_side: int | None = None) -> Image.Image:
-    """RGB picture, upright, on white where it was transparent, the first frame where it moves.
+    """Decode an image to RGB: rotated as its EXIF tag says, on a white background, the first frame of an animation.
 
     Args:
         data: the file's bytes.
-        min_side: pixels that are enough in each direction; a larger JPEG is then decoded at a half, a
-            quarter or an eighth of its size, which is faster.
+        min_side: pixels that suffice in each direction; a larger JPEG is then decoded at 1/2, 1/4 or 1/8 of its
+            size, which is faster.
 
     Raises:
-        BadPictureError: empty, not an image, too large, truncated or broken.
+        BadImageError: empty, not an image, too large, truncated or broken.
     """
     try:
         image = _open(data)
         if min_side is not None:
             image.draft("RGB", (min_side, min_side))
-        return _to_rgb(_upright(image))
+        return _to_rgb(_apply_orientation(image))
     except BadImageError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them into
+    except Exception as error:  # a broken file can make Pillow's decoders raise any exception
         raise BadImageError("truncated" if "truncated" in str(error).lower() else "broken") from error
 
 
 def check_image(path: Path) -> ImageCheck:
-    """Decode a picture file to know whether it can be used."""
+    """Check whether an image file can be used, by decoding it."""
     try:
         data = read_image_bytes(path)
         image = _open(data)
         unusual = tuple(_unusual_properties(image))
-        decode(data, min_side=1)  # a JPEG's whole stream is still read
+        decode(data, min_side=1)  # the whole stream of a JPEG is read even if it is decoded at 1/8 of its size
     except BadImageError as error:
         return ImageCheck(str(error), ())
     return ImageCheck("", unusual)
@@ -168,7 +178,7 @@ def read_image_bytes(path: Path) -> bytes:
     """The file's bytes.
 
     Raises:
-        BadPictureError: it cannot be read, or is larger than any picture should be.
+        BadImageError: the file cannot be read, or is larger than MAX_BYTES.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -179,21 +189,29 @@ def read_image_bytes(path: Path) -> bytes:
 
 
 class ImageChecks(Mapping[str, str]):
-    """What is wrong with each file of a picture folder, by its name, "" where nothing is; a byte each."""
+    """For each image file, by name, why it cannot be used ("" if it can). One byte per file, besides `files`.
 
-    def __init__(self, files: ImageFiles, found: Iterable[ImageCheck]) -> None:
-        self._files = files
-        self._words = [""]
+    Args:
+        files: the image files.
+        checks: the result for each file, in the order of `files`.
+
+    Attributes:
+        unusual: number of usable files with each unusual property.
+    """
+
+    def __init__(self, files: ImageFiles, checks: Iterable[ImageCheck]) -> None:
         self.unusual = Counter[str]()
-        self._bad = np.zeros(len(files), dtype=np.uint8)
-        for at, (bad, unusual) in enumerate(found):
-            if bad not in self._words:
-                self._words.append(bad)
-            self._bad[at] = self._words.index(bad)
-            self.unusual.update(unusual)
+        self._files = files
+        self._errors = [""]  # distinct
+        self._error_ids = np.zeros(len(files), dtype=np.uint8)  # of each file: position in _errors
+        for position, check in enumerate(checks):
+            if check.error not in self._errors:
+                self._errors.append(check.error)
+            self._error_ids[position] = self._errors.index(check.error)
+            self.unusual.update(check.unusual)
 
     def __getitem__(self, name: str) -> str:
-        return self._words[int(self._bad[self._files.position(name)])]
+        return self._errors[int(self._error_ids[self._files.position(name)])]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -201,31 +219,26 @@ class ImageChecks(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._files)
 
-    def errors(self) -> dict[str, int]:
-        """How many files are wrong in each way."""
-        many = np.bincount(self._bad, minlength=len(self._words)).tolist()
-        return dict(sorted(zip(self._words[1:], many[1:], strict=True)))
+    def count_errors(self) -> dict[str, int]:
+        """Number of files with each error."""
+        counts = np.bincount(self._error_ids, minlength=len(self._errors)).tolist()
+        return dict(sorted(zip(self._errors[1:], counts[1:], strict=True)))
 
 
 def check_images(files: ImageFiles) -> ImageChecks:
-    """Inspect every file, on all cores."""
-    return ImageChecks(
-        files, progress(parallel_map(check_image, files.values(), CHUNK_FILES), len(files), "checking pictures")
-    )
-
-
-def count_words(words: Sequence[str]) -> dict[str, int]:
-    """How often each word stands, "" left out, in alphabetical order."""
-    return dict(sorted(Counter(word for word in words if word).items()))
+    """Check every file, in parallel."""
+    checks = parallel_map(check_image, files.values(), CHUNK_FILES)
+    return ImageChecks(files, progress(checks, len(files), "checking images"))
 
 
 def _open(data: bytes) -> Image.Image:
+    """Read an image's header, without decoding its pixels."""
     if not data:
         raise BadImageError("empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # odd metadata is no reason to refuse a picture
+            warnings.simplefilter("ignore", UserWarning)  # odd metadata does not make an image unusable
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError("too large") from error
@@ -237,7 +250,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _unusual_properties(image: Image.Image) -> list[str]:
-    found = {
+    has_property = {
         "CMYK": image.mode == "CMYK",
         "grayscale": image.mode in ("1", "L", "LA"),
         "palette": image.mode == "P",
@@ -248,17 +261,18 @@ def _unusual_properties(image: Image.Image) -> list[str]:
         "tiny": min(image.size) < TINY_SIDE,
         "not a JPEG": image.format not in ("JPEG", "MPO"),
     }
-    return [name for name, there in found.items() if there]
+    return [name for name, present in has_property.items() if present]
 
 
 def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) if there is none."""
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # broken EXIF says nothing about the picture
+    except Exception:  # an image with broken EXIF may still be usable
         return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
 
 
@@ -273,7 +287,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Sixteen bits lose the lower eight; other ranges (32-bit, float) are stretched over 0 to 255."""
+    """Scale to 0..255: 16-bit values from 0..65535, other values (32-bit, float) from their minimum and maximum."""
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
     return Image.fromarray(((values - low) * 255 / max(high - low, 1)).clip(0, 255).astype(np.uint8))

@@ -1,116 +1,197 @@
-"""The raw files joined: usable train rows, test rows, rejected rows, and what a user should know of their quality."""
+"""Ingestion: join the raw files, separate the usable train rows from the rejected ones, and report on their quality.
 
-from array import array
+The raw files may be larger than memory: they are read in chunks, and only ids, labels and hashes of titles and image
+names are kept, some tens of bytes per row.
+
+1. `RawFiles.open` reads each file once and runs the checks that need all rows (validation.py).
+2. `write_train_tables` reads X_train.csv again, joined with its labels, and writes its usable and its rejected rows.
+3. `write_test_table` reads X_test.csv again; test rows are never rejected.
+4. `make_dataset` does 2 and 3 and returns the quality report, which the stage writes as data_quality.json.
+"""
+
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from rakuten.config import DataParams
 from rakuten.data import validation
 from rakuten.data.raw_files import RawFiles
-from rakuten.data.schema import INDEX, X_COLUMNS, image_name, is_synthetic
+from rakuten.data.schema import INDEX, X_COLUMNS, X_TEST, X_TRAIN, Y_TRAIN, has_valid_ids, image_names, is_synthetic
 from rakuten.data.tables import table_writer
-from rakuten.data.validation import QualityCounts, sorted_unique
-from rakuten.types import BoolArray, HashArray
+from rakuten.data.text_hashes import TextHashes, find_sorted, hash_texts
+from rakuten.data.validation import QualityCounts
+from rakuten.types import HashArray
 
 COLUMNS = [*X_COLUMNS, "has_image"]
+FIRST_REJECTED = 3  # rejected rows that an error message names
+
+
+class InterimPaths(NamedTuple):
+    """The tables that ingestion writes."""
+
+    train: Path  # usable train rows: COLUMNS and prdtypecode
+    test: Path  # test rows: COLUMNS
+    rejected: Path  # row, file, reason
+
+    @classmethod
+    def of(cls, folder: Path) -> "InterimPaths":
+        """The tables in a folder."""
+        return cls(folder / "merged_train.csv", folder / "merged_test.csv", folder / "rejected.csv")
+
+
+@dataclass
+class TrainCounts:
+    """What is counted over the rows of X_train.csv, chunk by chunk."""
+
+    has_synthetic_rows: bool = False
+    count_by_code: Counter[int] = field(default_factory=Counter)  # usable rows
+    count_by_reason: Counter[str] = field(default_factory=Counter)  # rejected rows
+    first_rejected: list[str] = field(default_factory=list)  # indexes
+    quality: QualityCounts = field(default_factory=QualityCounts)  # of the usable rows
+    referenced_images: TextHashes = field(default_factory=TextHashes)  # names of image files
+
+    def add(self, chunk: pd.DataFrame, usable: pd.DataFrame, rejected: pd.DataFrame) -> None:
+        """Count a chunk of joined rows, and the usable and the rejected rows that `split_rejected` makes of it."""
+        self.has_synthetic_rows |= is_synthetic(chunk)
+        self.count_by_code.update(usable["prdtypecode"].tolist())
+        self.count_by_reason.update(rejected["reason"])
+        self.first_rejected += rejected["row"].head(FIRST_REJECTED - len(self.first_rejected)).tolist()
+        self.quality.add(usable)
+        self.referenced_images.add(_names_of_image_files(chunk))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts as they are written to data_quality.json."""
+        n_usable, n_rejected = self.count_by_code.total(), self.count_by_reason.total()
+        return {
+            "rows_in": n_usable + n_rejected,
+            "rows_out": n_usable,
+            "rows_rejected": n_rejected,
+            "rejected": dict(self.count_by_reason.most_common()),
+            "classes": len(self.count_by_code),
+            "small_classes": validation.small_classes(self.count_by_code),
+            **self.quality.as_dict(),
+        }
+
+
+@dataclass
+class TestCounts:
+    """What is counted over the rows of X_test.csv, chunk by chunk."""
+
+    n_rows: int = 0
+    n_invalid_ids: int = 0  # rows whose productid or imageid is not an integer
+    n_empty: int = 0  # rows without title, description and usable image
+    n_titles_in_train: int = 0  # rows whose title a usable train row has too
+    quality: QualityCounts = field(default_factory=QualityCounts)
+    referenced_images: TextHashes = field(default_factory=TextHashes)  # names of image files
+
+    def add(self, chunk: pd.DataFrame, train_titles: HashArray) -> None:
+        """Count a chunk; for `train_titles` see `write_test_table`."""
+        _, is_in_train = find_sorted(hash_texts(chunk["designation"]), train_titles)
+        self.n_rows += len(chunk)
+        self.n_invalid_ids += int((~has_valid_ids(chunk)).sum())
+        self.n_empty += int(validation.is_empty(chunk).sum())
+        self.n_titles_in_train += int(is_in_train.sum())
+        self.quality.add(chunk)
+        self.referenced_images.add(_names_of_image_files(chunk))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts as they are written to data_quality.json."""
+        return {
+            "rows_in": self.n_rows,
+            "rows_out": self.n_rows,
+            "ids_not_integers": self.n_invalid_ids,
+            "nothing_to_classify_by": self.n_empty,
+            "title_in_train": self.n_titles_in_train,
+            **self.quality.as_dict(),
+        }
 
 
 def make_dataset(
-    source: RawFiles, pictures: Mapping[str, str], params: DataParams, tables: Sequence[Path]
+    raw_files: RawFiles, error_by_image: Mapping[str, str], params: DataParams, paths: InterimPaths
 ) -> dict[str, Any]:
-    """Join X and Y, part the usable rows from the rest, and count what a user should know.
+    """Write the interim tables of all rows.
 
     Args:
-        pictures: what is wrong with each file in the picture folder, by name; "" if nothing.
-        tables: where the kept train rows, the test rows and the rejected rows (row, file, reason) are written.
+        error_by_image: for each file in the image folder, by name, "" or why it cannot be used.
 
     Returns:
-        The report on the data's quality.
+        The quality report.
 
     Raises:
-        UserError: too many rows are rejected, or nothing is left to tell apart; see `checks`.
+        UserError: too many rows are rejected, or the usable rows have fewer than two classes.
     """
-    train, test, codes, rejected = QualityCounts(), QualityCounts(), Counter[int](), Counter[str]()
-    first: list[str] = []
-    seen = array("Q")  # hashes of the picture names that there are files of
-    synthetic = False
-    with table_writer(tables[0]) as keep, table_writer(tables[2]) as reject:
-        for part in source.parts("X_train.csv"):
-            part = _with_picture(part, pictures)
-            kept, lost = split(part, params.unknown_labels)
-            keep(kept[[*COLUMNS, "prdtypecode"]])
-            reject(lost)
-            train.add(kept)
-            codes.update(kept["prdtypecode"].tolist())
-            rejected.update(lost["reason"])
-            first += lost["row"].head(3 - len(first)).tolist()
-            synthetic |= is_synthetic(part)
-            seen.frombytes(_found(part).tobytes())
-    rows = source.rows["X_train.csv"]
-    validation.check_rejected(rejected, rows, params.max_rejected, first)
-    validation.check_classes(codes)
-    titles, own = train.titles(), Counter[str]()
-    with table_writer(tables[1]) as keep:
-        for part in source.parts("X_test.csv"):
-            part = _with_picture(part, pictures)
-            keep(part[COLUMNS])
-            test.add(part)
-            own["ids_not_integers"] += int((~validation.has_valid_ids(part)).sum())
-            own["nothing_to_classify_by"] += int(validation.is_empty(part).sum())
-            own["title_in_train"] += int(_among(validation.hash_texts(part["designation"]), titles).sum())
-            seen.frombytes(_found(part).tobytes())
+    train = write_train_tables(raw_files, error_by_image, params.unknown_labels, paths)
+    n_rows = raw_files.n_rows[X_TRAIN]
+    validation.check_rejected(train.count_by_reason, n_rows, params.max_rejected, train.first_rejected)
+    validation.check_classes(train.count_by_code)
+    test = write_test_table(raw_files, error_by_image, train.quality.title_hashes(), paths.test)
     return {
-        "synthetic": synthetic,
-        "train": {
-            "rows_in": rows,
-            "rows_out": codes.total(),
-            "rows_rejected": rejected.total(),
-            "rejected": dict(rejected.most_common()),
-            "classes": len(codes),
-            "small_classes": validation.small_classes(codes),
-            **train.told(),
-        },
-        "test": {"rows_in": source.rows["X_test.csv"], "rows_out": source.rows["X_test.csv"], **own, **test.told()},
+        "synthetic": train.has_synthetic_rows,
+        "train": train.as_dict(),
+        "test": test.as_dict(),
         "pictures": {
-            "files": len(pictures),
-            "not_referenced": len(pictures) - len(sorted_unique(np.frombuffer(seen, dtype=np.uint64))),
+            "files": len(error_by_image),
+            "not_referenced": len(error_by_image) - len(train.referenced_images.union(test.referenced_images)),
         },
     }
 
 
-def split(part: pd.DataFrame, unknown_labels: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The usable rows of a joined train table, their prdtypecode as int64, and of the others: row, file, reason."""
-    reasons = validation.reject_reasons(part, unknown_labels)
-    lost = pd.DataFrame(
-        {
-            "row": part[INDEX],
-            "file": reasons.str.startswith("label").map({True: "Y_train.csv", False: "X_train.csv"}),
-            "reason": reasons,
-        }
-    )[reasons != ""]
-    return part[reasons == ""].assign(prdtypecode=lambda kept: kept["prdtypecode"].str.strip().astype("int64")), lost
+def write_train_tables(
+    raw_files: RawFiles, error_by_image: Mapping[str, str], unknown_labels: str, paths: InterimPaths
+) -> TrainCounts:
+    """Write the usable train rows to `paths.train` and the rejected ones to `paths.rejected`."""
+    counts = TrainCounts()
+    with table_writer(paths.train) as write_usable, table_writer(paths.rejected) as write_rejected:
+        for chunk in raw_files.chunks(X_TRAIN):
+            chunk = _with_image_errors(chunk, error_by_image)
+            usable, rejected = split_rejected(chunk, unknown_labels)
+            write_usable(usable[[*COLUMNS, "prdtypecode"]])
+            write_rejected(rejected)
+            counts.add(chunk, usable, rejected)
+    return counts
 
 
-def _with_picture(frame: pd.DataFrame, pictures: Mapping[str, str]) -> pd.DataFrame:
-    """Columns picture (what is wrong with it) and has_image (whether there is one to use)."""
-    state = validation.image_errors(frame, pictures)
-    return frame.assign(picture=state, has_image=state == "")
+def write_test_table(
+    raw_files: RawFiles, error_by_image: Mapping[str, str], train_titles: HashArray, path: Path
+) -> TestCounts:
+    """Write the test rows.
+
+    Args:
+        train_titles: sorted hashes of the titles of the usable train rows.
+    """
+    counts = TestCounts()
+    with table_writer(path) as write:
+        for chunk in raw_files.chunks(X_TEST):
+            chunk = _with_image_errors(chunk, error_by_image)
+            write(chunk[COLUMNS])
+            counts.add(chunk, train_titles)
+    return counts
 
 
-def _among(some: HashArray, known: HashArray) -> BoolArray:
-    """Which of some hashes are among known ones, which are in order."""
-    at = np.minimum(np.searchsorted(known, some), len(known) - 1)
-    return known[at] == some if len(known) else np.zeros(len(some), dtype=bool)
+def split_rejected(chunk: pd.DataFrame, unknown_labels: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Separate the usable rows from the rejected ones; for the arguments see `validation.reject_reasons`.
+
+    Returns:
+        The usable rows, with prdtypecode as int64; and of each rejected row: row (its index), file, reason.
+    """
+    reasons = validation.reject_reasons(chunk, unknown_labels)
+    usable = chunk[reasons == ""]
+    usable = usable.assign(prdtypecode=usable["prdtypecode"].str.strip().astype("int64"))
+    files = reasons.str.startswith("label").map({True: Y_TRAIN, False: X_TRAIN})
+    rejected = pd.DataFrame({"row": chunk[INDEX], "file": files, "reason": reasons})[reasons != ""]
+    return usable, rejected
 
 
-def _found(part: pd.DataFrame) -> HashArray:
-    "HashArrayes of the picture names that there are files of."
-    there = part[part["picture"] != validation.MISSING]
-    return validation.hash_texts(
-        pd.Series([image_name(*ids) for ids in zip(there["imageid"], there["productid"], strict=True)])
-    )
+def _with_image_errors(chunk: pd.DataFrame, error_by_image: Mapping[str, str]) -> pd.DataFrame:
+    """The chunk with columns image_error (see `validation.image_errors`) and has_image (bool)."""
+    errors = validation.image_errors(chunk, error_by_image)
+    return chunk.assign(image_error=errors, has_image=errors == "")
+
+
+def _names_of_image_files(chunk: pd.DataFrame) -> pd.Series:
+    """Names of the image files, usable or not, of the rows that have one."""
+    return pd.Series(image_names(chunk[chunk["image_error"] != validation.MISSING]), dtype="str")

@@ -1,10 +1,10 @@
-"""The raw files as a whole: read once for what must be known of every row at once, then a part at a time."""
+"""The challenge's three CSV files, validated when they are opened and then read in chunks of joined rows."""
 
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,63 +12,80 @@ from numpy.typing import NDArray
 
 from rakuten.cli import progress
 from rakuten.data import validation
-from rakuten.data.schema import INDEX, X_COLUMNS, Y_COLUMNS
+from rakuten.data.schema import INDEX, X_COLUMNS, X_TEST, X_TRAIN, Y_COLUMNS, Y_TRAIN, normalise_ids
 from rakuten.data.tables import CHUNK_ROWS, read_raw_chunks
+from rakuten.data.text_hashes import find_sorted
 from rakuten.errors import UserError
+from rakuten.types import IntArray
 
 
-class RawFiles(NamedTuple):
-    """The raw files, their keys checked."""
+@dataclass(frozen=True)
+class RawFiles:
+    """The raw files of a folder, whose indexes and ids are unique and whose X and Y belong together.
 
-    raw: Path
-    rows: dict[str, int]  # of each file
-    indexes: NDArray[np.int64]  # of Y_train.csv, in order
-    label: NDArray[np.int32]  # of each index, by its place in `labels`
-    labels: list[str]
+    Of the rows only the labels are in memory, 12 bytes per row of Y_train.csv.
+    """
+
+    folder: Path
+    n_rows: dict[str, int]  # of each file
+    row_ids: IntArray  # column index of Y_train.csv, sorted
+    label_ids: NDArray[np.int32]  # of each of `row_ids`: position of its label in `labels`
+    labels: list[str]  # the distinct texts in column prdtypecode
 
     @classmethod
-    def open(cls, raw: Path) -> "RawFiles":
-        """Read what must be known of all rows at once.
+    def open(cls, folder: Path) -> "RawFiles":
+        """Read each file once, keep the labels, and check what can only be checked over all rows.
 
         Raises:
-            UserError: a file is broken, an index or a pair of ids stands twice, X and Y do not belong together.
+            UserError: a file is broken, an index or a pair (productid, imageid) occurs twice, or X_train.csv and
+                Y_train.csv have different indexes.
         """
-        known: dict[str, int] = {}
-        place = array("i")
+        position_by_label: dict[str, int] = {}
+        label_ids = array("i")
 
         def read(file: str) -> Iterator[pd.DataFrame]:
-            return read_raw_chunks(raw / file, Y_COLUMNS if file == "Y_train.csv" else X_COLUMNS)
+            return read_raw_chunks(folder / file, Y_COLUMNS if file == Y_TRAIN else X_COLUMNS)
 
-        def labelled() -> Iterator[pd.DataFrame]:
-            for part in read("Y_train.csv"):
-                place.extend(known.setdefault(text, len(known)) for text in part["prdtypecode"])
-                yield part
+        def read_labels() -> Iterator[pd.DataFrame]:
+            for chunk in read(Y_TRAIN):
+                label_ids.extend(
+                    position_by_label.setdefault(label, len(position_by_label)) for label in chunk["prdtypecode"]
+                )
+                yield chunk
 
-        x = validation.read_row_keys(read("X_train.csv"), "X_train.csv")
-        y = validation.read_row_keys(labelled(), "Y_train.csv")
-        test = validation.read_row_keys(read("X_test.csv"), "X_test.csv")
-        found = {"X_train.csv": x, "Y_train.csv": y, "X_test.csv": test}
-        for file, keys in found.items():
-            validation.check_unique(keys, partial(read, file), file)
-        validation.check_join(x, y, read)
-        order = np.argsort(y.indexes)
-        index, label = y.indexes[order], np.frombuffer(place, dtype=np.int32)[order]
-        return cls(raw, {file: len(keys.indexes) for file, keys in found.items()}, index, label, list(known))
+        keys = {
+            X_TRAIN: validation.read_row_keys(read(X_TRAIN), X_TRAIN),
+            Y_TRAIN: validation.read_row_keys(read_labels(), Y_TRAIN),
+            X_TEST: validation.read_row_keys(read(X_TEST), X_TEST),
+        }
+        for file, file_keys in keys.items():
+            validation.check_unique(file_keys, partial(read, file), file)
+        validation.check_join(keys[X_TRAIN], keys[Y_TRAIN], read)
+        order = np.argsort(keys[Y_TRAIN].row_ids)
+        return cls(
+            folder=folder,
+            n_rows={file: len(file_keys.row_ids) for file, file_keys in keys.items()},
+            row_ids=keys[Y_TRAIN].row_ids[order],
+            label_ids=np.frombuffer(label_ids, dtype=np.int32)[order],
+            labels=list(position_by_label),
+        )
 
-    def parts(self, file: str) -> Iterator[pd.DataFrame]:
-        """Rows of X_train.csv, with their label, or of X_test.csv; ids in their plain spelling."""
-        parts = read_raw_chunks(self.raw / file, X_COLUMNS)
-        for part in progress(
-            parts, -(-self.rows[file] // CHUNK_ROWS), f"joining {file} (parts of {CHUNK_ROWS:,} rows)"
-        ):
-            part = validation.normalise_ids(part)
-            if file == "X_train.csv":
-                part["prdtypecode"] = pd.Series(self._labels(part[INDEX]), part.index, dtype="str")
-            yield part
+    def chunks(self, file: str) -> Iterator[pd.DataFrame]:
+        """Read X_train.csv, with column prdtypecode joined to it, or X_test.csv; ids are normalised.
 
-    def _labels(self, index: pd.Series) -> list[str]:
-        wanted = index.astype("int64").to_numpy()
-        at = np.minimum(np.searchsorted(self.indexes, wanted), len(self.indexes) - 1)
-        if (self.indexes[at] != wanted).any():
-            raise UserError(f"{self.raw / 'X_train.csv'}: changed while it was read; run it again")
-        return [self.labels[place] for place in self.label[at]]
+        Raises:
+            UserError: X_train.csv has changed since it was opened.
+        """
+        n_chunks = -(-self.n_rows[file] // CHUNK_ROWS)
+        chunks = read_raw_chunks(self.folder / file, X_COLUMNS)
+        for chunk in progress(chunks, n_chunks, f"joining {file} (chunks of {CHUNK_ROWS:,} rows)"):
+            chunk = normalise_ids(chunk)
+            if file == X_TRAIN:
+                chunk["prdtypecode"] = pd.Series(self._labels_of(chunk[INDEX]), chunk.index, dtype="str")
+            yield chunk
+
+    def _labels_of(self, row_ids: pd.Series) -> list[str]:
+        positions, is_found = find_sorted(row_ids.astype("int64").to_numpy(), self.row_ids)
+        if not is_found.all():
+            raise UserError(f"{self.folder / X_TRAIN}: changed while it was read; run it again")
+        return [self.labels[label_id] for label_id in self.label_ids[positions]]

@@ -1,8 +1,20 @@
-"""TODO."""
+"""The challenge's data format: files, columns, product type codes, ids, image names; how synthetic rows are marked."""
 
 import re
 
 import pandas as pd
+
+X_TRAIN, Y_TRAIN, X_TEST = "X_train.csv", "Y_train.csv", "X_test.csv"  # names that the raw files have here
+CHALLENGE_NAMES = {  # and under which the challenge publishes them
+    X_TRAIN: "X_train_update.csv",
+    Y_TRAIN: "Y_train_CVw08PX.csv",
+    X_TEST: "X_test_update.csv",
+}
+INDEX = "index"  # without a name in the challenge's files
+X_COLUMNS = (INDEX, "designation", "description", "productid", "imageid")
+Y_COLUMNS = (INDEX, "prdtypecode")
+
+INTEGER_PATTERN = r"[0-9]{1,18}"  # fits int64
 
 # Rakuten publishes no names for the codes; the wording is ours.
 LABELS: dict[int, str] = {
@@ -34,15 +46,6 @@ LABELS: dict[int, str] = {
     2705: "livres neufs",
     2905: "jeux à télécharger",
 }
-INDEX = "index"  # unnamed in the challenge's files
-X_COLUMNS = (INDEX, "designation", "description", "productid", "imageid")
-Y_COLUMNS = (INDEX, "prdtypecode")
-
-CHALLENGE_NAMES = {
-    "X_train.csv": "X_train_update.csv",
-    "Y_train.csv": "Y_train_CVw08PX.csv",
-    "X_test.csv": "X_test_update.csv",
-}
 
 
 def label_of(code: int) -> str:
@@ -51,34 +54,51 @@ def label_of(code: int) -> str:
 
 
 def image_name(imageid: str | int, productid: str | int) -> str:
+    """Name of a product's image file."""
     return f"image_{imageid}_product_{productid}.jpg"
 
 
-# The sample catalogue marks its rows by their ids alone, so that its scores are called
-# synthetic wherever the rows end up. A real row fits by a chance of one in 10^9.
-_PRIME = 999_999_937
-
-
-def synthetic_imageid(productid: int) -> int:
-    """The imageid that the sample catalogue gives a productid below 999,999,937 (one to one)."""
-    return 1_000_000_000 + productid * 48_271 % _PRIME
-
-
-def is_synthetic(frame: pd.DataFrame) -> bool:
-    """Whether any row (columns productid, imageid) was written by the sample catalogue."""
-    ids = frame[["productid", "imageid"]].apply(pd.to_numeric, errors="coerce").dropna().astype("int64")
-    known = ids[ids["productid"].between(0, _PRIME - 1)]
-    return bool((known["imageid"] == 1_000_000_000 + known["productid"] * 48_271 % _PRIME).any())
-
-
-def is_synthetic_image(name: str) -> bool:
-    """Whether a picture's name is one that the sample catalogue gives."""
-    ids = re.fullmatch(r"image_([0-9]{1,18})_product_([0-9]{1,9})\.jpg", name)
-    return ids is not None and int(ids[1]) == synthetic_imageid(int(ids[2]))
-
-
-INTEGER_PATTERN = r"[0-9]{1,18}"
+def image_names(products: pd.DataFrame) -> list[str]:
+    """Name of the image file of each row (columns productid, imageid)."""
+    return [image_name(*ids) for ids in zip(products["imageid"], products["productid"], strict=True)]
 
 
 def normalise_id(text: str) -> str:
+    """An integer id without leading zeros ("007" becomes "7"); any other text unchanged."""
     return str(int(text)) if re.fullmatch(INTEGER_PATTERN, text) else text
+
+
+def normalise_ids(products: pd.DataFrame) -> pd.DataFrame:
+    """The rows with productid and imageid normalised; see `normalise_id`."""
+    ids = ("productid", "imageid")
+    return products.assign(
+        **{name: pd.Series(map(normalise_id, products[name]), products.index, dtype="str") for name in ids}
+    )
+
+
+def has_valid_ids(products: pd.DataFrame) -> pd.Series:
+    """Boolean per row: productid and imageid are both integers."""
+    return products["productid"].str.fullmatch(INTEGER_PATTERN) & products["imageid"].str.fullmatch(INTEGER_PATTERN)
+
+
+# Synthetic products are recognised by their ids alone, so that scores on them are called synthetic wherever the rows
+# are copied to: imageid = OFFSET + productid * MULTIPLIER % MODULUS. A real row satisfies this with probability 1e-9.
+_OFFSET, _MULTIPLIER, _MODULUS = 1_000_000_000, 48_271, 999_999_937  # the modulus is prime: the map is one to one
+
+
+def synthetic_imageid(productid: int) -> int:
+    """The imageid of the synthetic product with this productid, which is below 999,999,937 (one to one)."""
+    return _OFFSET + productid * _MULTIPLIER % _MODULUS
+
+
+def is_synthetic(products: pd.DataFrame) -> bool:
+    """Whether any row (columns productid, imageid) has the ids of a synthetic product."""
+    ids = products[["productid", "imageid"]].apply(pd.to_numeric, errors="coerce").dropna().astype("int64")
+    ids = ids[ids["productid"].between(0, _MODULUS - 1)]
+    return bool((ids["imageid"] == _OFFSET + ids["productid"] * _MULTIPLIER % _MODULUS).any())
+
+
+def is_synthetic_image(name: str) -> bool:
+    """Whether an image has the file name of a synthetic product's image."""
+    ids = re.fullmatch(r"image_([0-9]{1,18})_product_([0-9]{1,9})\.jpg", name)
+    return ids is not None and int(ids[1]) == synthetic_imageid(int(ids[2]))

@@ -1,16 +1,16 @@
-"""A synthetic catalogue in the challenge's format, for those without the gated files and for load.
+"""A synthetic catalogue in the challenge's format, for users without the challenge's data and for load tests.
 
-The words are ours. What follows the real catalogue: the 27 codes' proportions, how often a
-description is missing in each, the languages, repeated titles, HTML, entities, wrong labels,
-500x500 pictures with white borders. Scores on it say nothing about real products.
+Its vocabulary (synthetic_words.json) is made up. It imitates the real catalogue in: the shares of the 27 codes, how
+often a description is missing in each, the languages, repeated titles, HTML, entities, wrong labels, 500 x 500 images
+with white borders. Scores on it say nothing about real products.
 """
 
 import csv
 import html
 import json
-import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,135 +18,147 @@ from typing import Any, NamedTuple
 from rakuten.cli import progress
 from rakuten.compute import parallel_map
 from rakuten.data.images import ImageFiles
-from rakuten.data.schema import CHALLENGE_NAMES, image_name, is_synthetic_image, synthetic_imageid
+from rakuten.data.schema import (
+    CHALLENGE_NAMES,
+    X_COLUMNS,
+    X_TEST,
+    X_TRAIN,
+    Y_COLUMNS,
+    Y_TRAIN,
+    image_name,
+    is_synthetic_image,
+    synthetic_imageid,
+)
 from rakuten.data.synthetic_images import ImageJob, draw_file
 from rakuten.data.tables import missing_hint
 from rakuten.errors import UserError
 from rakuten.files import atomic_write
 
-log = logging.getLogger(__name__)
-
 LANGUAGES, LANGUAGE_SHARES = ("fr", "en", "de"), (0.80, 0.16, 0.04)
-REPEATED_TITLE = 0.031
-REPEATED_DESCRIPTION = 0.138
-WRONG_LABEL = 0.03
-CHUNK_IMAGES = 256  # pictures drawn per task
+REPEATED_TITLE_SHARE = 0.031
+REPEATED_DESCRIPTION_SHARE = 0.138
+WRONG_LABEL_SHARE = 0.03
+CHUNK_IMAGES = 256  # images drawn per task
 
 
 class SyntheticProduct(NamedTuple):
-    """One row of the catalogue; `prdtypecode` is the label given, `true_code` what it is."""
+    """One product. The first five fields are the columns of X_train.csv."""
 
-    row: int
+    row_id: int
     designation: str
     description: str
     productid: int
     imageid: int
-    prdtypecode: int
-    true_code: int
+    prdtypecode: int  # the label in Y_train.csv, which may be wrong
+    true_code: int  # the class that its texts and image are made for
 
 
 @cache
-def _words() -> dict[str, Any]:
+def vocabulary() -> dict[str, Any]:
+    """The words and sentences that texts are made of, and of each class: its number of rows in the challenge ("share"),
+    its share of rows with a description ("described") and its family of similar classes."""
     text = Path(__file__).with_name("synthetic_words.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 
-def balanced_codes(rows: int, seed: int) -> list[int]:
-    """True codes of `rows` products, in the real proportions (largest remainder), shuffled."""
-    shares = {int(code): spec["share"] for code, spec in _words()["classes"].items()}
-    whole = sum(shares.values())
-    exact = {code: rows * share / whole for code, share in shares.items()}
-    counts = {code: int(value) for code, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda code: (counts[code] - exact[code], code))
-    for code in by_remainder[: rows - sum(counts.values())]:
+def proportional_codes(n_rows: int, seed: int) -> list[int]:
+    """Codes of `n_rows` products in random order, in the challenge's proportions (largest remainder method)."""
+    real_counts = {int(code): spec["share"] for code, spec in vocabulary()["classes"].items()}
+    n_real_rows = sum(real_counts.values())
+    quotas = {code: n_rows * count / n_real_rows for code, count in real_counts.items()}
+    counts = {code: int(quota) for code, quota in quotas.items()}
+    by_remainder = sorted(quotas, key=lambda code: (counts[code] - quotas[code], code))
+    for code in by_remainder[: n_rows - sum(counts.values())]:
         counts[code] += 1
     codes = [code for code, count in counts.items() for _ in range(count)]
-    random.Random(f"{seed}:codes:{rows}").shuffle(codes)
+    random.Random(f"{seed}:codes:{n_rows}").shuffle(codes)
     return codes
 
 
 def synthetic_products(
-    codes: Sequence[int], first: int, seed: int, languages: Sequence[float] = LANGUAGE_SHARES
+    codes: Sequence[int], start: int, seed: int, language_shares: Sequence[float] = LANGUAGE_SHARES
 ) -> Iterator[SyntheticProduct]:
-    """The products at indexes first, first + 1, ...; each depends on its index and the seed alone,
-    but for the title or description that it may repeat from the one before in its class."""
-    before: dict[int, SyntheticProduct] = {}
-    for index, code in enumerate(codes, start=first):
-        product = _synthetic_product(index, code, seed, languages)
-        earlier = before.get(code)
-        if earlier:
+    """Make one product for each code, with the indexes start, start + 1, ...
+
+    A product depends only on its index, its code and the seed, except for a title or description that it repeats from
+    the previous product of its class.
+    """
+    last_by_code: dict[int, SyntheticProduct] = {}
+    for index, code in enumerate(codes, start=start):
+        product = _synthetic_product(index, code, seed, language_shares)
+        last = last_by_code.get(code)
+        if last:
             rng = random.Random(f"{seed}:{index}:repeat")
-            if rng.random() < REPEATED_TITLE:
-                product = product._replace(designation=earlier.designation)
-            if product.description and earlier.description and rng.random() < REPEATED_DESCRIPTION:
-                product = product._replace(description=earlier.description)
-        before[code] = product
+            if rng.random() < REPEATED_TITLE_SHARE:
+                product = product._replace(designation=last.designation)
+            if product.description and last.description and rng.random() < REPEATED_DESCRIPTION_SHARE:
+                product = product._replace(description=last.description)
+        last_by_code[code] = product
         yield product
 
 
-def _synthetic_product(index: int, code: int, seed: int, languages: Sequence[float]) -> SyntheticProduct:
+def _synthetic_product(index: int, code: int, seed: int, language_shares: Sequence[float]) -> SyntheticProduct:
     rng = random.Random(f"{seed}:{index}:text")
-    spec = _words()["classes"][str(code)]
-    language = rng.choices(LANGUAGES, languages)[0]
+    spec = vocabulary()["classes"][str(code)]
+    language = rng.choices(LANGUAGES, language_shares)[0]
     designation = _designation(rng, code, language)
-    described = rng.random() < spec["described"]
+    has_description = rng.random() < spec["described"]
     productid = _productid(index, seed)
     return SyntheticProduct(
-        row=index,
+        row_id=index,
         designation=designation,
-        description=_description(rng, spec, code, language, designation) if described else "",
+        description=_description(rng, code, language, designation) if has_description else "",
         productid=productid,
         imageid=synthetic_imageid(productid),
-        prdtypecode=_confusable_code(rng, code) if rng.random() < WRONG_LABEL else code,
+        prdtypecode=_confusable_code(rng, code) if rng.random() < WRONG_LABEL_SHARE else code,
         true_code=code,
     )
 
 
 def _productid(index: int, seed: int) -> int:
-    return (seed * 104_729 + index * 7_919_003) % 899_999_963 + 1  # a prime: no id comes twice
+    return (seed * 104_729 + index * 7_919_003) % 899_999_963 + 1  # the modulus is prime, so ids are unique
 
 
 def _confusable_code(rng: random.Random, code: int) -> int:
-    """Another code, of the same family more often than not."""
-    classes = _words()["classes"]
+    """Another code, usually of the same family."""
+    classes = vocabulary()["classes"]
     others = [int(other) for other in classes if int(other) != code]
-    family = [other for other in others if classes[str(other)]["family"] == classes[str(code)]["family"]]
-    return rng.choice(family if family and rng.random() < 0.7 else others)
+    same_family = [other for other in others if classes[str(other)]["family"] == classes[str(code)]["family"]]
+    return rng.choice(same_family if same_family and rng.random() < 0.7 else others)
 
 
 def _designation(rng: random.Random, code: int, language: str) -> str:
-    words = _words()
-    about = code if rng.random() < 0.86 else _confusable_code(rng, code)
-    spec = words["classes"][str(about)]
+    words = vocabulary()
+    topic = code if rng.random() < 0.86 else _confusable_code(rng, code)  # some titles sound like another class
     details = words["families"][words["classes"][str(code)]["family"]]
-    parts = [rng.choice(spec[language])] if rng.random() < 0.9 else []
+    parts = [rng.choice(words["classes"][str(topic)][language])] if rng.random() < 0.9 else []
     parts += rng.sample(details, rng.randint(1, 4)) + rng.sample(words["shared"], rng.randint(0, 3))
     if rng.random() < 0.3:
-        parts.append(f"{rng.choice('ABCDEFGHKLMRSTX')}{rng.randint(2, 999)}-{rng.randint(10, 99)}")
+        parts.append(f"{rng.choice('ABCDEFGHKLMRSTX')}{rng.randint(2, 999)}-{rng.randint(10, 99)}")  # a model number
     if rng.random() < 0.35:
         rng.shuffle(parts)
     title = " ".join(parts)
     if rng.random() < 0.6:
         title = title.title()
-    kind = rng.random()
-    if kind < 0.03:
-        return html.escape(title.replace("'", "’" if kind < 0.01 else "'"))
-    if kind < 0.04:
-        return title.encode("utf-8").decode("latin-1")  # mojibake, as real sellers have it
+    damage = rng.random()
+    if damage < 0.03:
+        return html.escape(title.replace("'", "’" if damage < 0.01 else "'"))
+    if damage < 0.04:
+        return title.encode("utf-8").decode("latin-1")  # mojibake
     return title
 
 
-def _description(rng: random.Random, spec: dict[str, Any], code: int, language: str, title: str) -> str:
-    words = _words()
-    pool = words["sentences"][language]
+def _description(rng: random.Random, code: int, language: str, title: str) -> str:
+    words = vocabulary()
+    templates = words["sentences"][language]
     sentences = [
-        text.format(a=rng.randint(5, 300), b=rng.randint(5, 300))
-        for text in rng.sample(pool, rng.randint(1, len(pool)))
+        template.format(a=rng.randint(5, 300), b=rng.randint(5, 300))
+        for template in rng.sample(templates, rng.randint(1, len(templates)))
     ]
     if rng.random() < 0.6:
-        about = code if rng.random() < 0.8 else _confusable_code(rng, code)
-        sentences.insert(0, f"{rng.choice(words['classes'][str(about)][language]).capitalize()}. {title}.")
-    details = rng.sample(words["families"][spec["family"]], rng.randint(1, 5))
+        topic = code if rng.random() < 0.8 else _confusable_code(rng, code)
+        sentences.insert(0, f"{rng.choice(words['classes'][str(topic)][language]).capitalize()}. {title}.")
+    details = rng.sample(words["families"][words["classes"][str(code)]["family"]], rng.randint(1, 5))
     style = rng.random()
     if style < 0.35:
         items = "".join(f"<li>{html.escape(detail)}</li>" for detail in details)
@@ -158,75 +170,86 @@ def _description(rng: random.Random, spec: dict[str, Any], code: int, language: 
 
 
 def write_catalogue(
-    rows: int,
-    test_rows: int,
+    n_train: int,
+    n_test: int,
     seed: int,
-    out: Path,
-    languages: Sequence[float] = LANGUAGE_SHARES,
+    folder: Path,
+    language_shares: Sequence[float] = LANGUAGE_SHARES,
     images: bool = True,
 ) -> None:
-    """Write X_train.csv, Y_train.csv, X_test.csv and images/ under `out`, with these shares of LANGUAGES.
+    """Write X_train.csv, Y_train.csv, X_test.csv and images/ into a folder.
 
-    The same arguments give the same bytes. Memory does not grow with the pictures. The tables
-    come last, so a folder with an X_train.csv is whole.
+    The same arguments give the same bytes. Memory does not grow with the number of images. The tables are written
+    last, so a folder with an X_train.csv is complete.
+
+    Args:
+        language_shares: probability of each of LANGUAGES.
+        images: False for a catalogue without images.
 
     Raises:
-        UserError: `out` already holds a catalogue, or could be mistaken for one.
+        UserError: the folder already has a catalogue or other images.
     """
-    check_free(out)
-    train = balanced_codes(rows, seed)
-    test = balanced_codes(test_rows, seed + 1)
-    for name, codes, first in (("image_train", train, 0), ("image_test", test, rows)) if images else ():
-        _write_images(out / "images" / name, codes, first, seed)
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    header = ["", "designation", "description", "productid", "imageid"]
-    targets = [out / name for name in ("X_test.csv", "Y_train.csv", "X_train.csv")]
+    check_free(folder)
+    train_codes = proportional_codes(n_train, seed)
+    test_codes = proportional_codes(n_test, seed + 1)
+    if images:
+        _write_images(folder / "images" / "image_train", train_codes, 0, seed)
+        _write_images(folder / "images" / "image_test", test_codes, n_train, seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    x_header, y_header = ["", *X_COLUMNS[1:]], ["", *Y_COLUMNS[1:]]
     with (
-        atomic_write(*targets) as (x_test, y_train, x_train),
-        x_test.open("w", encoding="utf-8", newline="") as test_file,
-        y_train.open("w", encoding="utf-8", newline="") as label_file,
-        x_train.open("w", encoding="utf-8", newline="") as train_file,
+        atomic_write(folder / X_TEST, folder / Y_TRAIN, folder / X_TRAIN) as (x_test, y_train, x_train),
+        _csv_writer(x_test, x_header) as write_x_test,
+        _csv_writer(y_train, y_header) as write_y_train,
+        _csv_writer(x_train, x_header) as write_x_train,
     ):
-        labels, texts, tests = (csv.writer(file, lineterminator="\n") for file in (label_file, train_file, test_file))
-        texts.writerow(header)
-        tests.writerow(header)
-        labels.writerow(["", "prdtypecode"])
-        for product in synthetic_products(train, 0, seed, languages):
-            texts.writerow(product[:5])
-            labels.writerow([product.row, product.prdtypecode])
-        tests.writerows(product[:5] for product in synthetic_products(test, rows, seed, languages))
+        for product in synthetic_products(train_codes, 0, seed, language_shares):
+            write_x_train(product[: len(X_COLUMNS)])
+            write_y_train((product.row_id, product.prdtypecode))
+        for product in synthetic_products(test_codes, n_train, seed, language_shares):
+            write_x_test(product[: len(X_COLUMNS)])
 
 
-def check_free(out: Path) -> None:
-    """Raise UserError if writing to `out` would touch or shadow somebody's data."""
+@contextmanager
+def _csv_writer(path: Path, header: Sequence[str]) -> Iterator[Callable[[Sequence[Any]], object]]:
+    """Yield a function that appends a row to a new CSV file."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        yield writer.writerow
+
+
+def check_free(folder: Path) -> None:
+    """Raise UserError if writing a catalogue to a folder would overwrite or hide other data."""
     for name, published in CHALLENGE_NAMES.items():
-        if (out / f"{name}.dvc").exists():
-            raise UserError(f"{out / name} is under DVC but not here: `dvc pull` (or `dvc checkout`) brings it")
-        if (out / name).exists():
-            raise UserError(f"{out / name} is already there; choose another --out or move it away")
-        if (out / published).exists():
-            raise UserError(f"{out / name} is missing. {missing_hint(out / name)}")
-    for name in sorted(ImageFiles(out / "images")):
+        if (folder / f"{name}.dvc").exists():
+            raise UserError(f"{folder / name} is under DVC but not here; fetch it with `dvc pull` (or `dvc checkout`)")
+        if (folder / name).exists():
+            raise UserError(f"{folder / name} already exists; choose another --out or move it away")
+        if (folder / published).exists():
+            raise UserError(f"{folder / name} is missing. {missing_hint(folder / name)}")
+    for name in sorted(ImageFiles(folder / "images")):
         if not is_synthetic_image(name):
-            raise UserError(f"{out / 'images'} has a picture that is not the sample's ({name}); choose another --out")
+            raise UserError(f"{folder / 'images'} has an image that is not the sample's ({name}); choose another --out")
 
 
-def check_complete(out: Path) -> None:
-    """Raise UserError if a catalogue lacks one of its files: DVC itself would only name the file."""
+def check_complete(folder: Path) -> None:
+    """Raise UserError if one of the raw files is missing, with what to do about it, which DVC's own error lacks."""
     for name in CHALLENGE_NAMES:
-        if not (out / name).is_file():
-            raise UserError(f"{out / name}: no such file. {missing_hint(out / name)}")
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file. {missing_hint(folder / name)}")
 
 
-def _write_images(folder: Path, codes: Sequence[int], first: int, seed: int) -> None:
+def _write_images(folder: Path, codes: Sequence[int], start: int, seed: int) -> None:
+    """Draw the images of the products with the indexes start, start + 1, ... into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    ranks = {int(code): rank for rank, code in enumerate(_words()["classes"])}
+    rank_by_code = {int(code): rank for rank, code in enumerate(vocabulary()["classes"])}
 
     def jobs() -> Iterator[ImageJob]:
-        for index, code in enumerate(codes, start=first):
+        for index, code in enumerate(codes, start=start):
             productid = _productid(index, seed)
             name = image_name(synthetic_imageid(productid), productid)
-            yield folder / name, ranks[code], f"{seed}:{index}:picture"
+            yield folder / name, rank_by_code[code], f"{seed}:{index}:picture"
 
     for _ in progress(parallel_map(draw_file, jobs(), CHUNK_IMAGES), len(codes), folder.name):
         pass

@@ -1,4 +1,4 @@
-"""The challenge's format: codes, columns, ids, picture names, strict reading and writing."""
+"""CSV files: strict reading of the challenge's, in chunks; reading and writing of the pipeline's own tables."""
 
 import csv
 import difflib
@@ -13,20 +13,20 @@ import pandas as pd
 from rakuten.data.schema import CHALLENGE_NAMES, INDEX
 from rakuten.errors import UserError
 
-CHUNK_ROWS = 20_000  # in memory at a time, where a table may be longer than memory
+CHUNK_ROWS = 20_000  # rows held in memory at a time, where a table may be larger than memory
 
 
 def read_raw(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """One of the challenge's files, whole; see `raw_chunks`."""
+    """Read all rows of one of the challenge's files; see `read_raw_chunks`."""
     return pd.concat(read_raw_chunks(path, columns), ignore_index=True)
 
 
-def read_raw_chunks(path: Path, columns: tuple[str, ...], rows: int | None = None) -> Iterator[pd.DataFrame]:
-    """Read one of the challenge's files without guessing, so many rows at a time.
+def read_raw_chunks(path: Path, columns: tuple[str, ...], size: int | None = None) -> Iterator[pd.DataFrame]:
+    """Read one of the challenge's files in chunks of `size` rows (default: CHUNK_ROWS), without guessing types.
 
     Yields:
-        The asked columns, all as str, empty where the file has nothing, one row per record
-        in the file's order. Column "line" tells on which line of the file a record ends.
+        The requested columns, all as str, "" for an empty cell, one row per record in the file's order;
+        and column "line": the line of the file on which the record ends.
 
     Raises:
         UserError: the file is missing, not UTF-8, cut short, wrongly quoted, has no rows,
@@ -34,20 +34,24 @@ def read_raw_chunks(path: Path, columns: tuple[str, ...], rows: int | None = Non
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. {missing_hint(path)}")
-    found = read_records(path)
-    _, header = next(found)
-    places = _column_positions(path, header, columns)
-    empty = True
-    while ended := list(islice(found, rows or CHUNK_ROWS)):
-        cells = {name: [row[at] for _, row in ended] for name, at in places.items()}
-        yield pd.DataFrame(cells, dtype="str").assign(line=[line for line, _ in ended])
-        empty = False
-    if empty:
+    records = read_records(path)
+    _, header = next(records)
+    positions = _column_positions(path, header, columns)
+    is_empty = True
+    while chunk := list(islice(records, size or CHUNK_ROWS)):
+        cells = {name: [row[position] for _, row in chunk] for name, position in positions.items()}
+        yield pd.DataFrame(cells, dtype="str").assign(line=[line for line, _ in chunk])
+        is_empty = False
+    if is_empty:
         raise UserError(f"{path}: no rows below the header; fetch the file again")
 
 
 def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The header of a CSV file and then its rows, one at a time, each with the line that it ends on.
+    """Read a CSV file record by record.
+
+    Yields:
+        The line on which a record ends (the first is 1), and the record's fields; the header comes first.
+        Empty lines are skipped.
 
     Raises:
         UserError: the file is not UTF-8, cut short or wrongly quoted.
@@ -65,7 +69,7 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if len(row) != len(header) and row:
                     raise UserError(
                         f"{path}: the record on lines {start}-{reader.line_num} has {len(row)} fields, "
-                        f"the header has {len(header)}: a quote is broken or missing there, or the file "
+                        f"the header has {len(header)}: a quote is broken or missing, or the file "
                         "was damaged; fix the record or fetch the file again"
                     )
                 if row:
@@ -81,7 +85,7 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def missing_hint(path: Path) -> str:
-    """What to do about a missing raw file."""
+    """What to do about a missing raw file, as a sentence for an error message."""
     published = CHALLENGE_NAMES.get(path.name, "")
     if published and path.with_name(published).is_file():
         return f"The challenge's own {published} is there: rename it to {path.name}"
@@ -94,6 +98,7 @@ def missing_hint(path: Path) -> str:
 
 
 def _check_end(path: Path) -> None:
+    """Raise UserError if a file is empty or does not end with a line break."""
     with path.open("rb") as stream:
         if stream.seek(0, os.SEEK_END) == 0:
             raise UserError(f"{path}: the file is empty; fetch it again")
@@ -101,11 +106,12 @@ def _check_end(path: Path) -> None:
         if stream.read(1) not in b"\r\n":
             raise UserError(
                 f"{path}: the last line has no line end, so the file was probably cut short; "
-                "fetch it again, or end the file with a line break if it is whole"
+                "fetch it again, or add a line break at its end if it is complete"
             )
 
 
 def _not_utf8(path: Path) -> str:
+    """The error message for a file that is not UTF-8, with the line of its first invalid byte."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
@@ -118,44 +124,58 @@ def _not_utf8(path: Path) -> str:
     return f"{path}: not UTF-8; save the file as UTF-8"
 
 
-def _column_positions(path: Path, header: list[str], wanted: tuple[str, ...]) -> dict[str, int]:
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise UserError(f"{path}: line 1: columns are not parted by commas; save the file as comma-separated CSV")
-    # pandas writes a nameless index as "", and some round trips make "Unnamed: 0" of it.
-    names = [INDEX if at == 0 and name in ("", "Unnamed: 0") else name for at, name in enumerate(header)]
-    for name in wanted:
-        if names.count(name) > 1:
-            raise UserError(f"{path}: line 1: column '{name}' is there twice; remove one")
-        if name not in names:
-            there = ", ".join(repr(known) for known in header)
-            if name == INDEX:
-                problem = "the first column must be the nameless index"
-            else:
-                near = difflib.get_close_matches(name, [known for known in names if known not in wanted], 1)
-                problem = f"no column '{name}'" + (f"; rename '{near[0]}' to it" if near else "")
-            raise UserError(f"{path}: line 1: {problem} (columns there: {there})")
-    return {name: names.index(name) for name in wanted}
+def check_separator(path: Path, header: list[str]) -> None:
+    """Raise UserError if a header of one field shows that columns are separated by semicolons or tabs."""
+    if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
+        raise UserError(f"{path}: line 1: columns are not separated by commas; save the file as comma-separated CSV")
+
+
+def _column_positions(path: Path, header: list[str], columns: tuple[str, ...]) -> dict[str, int]:
+    """Position in the header of each requested column."""
+    check_separator(path, header)
+    # pandas writes an index without a name as "", and reads it back as "Unnamed: 0".
+    names = [INDEX if i == 0 and name in ("", "Unnamed: 0") else name for i, name in enumerate(header)]
+    for column in columns:
+        if names.count(column) > 1:
+            raise UserError(f"{path}: line 1: column '{column}' occurs twice; remove one")
+        if column not in names:
+            raise UserError(
+                f"{path}: line 1: {_missing_column(column, names, columns)} "
+                f"(columns found: {', '.join(map(repr, header))})"
+            )
+    return {column: names.index(column) for column in columns}
+
+
+def _missing_column(column: str, names: list[str], columns: tuple[str, ...]) -> str:
+    if column == INDEX:
+        return "the first column must be the nameless index"
+    similar = difflib.get_close_matches(column, [name for name in names if name not in columns], 1)
+    return f"no column '{column}'" + (f"; rename '{similar[0]}' to it" if similar else "")
 
 
 def read_table(path: Path, integers: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A table that an earlier stage wrote, whole; see `table_chunks`."""
+    """Read all rows of a table that an earlier stage wrote; see `read_table_chunks`."""
     return pd.concat(read_table_chunks(path, integers))
 
 
-def read_table_chunks(path: Path, integers: tuple[str, ...] = (), rows: int | None = None) -> Iterator[pd.DataFrame]:
-    """Read a table that an earlier stage wrote, so many rows at a time; one of no rows is one part of none.
+def read_table_chunks(path: Path, integers: tuple[str, ...] = (), size: int | None = None) -> Iterator[pd.DataFrame]:
+    """Read a table that an earlier stage wrote, in chunks of `size` rows (default: CHUNK_ROWS).
 
-    Text stays text ("NA" is a word, "" is nothing). The index goes on from one part to the next.
+    Args:
+        integers: columns to convert to int64; all others are str. "NA" is a text and an empty cell is "".
+
+    Yields:
+        Chunks whose index counts the rows of the table; a table without rows gives one empty chunk.
 
     Raises:
         UserError: the file is missing, broken, or lacks one of the integer columns.
     """
     try:
         with pd.read_csv(
-            path, dtype="str", keep_default_na=False, encoding="utf-8", chunksize=rows or CHUNK_ROWS
-        ) as parts:
-            for part in parts:
-                yield part.astype(dict.fromkeys(integers, "int64"))
+            path, dtype="str", keep_default_na=False, encoding="utf-8", chunksize=size or CHUNK_ROWS
+        ) as chunks:
+            for chunk in chunks:
+                yield chunk.astype(dict.fromkeys(integers, "int64"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run `dvc repro`, which makes it") from error
     except (ValueError, KeyError) as error:
@@ -163,21 +183,22 @@ def read_table_chunks(path: Path, integers: tuple[str, ...] = (), rows: int | No
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write CSV whose bytes depend on the rows alone; see `table_writer`."""
+    """Write a table as CSV whose bytes depend on its rows alone; see `table_writer`."""
     with table_writer(path) as write:
         write(frame)
 
 
 @contextmanager
 def table_writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """What appends rows to a new CSV file: UTF-8, LF, no index, every text in quotes.
+    """Yield a function that appends rows to a new CSV file: UTF-8, LF, no index, every text in quotes.
 
-    Python's csv leaves a lone carriage return bare, and pandas then reads it as the end of the row.
+    Texts are always quoted because Python's csv does not quote a lone carriage return, which pandas then reads as
+    the end of the row.
     """
     with path.open("w", encoding="utf-8", newline="") as stream:
 
         def write(frame: pd.DataFrame) -> None:
-            head = stream.tell() == 0
-            frame.to_csv(stream, index=False, header=head, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+            is_first = stream.tell() == 0
+            frame.to_csv(stream, index=False, header=is_first, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
         yield write

@@ -1,8 +1,9 @@
-"""Controls at ingestion: what stops it, what rejects a row, what is only reported.
+"""Checks of the raw files: which faults stop ingestion, which reject a row, and which are only counted.
 
-Frames here are rows as `catalog.raw_chunks` gives them: every cell a str, "" where nothing stands.
-What has to be known of every row at once are `Keys`, sixteen bytes a row; only to say what is
-wrong with them is a file read again.
+Frames are chunks of rows as `tables.read_raw_chunks` yields them: every cell is a str, "" where it is empty.
+
+Checks that need all rows (duplicates, join) keep only `RowKeys` in memory: 16 bytes per row. If a check fails, the
+file is read again to find the line numbers for the error message.
 """
 
 from array import array
@@ -15,56 +16,71 @@ import pandas as pd
 from ftfy.badness import is_bad
 from numpy.typing import NDArray
 
-from rakuten.data.schema import INDEX, INTEGER_PATTERN, LABELS, image_name, normalise_id
+from rakuten.data.schema import (
+    INDEX,
+    INTEGER_PATTERN,
+    LABELS,
+    X_TRAIN,
+    Y_TRAIN,
+    has_valid_ids,
+    image_names,
+    normalise_ids,
+)
+from rakuten.data.text_hashes import TextHashes, hash_texts
 from rakuten.errors import UserError
-from rakuten.types import HashArray
+from rakuten.types import HashArray, IntArray
 
-# TODO merged docs: ['"""What is counted of a table that is read a part at a time."""\n']
-SMALL_CLASS_ROWS = 5
-MISSING = "missing"
+SMALL_CLASS_ROWS = 5  # a class with fewer rows is reported
+MISSING = "missing"  # the image error of a product without an image file
+
+ReadChunks = Callable[[], Iterable[pd.DataFrame]]  # reads a file from its beginning
 
 
 class RowKeys(NamedTuple):
-    """Of each row of a file."""
+    """What must be unique among the rows of one file."""
 
-    indexes: NDArray[np.int64]
-    pair: NDArray[np.uint64]  # a hash of productid and imageid; none of rows whose ids are no numbers
+    row_ids: IntArray  # the values of column index
+    id_pairs: HashArray  # hash of (productid, imageid), of the rows whose ids are both integers; empty for Y_train.csv
 
 
-def read_row_keys(parts: Iterable[pd.DataFrame], file: str) -> RowKeys:
-    """What the rows are known by.
+def read_row_keys(chunks: Iterable[pd.DataFrame], file: str) -> RowKeys:
+    """Collect the keys of all rows of a file.
+
+    Args:
+        file: its name, for the error message.
 
     Raises:
-        UserError: an index is not a number.
+        UserError: an index is not an integer.
     """
-    index, pair = array("q"), array("Q")
-    for part in parts:
-        check_index(part, file)
-        index.frombytes(part[INDEX].astype("int64").to_numpy().tobytes())
-        if "productid" in part:
-            pair.frombytes(hash_texts(_id_pairs(part)).tobytes())
-    return RowKeys(np.frombuffer(index, dtype=np.int64), np.frombuffer(pair, dtype=np.uint64))
+    row_ids, id_pairs = array("q"), array("Q")
+    for chunk in chunks:
+        check_index(chunk, file)
+        row_ids.frombytes(chunk[INDEX].astype("int64").to_numpy().tobytes())
+        if "productid" in chunk:
+            id_pairs.frombytes(hash_texts(_id_pairs(chunk)).tobytes())
+    return RowKeys(np.frombuffer(row_ids, dtype=np.int64), np.frombuffer(id_pairs, dtype=np.uint64))
 
 
-def _id_pairs(part: pd.DataFrame) -> pd.Series:
-    sound = normalise_ids(part[has_valid_ids(part)])
-    return sound["productid"] + ", " + sound["imageid"]
+def _id_pairs(chunk: pd.DataFrame) -> pd.Series:
+    """The text "<productid>, <imageid>" of each row whose ids are both integers."""
+    valid = normalise_ids(chunk[has_valid_ids(chunk)])
+    return valid["productid"] + ", " + valid["imageid"]
 
 
-def check_index(frame: pd.DataFrame, file: str) -> None:
-    """Raise UserError unless every index is a number."""
-    wrong = frame[~frame[INDEX].str.fullmatch(INTEGER_PATTERN)]
-    if len(wrong):
-        first = wrong.iloc[0]
+def check_index(chunk: pd.DataFrame, file: str) -> None:
+    """Raise UserError unless every index is an integer."""
+    invalid = chunk[~chunk[INDEX].str.fullmatch(INTEGER_PATTERN)]
+    if len(invalid):
+        first = invalid.iloc[0]
         raise UserError(f"{file}: line {first['line']}: the index {first[INDEX]!r} is not a number")
 
 
-def check_unique(known: RowKeys, parts: Callable[[], Iterable[pd.DataFrame]], file: str) -> None:
-    """Raise UserError if an index, or a pair (productid, imageid) of numbers, stands twice; `parts` reads the file."""
-    if _has_duplicates(known.indexes):
-        _raise_duplicate(((part["line"], part[INDEX].astype("int64")) for part in parts()), file, "index")
-    if _has_duplicates(known.pair):
-        _raise_duplicate(((part["line"], _id_pairs(part)) for part in parts()), file, "(productid, imageid)")
+def check_unique(keys: RowKeys, read: ReadChunks, file: str) -> None:
+    """Raise UserError if an index, or a pair of integers (productid, imageid), occurs twice in a file."""
+    if _has_duplicates(keys.row_ids):
+        _raise_duplicate(((chunk["line"], chunk[INDEX].astype("int64")) for chunk in read()), file, "index")
+    if _has_duplicates(keys.id_pairs):
+        _raise_duplicate(((chunk["line"], _id_pairs(chunk)) for chunk in read()), file, "(productid, imageid)")
 
 
 def _has_duplicates(values: NDArray[Any]) -> bool:
@@ -72,161 +88,162 @@ def _has_duplicates(values: NDArray[Any]) -> bool:
     return bool((ordered[1:] == ordered[:-1]).any())
 
 
-def _raise_duplicate(parts: Iterable[tuple[pd.Series, pd.Series]], file: str, what: str) -> None:
-    found = pd.concat([values.rename("key").to_frame().assign(line=line) for line, values in parts])
-    again = found["key"].duplicated()
-    if again.any():  # or else two keys had one hash
-        key = found.loc[again, "key"].iloc[0]
-        both = found.loc[found["key"] == key, "line"].head(2).tolist()
+def _raise_duplicate(lines_and_keys: Iterable[tuple[pd.Series, pd.Series]], file: str, key_name: str) -> None:
+    """Raise UserError with the lines of the first repeated key; return if only the keys' hashes were equal."""
+    rows = pd.concat([keys.rename("key").to_frame().assign(line=lines) for lines, keys in lines_and_keys])
+    repeated = rows["key"].duplicated()
+    if repeated.any():
+        key = rows.loc[repeated, "key"].iloc[0]
+        first, second = rows.loc[rows["key"] == key, "line"].head(2)
         raise UserError(
-            f"{file}: lines {both[0]} and {both[1]} have the same {what} {key} "
-            f"({int(again.sum())} repeated in all); remove one of each"
+            f"{file}: lines {first} and {second} have the same {key_name} {key} "
+            f"({int(repeated.sum())} repeated in all); remove one of each"
         )
 
 
 def check_join(x: RowKeys, y: RowKeys, read: Callable[[str], Iterable[pd.DataFrame]]) -> None:
-    """Raise UserError unless X_train.csv and Y_train.csv have the same indexes; `read` reads one of them."""
-    if np.array_equal(np.sort(x.indexes), np.sort(y.indexes)):
+    """Raise UserError unless X_train.csv and Y_train.csv have the same indexes.
+
+    Args:
+        x: keys of X_train.csv.
+        y: keys of Y_train.csv.
+        read: reads the file of a given name.
+    """
+    if np.array_equal(np.sort(x.row_ids), np.sort(y.row_ids)):
         return
-    found = []
-    for one, other, file in ((x.indexes, y.indexes, "X_train.csv"), (y.indexes, x.indexes, "Y_train.csv")):
-        only = one[~np.isin(one, other)]
-        if len(only):
-            lines = (part.loc[part[INDEX].astype("int64") == only[0], "line"] for part in read(file))
-            line = next(int(where.iloc[0]) for where in lines if len(where))
-            found.append(f"{len(only):,} only in {file} (first: {only[0]}, line {line})")
+    differences = []
+    for keys, other_keys, file in ((x, y, X_TRAIN), (y, x, Y_TRAIN)):
+        unmatched = keys.row_ids[~np.isin(keys.row_ids, other_keys.row_ids)]
+        if len(unmatched):
+            line = _line_of(unmatched[0], read(file))
+            differences.append(f"{len(unmatched):,} only in {file} (first: {unmatched[0]}, line {line})")
     raise UserError(
-        f"X_train.csv and Y_train.csv do not belong together: indexes {' and '.join(found)}; "
+        f"{X_TRAIN} and {Y_TRAIN} do not belong together: indexes {' and '.join(differences)}; "
         "take both from the same download"
     )
 
 
-def hash_texts(texts: pd.Series) -> NDArray[np.uint64]:
-    """Sixty-four bits of each text: two of a hundred million fall together by a chance of one in four thousand."""
-    hashed: NDArray[np.uint64] = pd.util.hash_array(texts.to_numpy(dtype=object), categorize=False)
-    return hashed
+def _line_of(row_id: int, chunks: Iterable[pd.DataFrame]) -> int:
+    """The line on which the row with this index ends."""
+    lines = (chunk.loc[chunk[INDEX].astype("int64") == row_id, "line"] for chunk in chunks)
+    return next(int(line.iloc[0]) for line in lines if len(line))
 
 
-def has_valid_ids(frame: pd.DataFrame) -> pd.Series:
-    """Boolean per row: productid and imageid are both integers."""
-    return frame["productid"].str.fullmatch(INTEGER_PATTERN) & frame["imageid"].str.fullmatch(INTEGER_PATTERN)
+def image_errors(products: pd.DataFrame, error_by_image: Mapping[str, str]) -> pd.Series:
+    """What is wrong with each row's image: "" if nothing, MISSING, or why it cannot be used.
 
-
-def normalise_ids(frame: pd.DataFrame) -> pd.DataFrame:
-    """Integer ids in their plain spelling ("007" is 7), others as they stand."""
-    ids = ("productid", "imageid")
-    return frame.assign(**{name: pd.Series(map(normalise_id, frame[name]), frame.index, dtype="str") for name in ids})
-
-
-def image_errors(frame: pd.DataFrame, pictures: Mapping[str, str]) -> pd.Series:
-    """What is wrong with each row's picture: "" if nothing, "missing", or why it cannot be used."""
-    names = (image_name(*ids) for ids in zip(frame["imageid"], frame["productid"], strict=True))
-    return pd.Series([pictures.get(name, MISSING) for name in names], index=frame.index, dtype="str")
+    Args:
+        products: imageid, productid.
+        error_by_image: for each image file, "" or why it cannot be used.
+    """
+    errors = [error_by_image.get(name, MISSING) for name in image_names(products)]
+    return pd.Series(errors, index=products.index, dtype="str")
 
 
 def reject_reasons(train: pd.DataFrame, unknown_labels: str) -> pd.Series:
-    """Why each row of the joined train table (X, prdtypecode, has_image) cannot be used; "" if it can."""
+    """Why each train row cannot be used; "" if it can.
+
+    Args:
+        train: the columns of X_train.csv, prdtypecode as it stands in Y_train.csv, and has_image as bool.
+        unknown_labels: "reject" or "keep": what to do with integer codes outside the challenge's 27.
+    """
     label = train["prdtypecode"].str.strip()
-    number = label.str.fullmatch(INTEGER_PATTERN)
-    known = label.isin([str(code) for code in LABELS])
-    found = {
+    is_integer = label.str.fullmatch(INTEGER_PATTERN)
+    has_reason = {
         "no title, no description and no picture": is_empty(train),
         "productid is not an integer": ~train["productid"].str.fullmatch(INTEGER_PATTERN),
         "imageid is not an integer": ~train["imageid"].str.fullmatch(INTEGER_PATTERN),
         "label missing": label == "",
-        "label is not a number": (label != "") & ~number,
+        "label is not a number": (label != "") & ~is_integer,
     }
     if unknown_labels == "reject":
-        found["label is not a known code"] = number & ~known
-    reasons = pd.DataFrame(found)
+        has_reason["label is not a known code"] = is_integer & ~label.isin([str(code) for code in LABELS])
+    reasons = pd.DataFrame(has_reason)
     return reasons.apply(lambda row: "; ".join(row.index[row]), axis=1) if len(train) else label
 
 
-def is_empty(frame: pd.DataFrame) -> pd.Series:
-    """Boolean per row: nothing to classify by."""
-    return is_blank(frame["designation"]) & is_blank(frame["description"]) & ~frame["has_image"]
+def is_empty(products: pd.DataFrame) -> pd.Series:
+    """Boolean per row: there is no title, no description and no usable image (column has_image, bool)."""
+    return is_blank(products["designation"]) & is_blank(products["description"]) & ~products["has_image"]
 
 
-def is_blank(text: pd.Series) -> pd.Series:
-    return text.str.strip() == ""
+def is_blank(texts: pd.Series) -> pd.Series:
+    """Boolean per text: it is empty or white space."""
+    return texts.str.strip() == ""
 
 
-def check_rejected(reasons: Mapping[str, int], rows: int, allowed: float, first: Sequence[str]) -> None:
+def check_rejected(count_by_reason: Mapping[str, int], n_rows: int, max_rejected: float, first: Sequence[str]) -> None:
     """Raise UserError if more than the allowed share of the train rows was rejected.
 
     Args:
-        reasons: how many rows each reason rejected.
-        first: indexes of the first of them.
+        count_by_reason: rows rejected for each reason.
+        n_rows: rows of X_train.csv.
+        max_rejected: the allowed share, 0 to 1.
+        first: indexes of the first rejected rows.
     """
-    rejected = sum(reasons.values())
-    if rejected > allowed * rows:
-        often = sorted(reasons.items(), key=lambda item: -item[1])
-        said = ", ".join(f"{reason}: {count:,}" for reason, count in often)
+    n_rejected = sum(count_by_reason.values())
+    if n_rejected > max_rejected * n_rows:
+        most_frequent_first = sorted(count_by_reason.items(), key=lambda item: -item[1])
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in most_frequent_first)
         raise UserError(
-            f"X_train.csv and Y_train.csv: {rejected:,} of {rows:,} rows are unusable, more than "
-            f"data.max_rejected ({allowed:.1%}) allows ({said}; first rows by index: {', '.join(first)}); "
-            "mend the files or raise data.max_rejected in params.yaml"
+            f"{X_TRAIN} and {Y_TRAIN}: {n_rejected:,} of {n_rows:,} rows are unusable, more than "
+            f"data.max_rejected ({max_rejected:.1%}) allows ({reasons}; first rows by index: {', '.join(first)}); "
+            "fix the files or raise data.max_rejected in params.yaml"
         )
 
 
-def check_classes(rows: Mapping[int, int]) -> None:
-    """Raise UserError if there is nothing to tell apart; `rows` has how many each code has."""
-    if len(rows) < 2:
+def check_classes(count_by_code: Mapping[int, int]) -> None:
+    """Raise UserError unless the usable train rows have at least two classes."""
+    if not count_by_code:
+        raise UserError(f"{X_TRAIN}: no usable row is left; fix the files")
+    if len(count_by_code) == 1:
         raise UserError(
-            f"Y_train.csv: every usable row has the label {next(iter(rows))}; at least two classes are needed"
-            if rows
-            else "X_train.csv: no usable row is left; mend the files"
+            f"{Y_TRAIN}: every usable row has the label {next(iter(count_by_code))}; at least two classes are needed"
         )
 
 
-def count_quality_issues(frame: pd.DataFrame) -> Counter[str]:
-    """Counts that are reported and change nothing."""
-    title, description, picture = frame["designation"], frame["description"], frame["picture"]
-    found = {
+def small_classes(count_by_code: Mapping[int, int]) -> dict[str, int]:
+    """Number of rows of each class that has fewer than SMALL_CLASS_ROWS."""
+    return {str(code): count for code, count in sorted(count_by_code.items()) if count < SMALL_CLASS_ROWS}
+
+
+def count_quality_issues(products: pd.DataFrame) -> dict[str, int]:
+    """Number of rows with each issue that is reported but does not reject a row.
+
+    Args:
+        products: designation, description, and image_error as `image_errors` returns it.
+    """
+    title, description = products["designation"], products["description"]
+    return {
         "missing_title": int(is_blank(title).sum()),
         "missing_description": int(is_blank(description).sum()),
-        "missing_picture": int((picture == MISSING).sum()),
+        "missing_picture": int((products["image_error"] == MISSING).sum()),
         "suspected_mojibake": sum(is_bad(a) or is_bad(b) for a, b in zip(title, description, strict=True)),
     }
-    return Counter(found)
-
-
-def small_classes(rows: Mapping[int, int]) -> dict[str, int]:
-    """Rows of each class that has under five."""
-    return {str(code): count for code, count in sorted(rows.items()) if count < SMALL_CLASS_ROWS}
 
 
 class QualityCounts:
-    """What is counted of the rows of one table, a part at a time."""
+    """Quality issues of one table, counted chunk by chunk."""
 
     def __init__(self) -> None:
-        self.counts = Counter[str]()
-        self.unusable = Counter[str]()
-        self._titles = array("Q")
+        self._issues = Counter(missing_title=0, missing_description=0, missing_picture=0, suspected_mojibake=0)
+        self._unusable_images = Counter[str]()
+        self._titles = TextHashes()
 
-    def add(self, part: pd.DataFrame) -> None:
-        self.counts += count_quality_issues(part)
-        self.unusable.update(word for word in part["picture"] if word not in ("", MISSING))
-        titles = part.loc[~is_blank(part["designation"]), "designation"]
-        self._titles.frombytes(hash_texts(titles).tobytes())
+    def add(self, chunk: pd.DataFrame) -> None:
+        """Count the issues of a chunk; for its columns see `count_quality_issues`."""
+        self._issues.update(count_quality_issues(chunk))
+        self._unusable_images.update(error for error in chunk["image_error"] if error not in ("", MISSING))
+        self._titles.add(chunk.loc[~is_blank(chunk["designation"]), "designation"])
 
-    def titles(self) -> HashArray:
-        """The different titles, in order."""
-        return sorted_unique(np.frombuffer(self._titles, dtype=np.uint64))
+    def title_hashes(self) -> HashArray:
+        """Hashes of the distinct titles, sorted."""
+        return self._titles.unique()
 
-    def told(self) -> dict[str, int | dict[str, int]]:
-        zero = dict.fromkeys(("missing_title", "missing_description", "missing_picture", "suspected_mojibake"), 0)
-        repeated = len(self._titles) - len(self.titles())
+    def as_dict(self) -> dict[str, int | dict[str, int]]:
+        """The counts as they are written to data_quality.json."""
         return {
-            **zero,
-            **self.counts,
-            "unusable_picture": dict(sorted(self.unusable.items())),
-            "repeated_title": repeated,
+            **self._issues,
+            "unusable_picture": dict(sorted(self._unusable_images.items())),
+            "repeated_title": len(self._titles) - len(self._titles.unique()),
         }
-
-
-def sorted_unique(values: HashArray) -> HashArray:
-    """The different values, in order; numpy's own `unique` makes a hash table of several times their size."""
-    ordered = np.sort(values)
-    first: HashArray = ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
-    return first

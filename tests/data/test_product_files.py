@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+
+from rakuten.data.product_files import (
+    CSV,
+    PARQUET,
+    check_columns,
+    product_writer,
+    raw_products,
+    read_product_chunks,
+    read_schema,
+)
+from rakuten.errors import UserError
+
+TABLE = pa.table({"designation": ["a", "é", 'x, "y"', "d", "e"], "n": ["1", "2", "", "4", "5"]})
+
+
+def write(path: Path, table: pa.Table = TABLE) -> Path:
+    with product_writer(path, table.schema, path.suffix.lower()) as append:
+        append(table[:2])
+        append(table[2:])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [CSV, PARQUET, ".CSV", ".Parquet"])
+def test_what_is_written_is_read_back_in_chunks(suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"products{suffix}")
+    assert read_schema(path).equals(TABLE.schema)
+    assert pa.concat_tables(read_product_chunks(path, 2)).equals(TABLE)
+    assert max(len(chunk) for chunk in read_product_chunks(path, 2)) == 2
+
+
+def test_csv_is_written_with_quoted_texts_and_lf(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a\rb", None], "number": [1, 2]})
+    assert write(tmp_path / "t.csv", table).read_bytes() == b'"text","number"\n"a\rb",1\n"",2\n'
+
+
+def test_parquet_keeps_types_and_metadata(tmp_path: Path) -> None:
+    table = pa.table({"designation": ["a"], "price": [1.5], "sold": [True]}).replace_schema_metadata({"by": "us"})
+    path = write(tmp_path / "t.parquet", table)
+    assert read_schema(path).equals(table.schema, check_metadata=True)
+    assert pa.concat_tables(read_product_chunks(path, 10)).equals(table)
+
+
+def change_a_letter(path: Path) -> None:
+    """Damage that only a checksum shows."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 1
+    path.write_bytes(content)
+
+
+def write_latin_1(path: Path) -> None:
+    texts = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xe9"))
+    pq.write_table(pa.table({"designation": texts}), path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_text("not parquet\n"),
+        lambda path: path.write_bytes(path.read_bytes()[:3_000]),
+        change_a_letter,
+        write_latin_1,
+        Path.unlink,
+    ],
+)
+def test_a_damaged_parquet_file_is_an_error_for_the_user(damage: object, tmp_path: Path) -> None:
+    path = tmp_path / "products.parquet"
+    table = pa.table({"designation": [f"{n * 7919 % 10_007} piscine" for n in range(5000)]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    damage(path)  # type: ignore[operator]
+    with pytest.raises(UserError, match="not a complete Parquet file"):
+        list(read_product_chunks(path, 1000))
+
+
+def test_a_damaged_csv_file_is_an_error_for_the_user(tmp_path: Path) -> None:
+    path = tmp_path / "products.csv"
+    path.write_text('designation\n"Piscine\n')
+    with pytest.raises(UserError, match="the record that begins on line 2 is broken"):
+        list(read_product_chunks(path, 10))
+
+
+def schema(*names: str, **types: pa.DataType) -> pa.Schema:
+    return pa.schema([*((name, pa.string()) for name in names), *types.items()])
+
+
+BAD_COLUMNS: dict[str, tuple[pa.Schema, str]] = {
+    "semicolons": (schema("designation;description"), "columns are not separated by commas"),
+    "no designation": (
+        schema("title", "productid", "imageid"),
+        r"no column 'designation'; rename the one that holds it \(columns: 'title', 'productid', 'imageid'\)",
+    ),
+    "no imageid": (schema("designation", "productid"), "no column 'imageid', by which --images finds images"),
+    "a column twice": (schema("designation", "productid", "imageid", "n", "n"), "column 'n' occurs twice"),
+    "scored before": (schema("designation", "productid", "imageid", "label"), "'label' is one that scoring adds"),
+    "numbers": (
+        schema("designation", "productid", "imageid", description=pa.int64()),
+        "column 'description' is int64, not text",
+    ),
+    "categories of numbers": (
+        schema("productid", "imageid", designation=pa.dictionary(pa.int8(), pa.int64())),
+        "column 'designation' is int64, not text",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_COLUMNS)
+def test_columns_that_cannot_be_scored_are_named(fault: str) -> None:
+    columns, message = BAD_COLUMNS[fault]
+    with pytest.raises(UserError, match=f"products.csv: .*{message}"):
+        check_columns(Path("products.csv"), columns, with_images=True, added=["label"])
+
+
+@pytest.mark.parametrize(
+    "text_type", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.null()]
+)
+def test_text_may_have_any_type_of_text(text_type: pa.DataType) -> None:
+    columns = schema(designation=text_type, description=text_type, price=pa.float64())
+    check_columns(Path("products.parquet"), columns, with_images=False, added=["label"])
+
+
+def test_a_missing_description_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    check_columns(Path("products.csv"), schema("designation"), with_images=False, added=[])
+    assert "no column 'description'; products are classified by their titles" in caplog.text
+
+
+def test_raw_products_are_texts_with_normalised_ids() -> None:
+    chunk = pa.table({
+        "price": [1.0, 2.0, 3.0, 4.0],
+        "designation": ["a", None, "c", "d"],
+        "productid": pa.array([7.0, None, 1.5, 10.0]),
+        "imageid": ["007", "", None, "x"],
+    })  # fmt: skip
+    products = raw_products(chunk)
+    assert products.to_dict("list") == {
+        "designation": ["a", "", "c", "d"],
+        "description": ["", "", "", ""],
+        "productid": ["7", "", "1.5", "10"],
+        "imageid": ["7", "", "", "x"],
+    }
