@@ -1,4 +1,4 @@
-"""Stage features: the texts of the interim rows cleaned and measured, their texts and images embedded."""
+"""Stage features: clean the texts of the ingested products, compute text features, embed texts and images."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from rakuten.files import atomic_write
 
 
 def features(params: Params, interim: Path, raw: Path, processed: Path, cache: Path) -> str:
-    """Clean the titles and descriptions of the train and test rows, embed texts and images."""
+    """Clean the titles and descriptions of the train and test products, embed texts and images."""
     images = ImageFiles(raw / "images")
     return ", ".join(
         write_features(params, interim / f"merged_{name}.csv", images, processed, name, cache) for name in (TRAIN, TEST)
@@ -25,7 +25,18 @@ def features(params: Params, interim: Path, raw: Path, processed: Path, cache: P
 
 
 def write_features(params: Params, rows: Path, images: ImageFiles, processed: Path, name: str, cache: Path) -> str:
-    """Write the feature set `name` of some interim rows."""
+    """Write one feature set.
+
+    Args:
+        rows: the table of products that ingest wrote.
+        images: the image files.
+        processed: folder of the feature set.
+        name: of the feature set, train or test.
+        cache: folder of the embedding caches.
+
+    Returns:
+        Numbers of rows and embeddings, for the closing line.
+    """
     with atomic_write(*FeaturePaths.of(processed, name)) as (table, text_embeddings, image_embeddings):
         n_rows = 0
         with table_writer(table) as write:

@@ -1,3 +1,5 @@
+"""Text cleaning."""
+
 import re
 import unicodedata
 
@@ -36,7 +38,7 @@ def test_case_and_accents_are_parameters() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(max_codepoint=160)), st.booleans(), st.booleans())
 @example("Lot de  2 CHAISES", True, True)
-def test_the_short_way_for_plain_text_cleans_alike(text: str, lowercase: bool, strip_accents: bool) -> None:
+def test_the_shortcut_for_plain_text_gives_the_same(text: str, lowercase: bool, strip_accents: bool) -> None:
     cleaned = [text]
     while len(cleaned) < 2 or cleaned[-1] != cleaned[-2]:
         cleaned.append(_clean_once(cleaned[-1], lowercase, strip_accents))
@@ -52,7 +54,7 @@ HTML = st.sampled_from(
 @given(st.one_of(st.text(), st.lists(HTML, max_size=12).map("".join)), st.booleans(), st.booleans())
 @example("&amp;amp;amp;lt;p&gt;", True, True)
 @example("\uac00", False, True)
-def test_what_is_clean_stays(text: str, lowercase: bool, strip_accents: bool) -> None:
+def test_cleaning_twice_gives_the_same(text: str, lowercase: bool, strip_accents: bool) -> None:
     clean = clean_text(text, lowercase=lowercase, strip_accents=strip_accents)
     assert clean_text(clean, lowercase=lowercase, strip_accents=strip_accents) == clean
     assert clean == " ".join(clean.split())

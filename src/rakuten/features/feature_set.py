@@ -1,8 +1,8 @@
-"""The feature set: what the features stage makes of products, and what every model reads.
+"""The feature set: written by the features stage, read by training and prediction.
 
 On disk a feature set is three files of one folder (`FeaturePaths`): a table of text features, an array of text
-embeddings and an array of image embeddings. Row i of each belongs to product i. `FeatureSet` reads it in parts, so that
-its size is not bound by memory; `FeatureBatch` is some rows of it in memory.
+embeddings and an array of image embeddings. Row i of each belongs to product i. `FeatureSet` reads them in chunks, so
+that they may be larger than memory; a `FeatureBatch` is some of the products in memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,23 +37,29 @@ class FeaturePaths(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, name: str) -> "FeaturePaths":
-        """The files of the feature set `name` (train or test) in data/processed or a folder like it."""
+        """The files of the feature set `name` (TRAIN or TEST) in a folder, usually data/processed."""
         return cls(*(folder / f"{name}_{file}" for file in ("features.csv", "texts.npy", "images.npy")))
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureBatch:
-    """Features of some products in memory; row i of each part belongs to product i."""
+    """Features of some products in memory. Row i of each attribute belongs to product i.
+
+    Attributes:
+        table: text features; see `text_features.text_feature_chunks`.
+        text_embeddings: rows x width, NaN for a product without text; None without a text encoder.
+        image_embeddings: rows x width, NaN for a product without image; None without an image encoder.
+    """
 
     table: pd.DataFrame
-    text_embeddings: EmbeddingArray | None = None  # a row of NaN where there is no text; None without an encoder
-    image_embeddings: EmbeddingArray | None = None  # likewise
+    text_embeddings: EmbeddingArray | None = None
+    image_embeddings: EmbeddingArray | None = None
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, rows: slice) -> "FeatureBatch":
-        """Some of the products."""
+        """Consecutive products of the batch."""
         arrays = (None if array is None else array[rows] for array in (self.text_embeddings, self.image_embeddings))
         return FeatureBatch(self.table[rows], *arrays)
 
@@ -67,7 +73,14 @@ class FeatureBatch:
 
 
 class FeatureSet:
-    """Features of products of any number. It can be sent to another process, which then reads the same files."""
+    """Features of any number of products, on disk or in memory.
+
+    One that is on disk can be pickled; another process then reads the same files.
+
+    Attributes:
+        text_embeddings: rows x width; None without a text encoder.
+        image_embeddings: rows x width; None without an image encoder.
+    """
 
     def __init__(
         self,
@@ -77,7 +90,8 @@ class FeatureSet:
     ) -> None:
         """
         Args:
-            read_table: called with a number of rows, reads the table from its beginning in chunks of so many rows.
+            read_table: called with a number of rows, reads the table from its beginning in chunks of so many rows. The
+                index of the chunks is the row number in the table.
             text_embeddings: rows x width; None without a text encoder.
             image_embeddings: rows x width; None without an image encoder.
         """
@@ -87,11 +101,11 @@ class FeatureSet:
 
     @classmethod
     def open(cls, folder: Path, name: str) -> "FeatureSet":
-        """The feature set `name` (train or test) that the features stage wrote into a folder.
+        """The feature set `name` (TRAIN or TEST) that the features stage wrote into a folder.
 
         Raises:
-            UserError: a file is missing or damaged. That the files have the same number of rows is checked once the
-                table has been read: by `metadata` and `n_rows`.
+            UserError: an array is missing or damaged. A missing table is found when it is first read; different
+                numbers of rows are found by `metadata` and `n_rows`.
         """
         paths = FeaturePaths.of(folder, name)
         integers = (*INTEGER_COLUMNS, LABEL_COLUMN) if name == TRAIN else INTEGER_COLUMNS
@@ -100,16 +114,18 @@ class FeatureSet:
 
     @classmethod
     def from_batch(cls, batch: FeatureBatch) -> "FeatureSet":
-        """A feature set of products that are in memory already."""
+        """The feature set of products that are in memory."""
         return cls(partial(_split_table, batch.table), batch.text_embeddings, batch.image_embeddings)
 
     @cached_property
     def metadata(self) -> pd.DataFrame:
-        """A few numbers of every product, which fit into memory: productid, imageid, prdtypecode (train only), lengths,
-        flags, has_text, group (see `title_groups`), language.
+        """A small table of all products, in memory.
+
+        Columns: productid, imageid, prdtypecode (train only), LENGTH_COLUMNS, FLAG_COLUMNS, has_text, group (see
+        `title_groups`) and language (of the title, see `style.title_language`).
 
         Raises:
-            UserError: the embeddings are those of another table.
+            UserError: the embeddings have another number of rows than the table.
         """
         metadata = pd.concat(map(_metadata, self.table_chunks()), ignore_index=True)
         self._check_rows(len(metadata))
@@ -144,30 +160,38 @@ class FeatureSet:
         """The embeddings of the view TEXT or IMAGE: rows x width; None without an encoder."""
         return self.text_embeddings if view == TEXT else self.image_embeddings
 
-    def table_chunks(self, size: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
-        """The table in order, `size` rows at a time; the index goes on from one chunk to the next."""
-        return iter(self._read_table(size))
+    def table_chunks(self, size: int | None = None) -> Iterator[pd.DataFrame]:
+        """The table in order, `size` rows at a time; the index is the row number in the whole table."""
+        return iter(self._read_table(size or CHUNK_ROWS))
 
     def batch(self, table: pd.DataFrame) -> FeatureBatch:
-        """Rows of a chunk of the table together with their embeddings."""
+        """Products together with their embeddings.
+
+        Args:
+            table: rows of chunks of the table, with their index.
+        """
         rows = table.index.to_numpy()
         arrays = (None if array is None else array[rows] for array in (self.text_embeddings, self.image_embeddings))
         return FeatureBatch(table, *arrays)
 
     def take(self, rows: IntArray) -> FeatureBatch:
-        """The products with these row numbers, in the order of the table."""
+        """The products with these row numbers, each once, in the order of the table."""
         return self.batch(self.take_table(rows))
 
     def take_table(self, rows: IntArray, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The same without embeddings, and with some columns alone."""
-        wanted = np.zeros(self.n_rows, dtype=bool)
-        wanted[rows] = True
-        chosen = (chunk[wanted[chunk.index]] for chunk in self.table_chunks())
-        return pd.concat(chunk if columns is None else chunk[list(columns)] for chunk in chosen)
+        """As `take`, without embeddings.
+
+        Args:
+            columns: None for all.
+        """
+        mask = np.zeros(self.n_rows, dtype=bool)
+        mask[rows] = True
+        selected = (chunk[mask[chunk.index]] for chunk in self.table_chunks())
+        return pd.concat(chunk if columns is None else chunk[list(columns)] for chunk in selected)
 
 
 def open_embeddings(path: Path) -> DiskArray | None:
-    """The embeddings in a file of a feature set; None where it was written without an encoder.
+    """The embeddings in a file of a feature set; None if it was written without an encoder.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -182,10 +206,13 @@ def open_embeddings(path: Path) -> DiskArray | None:
 
 
 def title_groups(table: pd.DataFrame) -> HashArray:
-    """A 64-bit hash of what must not be split over folds: the cleaned title, else the description, else the row.
+    """The group of each product, as a 64-bit hash. Products of one group must not be split over folds.
+
+    Products with the same title are one group; without titles, those with the same description; a product without
+    both is a group of its own.
 
     Args:
-        table: designation_clean, description_clean, productid, imageid.
+        table: columns designation_clean, description_clean, productid, imageid.
     """
     title = table["designation_clean"].str.casefold()
     text = title.where(title != "", "\n" + table["description_clean"].str.casefold())
@@ -211,11 +238,11 @@ def _has_text(table: pd.DataFrame) -> BoolArray:
 
 
 def _metadata(chunk: pd.DataFrame) -> pd.DataFrame:
-    small = dict.fromkeys(LENGTH_COLUMNS, "int32") | dict.fromkeys(FLAG_COLUMNS, "int8")
+    small_dtypes = dict.fromkeys(LENGTH_COLUMNS, "int32") | dict.fromkeys(FLAG_COLUMNS, "int8")
     ids = ["productid", "imageid", *([LABEL_COLUMN] if LABEL_COLUMN in chunk else [])]
     languages: Any = pd.Series([title_language(style) for style in chunk["style"]], chunk.index, dtype=LANGUAGE_DTYPE)
     return (
         chunk[ids].astype("int64")
-        .join(chunk[[*LENGTH_COLUMNS, *FLAG_COLUMNS]].astype(small))
+        .join(chunk[[*LENGTH_COLUMNS, *FLAG_COLUMNS]].astype(small_dtypes))
         .assign(has_text=_has_text(chunk), group=title_groups(chunk), language=languages)
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""What is kept of a product and its prediction for monitoring, the same in training and live: no text, no ids.
+"""The columns that monitoring keeps of a product and its prediction. They contain no text and no ids.
 
-Training keeps it as the reference that live traffic is compared with (`reports/reference.parquet`); the API logs it.
-Of an embedding a few random projections are kept: whatever moves the embeddings moves most of them, and nothing has to
-be fitted to make them (Johnson and Lindenstrauss, 1984).
+Training writes them as the reference (`reports/reference.parquet`), the API logs them, and monitoring compares the two.
+Of an embedding, N_PROJECTIONS random projections are kept: a shift of the embeddings shifts most of them, and they need
+no fitting. Source: Johnson and Lindenstrauss 1984, "Extensions of Lipschitz mappings into a Hilbert space".
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,29 @@ N_PROJECTIONS = 8  # of each embedding
 NUMERIC_COLUMNS = ("designation_len", "description_len", "confidence")
 FLAG_COLUMNS = ("has_description", "has_image", "needs_review")
 PREDICTED_COLUMN, LANGUAGE_COLUMN = "predicted", "language"
-PROJECTION_COLUMNS = {  # view -> names that stand in kept references and logs
+PROJECTION_COLUMNS = {  # by view; the names are part of references and logs that exist
     TEXT: tuple(f"text_{number}" for number in range(N_PROJECTIONS)),
     IMAGE: tuple(f"picture_{number}" for number in range(N_PROJECTIONS)),
 }
 ALL_PROJECTIONS = (*PROJECTION_COLUMNS[TEXT], *PROJECTION_COLUMNS[IMAGE])
 MONITORED_COLUMNS = (*NUMERIC_COLUMNS, *FLAG_COLUMNS, LANGUAGE_COLUMN, PREDICTED_COLUMN, *ALL_PROJECTIONS)
-PROJECTION_SEED = 20201  # another seed would make every kept reference worthless
-REFERENCE_ROWS = 20_000  # kept at most: more would not move a drift score
+PROJECTION_SEED = 20201  # must not change: projections of another seed cannot be compared with existing references
+REFERENCE_ROWS = 20_000  # of the reference, at most: more rows would not change a drift score
 
 
 def monitored_values(
     batch: FeatureBatch, predicted: Sequence[int], confidence: Sequence[float], needs_review: Sequence[bool]
 ) -> Mapping[str, Sequence[Any]]:
-    """MONITORED_COLUMNS of these products, by name; None where a product lacks an embedding."""
+    """MONITORED_COLUMNS of some products.
+
+    Args:
+        predicted: prdtypecode predicted for each product.
+        confidence: its probability.
+        needs_review: whether a person should check it.
+
+    Returns:
+        For each column the values of the products; None for a product without the embedding.
+    """
     table = batch.table
     values: dict[str, Sequence[Any]] = {
         name: table[name].tolist() for name in ("designation_len", "description_len", "has_description", "has_image")
@@ -59,14 +68,17 @@ def monitored_values(
 def reference_sample(
     features: FeatureSet, predicted: IntArray, confidence: FloatArray, threshold: float, seed: int
 ) -> pd.DataFrame:
-    """MONITORED_COLUMNS of train products by their out-of-fold predictions, and their prdtypecode.
-
-    A random sample of at most REFERENCE_ROWS, in the order of the train rows; NaN where a product lacks an embedding.
+    """MONITORED_COLUMNS and prdtypecode of a random sample of train products, with their out-of-fold predictions.
 
     Args:
+        features: the train feature set.
         predicted: out-of-fold prdtypecode of each train row.
         confidence: its probability.
-        threshold: a product below it needs review.
+        threshold: products with a lower confidence need review.
+        seed: of the sample.
+
+    Returns:
+        At most REFERENCE_ROWS rows, in the order of the train rows; NaN for a product without the embedding.
     """
     rows = np.sort(np.random.default_rng(seed).permutation(len(predicted))[:REFERENCE_ROWS])
     batch, needs_review = features.take(rows), (confidence[rows] < threshold).tolist()
@@ -76,7 +88,7 @@ def reference_sample(
 
 
 def with_dtypes(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with MONITORED_COLUMNS in their types, wherever the rows come from."""
+    """The frame with MONITORED_COLUMNS converted to their dtypes: float64, int64, and object for the language."""
     types = dict.fromkeys((*NUMERIC_COLUMNS, *ALL_PROJECTIONS), "float64") | {LANGUAGE_COLUMN: "object"}
     return frame.astype(types | dict.fromkeys((*FLAG_COLUMNS, PREDICTED_COLUMN), "int64"))
 

@@ -1,11 +1,12 @@
 """Word and character n-gram TF-IDF over columns of text.
 
-scikit-learn's TfidfVectorizer does not fit here: it ranks terms by how often they occur, not by the rows they occur in;
-it cannot share its counts between folds and shards; and it takes longer over one product than everything else does.
+scikit-learn's TfidfVectorizer does not fit here: its max_features ranks terms by term frequency, not by document
+frequency; it cannot share counts between folds and shards; and for one product it is slower than all other steps of a
+prediction together.
 
-Counting is the slow part and learns nothing, so it is done once (`count_ngrams`). What is learnt, the vocabulary and
-the idf, depends only on the document frequencies (`fit_vocabulary`): the vectorizer of a fold is exactly the one that
-fitting on the other folds' texts would give.
+Counting is the slow part and fits nothing, so it is done once (`count_ngrams`). Vocabulary and idf depend only on the
+document frequencies (`fit_vocabulary`), so the vectorizer of a fold equals one that is fitted on the texts of the other
+folds.
 """
 
 from collections import Counter
@@ -21,20 +22,19 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from rakuten.types import IntArray
 
-TOKEN_PATTERN = r"(?u)\b\w+\b"  # one-letter words too: they name sizes, volumes and models
-
+TOKEN_PATTERN = r"(?u)\b\w+\b"  # with words of one letter, which scikit-learn drops: sizes, volumes, model names
 DIGIT_MASK = str.maketrans("123456789", "000000000")
 
 
 class NgramBlock(NamedTuple):
-    """One set of n-grams, as params.yaml describes it in `train.blocks`."""
+    """One set of n-grams: an item of `train.blocks` in params.yaml."""
 
-    columns: tuple[str, ...]  # read together, joined by a space
-    mask_digits: bool  # every digit as 0: the shape of a number tells more than its value
+    columns: tuple[str, ...]  # joined by a space
+    mask_digits: bool  # replace every digit by 0: the shape of a number is more informative than its value
     analyzer: str  # word, char or char_wb, as in scikit-learn
     ngram_range: tuple[int, int]  # shortest and longest n-gram
-    max_features: int  # terms kept, those of most rows
-    weight: float  # length of each row's vector
+    max_features: int  # number of terms kept, by document frequency
+    weight: float  # Euclidean norm of each row
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "NgramBlock":
@@ -42,7 +42,7 @@ class NgramBlock(NamedTuple):
         return cls(**{**values, "columns": tuple(values["columns"]), "ngram_range": tuple(values["ngram_range"])})
 
     def to_stored(self) -> dict[str, Any]:
-        """The fields under the names that vectorizer.json has had since the first model format."""
+        """The fields under their names in vectorizer.json, which are those of the first model format."""
         shortest, longest = self.ngram_range
         limits = {"shortest": shortest, "longest": longest, "limit": self.max_features}
         return {
@@ -52,29 +52,29 @@ class NgramBlock(NamedTuple):
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "NgramBlock":
-        """What `to_stored` gave, read back from JSON."""
+        """The block that `to_stored` was called on, from its JSON."""
         fields = {name: stored[name] for name in ("columns", "mask_digits", "analyzer", "weight")}
         ngram_range = (stored["shortest"], stored["longest"])
         return cls.from_dict(fields | {"ngram_range": ngram_range, "max_features": stored["limit"]})
 
     def texts(self, table: pd.DataFrame) -> list[str]:
-        """The text that is cut into n-grams, one for each row."""
+        """For each row of a table, the text that n-grams are counted in."""
         texts = (" ".join(parts) for parts in zip(*(table[column] for column in self.columns), strict=True))
         return [text.translate(DIGIT_MASK) for text in texts] if self.mask_digits else list(texts)
 
     def count_vectorizer(self) -> CountVectorizer:
-        """scikit-learn's counter of this block's n-grams, not fitted."""
+        """An unfitted CountVectorizer of this block's n-grams."""
         return CountVectorizer(
             analyzer=self.analyzer,
             ngram_range=self.ngram_range,
             token_pattern=TOKEN_PATTERN if self.analyzer == "word" else None,
-            lowercase=False,  # clean_text has done that
+            lowercase=False,  # the cleaned text is lowercase if it should be
             dtype=np.float32,
         )
 
 
 class CountMatrix(NamedTuple):
-    """Occurrences (rows x terms) of every term of a block in a table, and the terms."""
+    """Counts of every term of a block, rows x terms, and the terms in alphabetical order."""
 
     matrix: csr_matrix
     terms: NDArray[Any]
@@ -93,31 +93,31 @@ def count_ngrams(table: pd.DataFrame, block: NgramBlock) -> CountMatrix:
 
 
 class FittedVocabulary(NamedTuple):
-    """The terms of a block that a model keeps."""
+    """The terms of a block that are kept."""
 
-    kept: NDArray[np.intp]  # their positions among all terms, ascending
-    idf: NDArray[np.float32]  # smoothed inverse document frequency of each
+    kept: NDArray[np.intp]  # their indices among all terms, ascending
+    idf: NDArray[np.float32]  # smoothed inverse document frequency of each kept term
 
 
 def fit_vocabulary(block: NgramBlock, frequency: IntArray, n_rows: int) -> FittedVocabulary:
-    """Keep the terms that stand in most rows, at most `max_features` of them.
+    """Keep the `max_features` terms of highest document frequency; no term that occurs in no row.
 
     Args:
-        frequency: document frequency of each term, that is, in how many rows it stands. Terms in alphabetical order.
+        frequency: document frequency of each term: the number of rows that contain it. Terms in alphabetical order.
         n_rows: number of rows.
     """
-    # A stable sort breaks ties in the same way on every machine.
+    # A stable sort, so that ties are broken by alphabetical order on every machine.
     kept = np.sort(np.argsort(-frequency, kind="stable")[: block.max_features])
     kept = kept[frequency[kept] > 0]
     return FittedVocabulary(kept, (np.log((1 + n_rows) / (1 + frequency[kept])) + 1).astype(np.float32))
 
 
 def remap_columns(counts: csr_matrix, new_column: NDArray[np.integer[Any]], n_columns: int) -> csr_matrix:
-    """Counts with their columns moved.
+    """Counts with their columns renumbered.
 
     Args:
         counts: rows x columns.
-        new_column: for each column its new number, or -1 to leave it out. Must not change the order of columns.
+        new_column: for each column its new number, or -1 to drop it. The order of columns must stay.
         n_columns: number of columns of the result.
     """
     columns = new_column[counts.indices]
@@ -127,30 +127,30 @@ def remap_columns(counts: csr_matrix, new_column: NDArray[np.integer[Any]], n_co
 
 
 def select_columns(counts: csr_matrix, kept: NDArray[np.intp]) -> csr_matrix:
-    """Some columns of counts, by ascending number. Much faster than scipy's indexing by columns."""
+    """The columns with these numbers, which are ascending. Much faster than scipy's indexing by columns."""
     new_column = np.full(counts.shape[1], -1, dtype=np.int32)
     new_column[kept] = np.arange(len(kept))
     return remap_columns(counts, new_column, len(kept))
 
 
 class TfidfWeighter:
-    """Sublinear TF-IDF of all blocks in one pass; each row of each block is scaled to the length `weight`.
+    """Sublinear TF-IDF of all blocks in one pass; each row of each block has the Euclidean norm `weight`.
 
-    The same as scikit-learn's TfidfTransformer for each block, without its checks, which for one product take longer
-    than everything else.
+    Equals scikit-learn's TfidfTransformer on each block, without its input checks, which take longer than the rest of
+    the prediction of one product.
     """
 
     def __init__(self, blocks: Sequence[NgramBlock], idf: Sequence[NDArray[np.float32]]) -> None:
         """
         Args:
-            idf: of the kept terms of each block.
+            idf: for each block, the idf of its kept terms.
         """
         self._weights = [block.weight for block in blocks]
         self._idf = np.concatenate(idf)
         self._block_of_column = np.repeat(np.arange(len(blocks)), [len(values) for values in idf])
 
     def transform(self, counts: csr_matrix) -> csr_matrix:
-        """TF-IDF, rows x kept terms of all blocks side by side, from counts of the same shape."""
+        """TF-IDF from counts of the same shape: rows x kept terms of all blocks side by side."""
         n_blocks, n_rows = len(self._weights), counts.shape[0]
         values = (np.log(counts.data) + 1) * self._idf[counts.indices]
         row = np.repeat(np.arange(n_rows), np.diff(counts.indptr))
@@ -161,7 +161,7 @@ class TfidfWeighter:
 
 
 class NgramVectorizer:
-    """TF-IDF of several blocks of n-grams side by side; each row of each block has the length `weight`."""
+    """TF-IDF of several blocks of n-grams side by side; each row of each block has the Euclidean norm `weight`."""
 
     def __init__(
         self, blocks: Sequence[NgramBlock], terms: Sequence[Sequence[str]], idf: Sequence[NDArray[Any]]
@@ -171,7 +171,7 @@ class NgramVectorizer:
         self.idf = tuple(values.astype(np.float32) for values in idf)
 
     def transform(self, table: pd.DataFrame) -> csr_matrix:
-        """Rows x features, float32, from a table with the text columns of the blocks."""
+        """TF-IDF, rows x terms, float32, of a table with the text columns of the blocks."""
         columns: list[int] = []
         occurrences: list[int] = []
         ends = [0]
@@ -189,8 +189,8 @@ class NgramVectorizer:
 
     @cached_property
     def _lookups(self) -> list[tuple[Callable[[str], list[str]], dict[str, int]]]:
-        """For each block, the function that cuts a text into n-grams, and the column of each term. Made once, since a
-        dictionary of hundreds of thousands of terms is slow to build."""
+        """For each block, the function that splits a text into n-grams, and the column of each term. Built once,
+        because a dictionary of hundreds of thousands of terms is slow to build."""
         starts = np.cumsum([0, *map(len, self.terms)])[:-1].tolist()
         return [
             (block.count_vectorizer().build_analyzer(), {term: column for column, term in enumerate(terms, start)})
@@ -198,7 +198,7 @@ class NgramVectorizer:
         ]
 
     def get_feature_names(self, columns: Sequence[int]) -> list[tuple[str, str, str]]:
-        """For each of these columns of `transform`: the text columns it counts in, the analyzer, the n-gram."""
+        """For each of these columns of `transform`: the text columns of its block, the analyzer, and the n-gram."""
         ends = np.cumsum([len(terms) for terms in self.terms])
         names = []
         for column in columns:

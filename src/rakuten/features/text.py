@@ -1,4 +1,4 @@
-"""The one cleaning of text: training, prediction and serving all call `clean_text`."""
+"""Text cleaning. Training, prediction and serving all call `clean_text`."""
 
 import html
 import re
@@ -10,19 +10,19 @@ from ftfy import TextFixerConfig, fix_text
 _HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[a-zA-Z!][^<>]*>")
 _FIXES = TextFixerConfig(unescape_html=False, explain=False)
-_ROUNDS = 8  # each round undoes one level of escaping; real text takes one or two
+_MAX_ROUNDS = 8  # each round undoes one level of escaping; real text takes one or two
 
 
 def clean_text(text: str, *, lowercase: bool, strip_accents: bool) -> str:
     """Plain text of a title or a description.
 
-    HTML entities (also twice escaped) and tags go, mojibake is mended (ftfy), characters take
-    their compatibility form (NFKC), and white space becomes single spaces. Cleaning what is
-    clean changes nothing.
+    HTML tags are removed and entities decoded, also if they are escaped twice; mojibake is repaired by ftfy; characters
+    are normalised to NFKC; every run of white space becomes one space. Cleaning a text twice gives the same as cleaning
+    it once.
     """
     if _is_plain(text):
         return " ".join((text.lower() if lowercase else text).split())
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         cleaned = _clean_once(text, lowercase, strip_accents)
         if cleaned == text:
             break
@@ -31,7 +31,7 @@ def clean_text(text: str, *, lowercase: bool, strip_accents: bool) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether only case and white space can need cleaning; mending would find nothing, but takes its time."""
+    """Whether cleaning can change only case and white space. Such texts are common and skip the slow steps."""
     return text.isascii() and text.isprintable() and "&" not in text and "<" not in text
 
 
@@ -42,8 +42,8 @@ def _clean_once(text: str, lowercase: bool, strip_accents: bool) -> str:
     text = unicodedata.normalize("NFKC", fix_text(text, _FIXES))
     if strip_accents:
         decomposed = unicodedata.normalize("NFKD", text)
-        bare = "".join(char for char in decomposed if not unicodedata.combining(char))
-        text = unicodedata.normalize("NFKC", bare)
+        unaccented = "".join(char for char in decomposed if not unicodedata.combining(char))
+        text = unicodedata.normalize("NFKC", unaccented)
     if lowercase:
         text = text.lower()
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Text features of products: the one way from raw text to features, for training, prediction and serving."""
+"""Text features of products. Training, prediction and serving all compute them here."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -12,11 +12,11 @@ from rakuten.config import FeatureParams
 from rakuten.features.style import style_tokens
 from rakuten.features.text import clean_text
 
-CHUNK_ROWS = 2000  # rows that are cleaned in one task
+CHUNK_ROWS = 2000  # products that are cleaned in one task
 
 
 class RawText(NamedTuple):
-    """The texts of a product as the seller wrote them."""
+    """The texts of a product before cleaning."""
 
     productid: str
     designation: str
@@ -24,15 +24,15 @@ class RawText(NamedTuple):
 
 
 class CleanText(NamedTuple):
-    """The texts of a product, cleaned, and how they were written."""
+    """The cleaned texts of a product, and its style tokens."""
 
     designation: str
     description: str
-    style: str  # see `style.style_tokens`
+    style: str  # of `style_tokens`
 
 
 def text_feature_table(products: pd.DataFrame, params: FeatureParams) -> pd.DataFrame:
-    """The table of `text_feature_chunks` for products that are in memory."""
+    """As `text_feature_chunks`, for products that are in memory."""
     return pd.concat(text_feature_chunks([products], params))
 
 
@@ -40,18 +40,23 @@ def text_feature_chunks(chunks: Iterable[pd.DataFrame], params: FeatureParams) -
     """Text features of products, in the order given; cleaned in parallel.
 
     Args:
-        chunks: tables of designation, description, productid, imageid, has_image, and prdtypecode if known; all str.
+        chunks: tables with the columns designation, description, productid, imageid, has_image ("True" or "False") and
+            perhaps prdtypecode; all str.
 
     Yields:
-        For each chunk: productid, imageid, designation_clean, description_clean, their lengths in characters
-        (designation_len, description_len), has_description and has_image (0 or 1), style, and prdtypecode if given.
+        For each chunk a table with the same index and the columns productid, imageid, designation_clean,
+        description_clean, their lengths in characters (designation_len, description_len), has_description and has_image
+        (0 or 1), style (see `style_tokens`), and prdtypecode if the chunk has it.
+
+    Raises:
+        UserError: the text of a product kills the process that cleans it.
     """
-    chunks, to_clean = tee(chunks)  # the second runs ahead of the first by the rows that are being cleaned
+    chunks, to_clean = tee(chunks)  # the second is ahead of the first by the rows that are being cleaned
     raw = (RawText(*row) for chunk in to_clean for row in _raw_texts(chunk))
     cleaned = parallel_map(partial(clean_product, params), raw, CHUNK_ROWS, _text_label)
     for chunk in chunks:
         yield _feature_table(chunk, list(islice(cleaned, len(chunk))))
-    for _ in cleaned:  # there is none; asking for it ends the parallel work in good order
+    for _ in cleaned:  # nothing is left: this runs parallel_map to its end, so that it does not abort its processes
         pass
 
 
@@ -69,11 +74,11 @@ def _feature_table(products: pd.DataFrame, texts: Sequence[CleanText]) -> pd.Dat
 def raw_text_features(
     texts: Sequence[tuple[str, str]], has_image: Sequence[int], params: FeatureParams
 ) -> pd.DataFrame:
-    """The same table without ids, for a few products: at once, in this process.
+    """The table of `text_feature_chunks` without ids, for a few products, computed in this process.
 
     Args:
         texts: designation and description of each product.
-        has_image: 1 for each product that has a usable image, else 0.
+        has_image: for each product, 1 if it has a usable image, else 0.
     """
     cleaned = [clean_product(params, RawText("", *text)) for text in texts]
     return pd.DataFrame(_feature_columns(cleaned, has_image), copy=False)
@@ -93,18 +98,22 @@ def _feature_columns(texts: Sequence[CleanText], has_image: Sequence[int]) -> di
 
 
 def texts_to_embed(table: pd.DataFrame) -> list[str]:
-    """What a text encoder reads of each product: cleaned title, then cleaned description."""
+    """The input of a text encoder for each product: cleaned title and cleaned description, joined by a space."""
     pairs = zip(table["designation_clean"], table["description_clean"], strict=True)
     return [" ".join(filter(None, pair)) for pair in pairs]
 
 
 def clean_product(params: FeatureParams, raw: RawText) -> CleanText:
-    """The cleaned texts and the style of a product."""
-    title, text = (clean_text(part, lowercase=False, strip_accents=False) for part in raw[1:])
-    designation, description = (
-        clean_text(part, lowercase=params.lowercase, strip_accents=params.strip_accents) for part in (title, text)
+    """The cleaned texts and the style tokens of a product."""
+    # Style tokens need case and accents.
+    cased_title, cased_description = (
+        clean_text(text, lowercase=False, strip_accents=False) for text in (raw.designation, raw.description)
     )
-    return CleanText(designation, description, style_tokens(title, text, raw.description))
+    designation, description = (
+        clean_text(text, lowercase=params.lowercase, strip_accents=params.strip_accents)
+        for text in (cased_title, cased_description)
+    )
+    return CleanText(designation, description, style_tokens(cased_title, cased_description, raw.description))
 
 
 def _text_label(raw: RawText) -> str:
