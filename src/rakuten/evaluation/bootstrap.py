@@ -22,6 +22,7 @@ def bootstrap_ci(y_true: IntArray, y_pred: IntArray, n_resamples: int, seed: int
 
     Args:
         y_true, y_pred: the prdtypecode of each row.
+        n_resamples: how often rows are drawn; each draw has as many rows as there are.
     """
     codes, encoded = np.unique(np.concatenate([y_true, y_pred]), return_inverse=True)
     size, rows = len(codes), len(y_true)
@@ -67,10 +68,11 @@ def paired_bootstrap(
     Args:
         y_true: the prdtypecode of each row.
         challenger, champion: the prdtypecode that each model predicts.
+        n_resamples: how often rows are drawn; each draw has as many rows as there are.
     """
     codes, encoded = np.unique(np.concatenate([y_true, challenger, champion]), return_inverse=True)
     size, rows = len(codes), len(y_true)
-    # Rows alike in all three fall into one cell: a draw with replacement is a multinomial over the cells.
+    # Rows with the same three codes form one cell: rows drawn with replacement are a multinomial over the cells.
     cells, counts = np.unique(encoded.reshape(3, rows), axis=1, return_counts=True)
 
     def f1_of(drawn: IntArray, predicted: IntArray) -> FloatArray:

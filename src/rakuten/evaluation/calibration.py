@@ -1,4 +1,4 @@
-"""How far confidences can be believed: temperature, reliability, coverage, threshold. Pure functions of arrays."""
+"""Calibration of confidences: temperature, reliability, coverage, threshold. Pure functions of arrays."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -17,8 +17,8 @@ NO_THRESHOLD = 1.1  # a threshold that no confidence reaches
 def fit_temperature(scores: FloatArray, y: IntArray) -> tuple[float, float]:
     """Temperature t that makes softmax(scores / t) most likely (Guo et al. 2017), and the mean log loss at it.
 
-    scikit-learn's CalibratedClassifierCV(method="temperature") does the same around an estimator; here the scores
-    are at hand already.
+    scikit-learn's CalibratedClassifierCV(method="temperature") does the same around an estimator; here the
+    scores exist already.
 
     Args:
         scores: out-of-fold scores, rows x classes.
@@ -29,8 +29,8 @@ def fit_temperature(scores: FloatArray, y: IntArray) -> tuple[float, float]:
     def loss(log_t: float) -> float:
         return float(-log_softmax(scores / np.exp(log_t), axis=1)[rows, y].mean())
 
-    found = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
-    return float(np.exp(found.x)), float(found.fun)
+    result = minimize_scalar(loss, bounds=(-7.0, 7.0), method="bounded")
+    return float(np.exp(result.x)), float(result.fun)
 
 
 def single_view_proba(scores: FloatArray, temperature: float, class_shares: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""How rows are split: into folds that do not leak, and into shards that are alike."""
+"""How rows are split: into folds that share no title, and into shards of the same composition."""
 
 import warnings
 
@@ -46,7 +46,7 @@ def assign_shards(n_rows: int, n_shards: int, seed: int) -> IntArray:
     """Shard number of each row, for shards of equal size.
 
     Of every `n_shards` consecutive rows each shard gets one, in a random order: a table that is sorted, or that
-    alternates between classes, still gives shards that are alike.
+    alternates between classes, still gives shards with the same shares of each class.
     """
     runs = np.tile(np.arange(n_shards), (-(-n_rows // n_shards), 1))
     shard_of_row: IntArray = np.random.default_rng(seed).permuted(runs, axis=1).ravel()[:n_rows]

@@ -17,7 +17,8 @@ def label_issues_table(features: FeatureSet, out_of_fold: OutOfFold, shard_rows:
     """Products whose label the out-of-fold model doubts, the least probable label first.
 
     Args:
-        shard_rows: rows that are judged together; more are split into shards, so that memory does not grow.
+        out_of_fold: of the rows of `features`.
+        shard_rows: rows that are examined at once; more rows are split into shards, which bounds the memory.
 
     Returns:
         productid, imageid, prdtypecode, label, suggested_prdtypecode, suggested_label, probability (of the given
@@ -55,7 +56,7 @@ def _doubted_rows(y: IntArray, proba: FloatArray) -> IntArray:
     if len(np.unique(y)) < 2:  # there is no other label
         return np.array([], dtype=np.int64)
     with warnings.catch_warnings():
-        # It says that issues of small classes may stay hidden; ingest has warned of small classes.
+        # The warning is about small classes, whose issues may be missed; ingest warns of small classes.
         warnings.filterwarnings("ignore", "May not flag all label issues", UserWarning)
         rows = find_label_issues(y, proba, return_indices_ranked_by="self_confidence", n_jobs=1)
     return np.asarray(rows, dtype=np.int64)

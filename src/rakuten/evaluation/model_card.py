@@ -1,4 +1,4 @@
-"""The model card: what the model is, what it was trained on, how good it is and where it is not. Written by the run."""
+"""The model card: what the model is, what it was trained on, how good it is, and its limits."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ INTERVAL = "95 % interval"
 def model_card(
     metrics: Mapping[str, Any], params: Params, encoders: Mapping[str, str], digests: Mapping[str, str]
 ) -> str:
-    """Markdown from the run's own numbers.
+    """The model card of a training in Markdown (Mitchell et al. 2019).
 
     Args:
         metrics: what models/metrics.json holds.
@@ -47,7 +47,7 @@ def _intended(metrics: Mapping[str, Any]) -> str:
 
 
 def _data(digests: Mapping[str, str]) -> str:
-    # A path of somebody's machine is no part of what the data are.
+    # The folders of an absolute path describe the machine, not the data.
     names = {name: Path(name).name if Path(name).is_absolute() else name for name in digests}
     return _table(("file", "MD5"), [(f"`{names[name]}`", f"`{md5}`") for name, md5 in digests.items()])
 
@@ -79,7 +79,9 @@ def _scores(metrics: Mapping[str, Any]) -> str:
 
 
 def _compared(metrics: Mapping[str, Any]) -> str:
-    rows = [(name, f"{each['rows']:,}", _number(each["weighted_f1"])) for name, each in metrics["compared"].items()]
+    rows = [
+        (name, f"{scores['rows']:,}", _number(scores["weighted_f1"])) for name, scores in metrics["compared"].items()
+    ]
     rows.append(("**this model**", f"{metrics['rows']:,}", _number(metrics["weighted_f1"])))
     return "A view alone is judged on the products that have it.\n\n" + _table(("", "rows", "weighted F1"), rows)
 

@@ -26,6 +26,8 @@ SHORT_TITLE_CHARS = 20  # a shorter title, with no description, is next to no te
 def measure(out_of_fold: OutOfFold, threshold: float, metadata: pd.DataFrame, params: Params) -> dict[str, Any]:
     """Scores with 95 % intervals: of all products, of each class, of parts of the catalogue, and of each baseline.
 
+    These are the keys of models/metrics.json, except `synthetic` and `label_issues`.
+
     Args:
         threshold: confidence from which a product is decided without review.
         metadata: `FeatureSet.metadata` of the train products.
@@ -42,7 +44,7 @@ def measure(out_of_fold: OutOfFold, threshold: float, metadata: pd.DataFrame, pa
         "calibration_error": reliability(confidence, correct).error,
         "f1": {str(code): float(f1) for code, f1 in zip(per_class["prdtypecode"], per_class["f1"], strict=True)},
         "f1_interval": {str(code): list(interval) for code, interval in intervals.f1.items()},
-        "compared": {name: _baseline_scores(out_of_fold, each) for name, each in out_of_fold.baselines.items()},
+        "compared": {name: _baseline_scores(out_of_fold, baseline) for name, baseline in out_of_fold.baselines.items()},
         "parts": {
             name: _part_scores(y_true[mask], y_pred[mask], params) for name, mask in _parts(metadata) if mask.any()
         },
@@ -67,7 +69,7 @@ def _part_scores(y_true: IntArray, y_pred: IntArray, params: Params) -> dict[str
 
 
 def _parts(metadata: pd.DataFrame) -> Iterator[tuple[str, BoolArray]]:
-    """Parts of the catalogue that are scored apart: name, mask of the rows."""
+    """Parts of the catalogue that are scored separately: name, mask of the rows."""
     has_image = metadata["has_image"].to_numpy() == 1
     short = ((metadata["designation_len"] < SHORT_TITLE_CHARS) & (metadata["has_description"] == 0)).to_numpy()
     yield "no picture", ~has_image
@@ -78,18 +80,24 @@ def _parts(metadata: pd.DataFrame) -> Iterator[tuple[str, BoolArray]]:
 
 
 def flat_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Every number under one name, as MLflow needs them; an interval becomes two, named _low and _high."""
-    found: dict[str, float] = {}
+    """Every number of nested metrics under one flat name, as MLflow needs them.
+
+    An interval becomes two numbers, named _low and _high; names have underscores instead of spaces.
+
+    Args:
+        prefix: put before every name.
+    """
+    flat: dict[str, float] = {}
     for key, value in metrics.items():
         name = f"{prefix}{key}".replace(" ", "_")
         if isinstance(value, Mapping):
-            found |= flat_metrics(value, "" if key == "interval" else f"{name}_")
+            flat |= flat_metrics(value, "" if key == "interval" else f"{name}_")
         elif isinstance(value, (list, tuple)):
             stem = name.replace("f1_interval", "f1")
-            found |= {f"{stem}_low": float(value[0]), f"{stem}_high": float(value[1])}
+            flat |= {f"{stem}_low": float(value[0]), f"{stem}_high": float(value[1])}
         elif not isinstance(value, bool):
-            found[name] = float(value)
-    return found
+            flat[name] = float(value)
+    return flat
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class Report:
         diagram, per_class = reliability(confidence, correct), per_class_scores(y_true, y_pred)
         coverage, decided = coverage_curve(confidence, correct), self.metrics["decided"]
         kind = "synthetic sample catalogue, out of fold" if self.metrics["synthetic"] else "out of fold"
-        drawn = {
+        results = {
             "confusion_matrix": (
                 plots.confusion_table(y_true, y_pred),
                 plots.confusion_figure(y_true, y_pred, f"Confusion matrix in %, {kind}"),
@@ -141,7 +149,7 @@ class Report:
             "coverage": (coverage, plots.coverage_figure(coverage, decided, f"Decided automatically, {kind}")),
         }
         writers: dict[str, Callable[[Path], object]] = {}
-        for name, (table, figure) in drawn.items():
+        for name, (table, figure) in results.items():
             writers[f"{name}.csv"] = partial(write_table, table)
             writers[f"{name}.png"] = partial(plots.save_figure, figure)
         return writers

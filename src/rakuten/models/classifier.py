@@ -3,8 +3,8 @@
 Three views of a product score every class: the n-grams of its texts, an embedding of its texts, and an embedding of its
 image. A fusion combines them into calibrated probabilities.
 
-The model's files hold numbers and words, never code: arrays in safetensors, the vocabulary as JSON, and a manifest with
-the digests of both, so that a damaged file is noticed.
+The model's files hold data, never code: arrays in safetensors, the vocabulary as JSON, and a manifest with the digests
+of both, so that a damaged file is noticed.
 """
 
 import json
@@ -37,15 +37,13 @@ MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE = "model.safetensors", "vectorizer.js
 CHOICE_NAMES = ("predicted", "second", "third")
 CHUNK_ROWS = 10_000  # scored at a time
 RETRY_HINT = "run `dvc repro` (or `dvc checkout`) to get it back"
-
-
 # Names of arrays in the model file, where they differ from the names of the fields: the file's format is older.
 STORED_FUSION = {"view_weights": "trust", "class_offsets": "own"}
 STORED_NEIGHBOURS = {"components": "axes", "mean": "centre"}
 
 
 class ModelConfig(NamedTuple):
-    """What the model needs besides arrays: how its input is made, and when it is confident enough."""
+    """What the model needs besides arrays: how its features are made, and the confidence that needs no review."""
 
     features: FeatureParams
     encoders: Mapping[str, str]  # for each view that has an encoder, the encoder's fingerprint
@@ -62,7 +60,7 @@ class TopK(NamedTuple):
 
 
 class ProductClassifier:
-    """Features of products in, codes and calibrated confidences out."""
+    """The model: scores features of products, and gives codes with calibrated confidences."""
 
     def __init__(
         self,
@@ -85,7 +83,7 @@ class ProductClassifier:
 
     @property
     def classes(self) -> IntArray:
-        """The codes that the model knows, ascending; the order of the columns of probabilities."""
+        """The prdtypecode of each class column, ascending."""
         return self.fusion.classes
 
     def scores(self, batch: FeatureBatch) -> dict[str, FloatArray]:
@@ -126,8 +124,8 @@ class ProductClassifier:
 
         Returns:
             predicted_prdtypecode, label, confidence, second_prdtypecode, second_confidence, third_prdtypecode,
-            third_confidence, needs_review, with the index of the batch's table. The third is missing where the model
-            knows two codes.
+            third_confidence, needs_review, with the index of the batch's table. The third is missing if the model
+            has two classes.
         """
         index = batch.table.index
         top = self.top_k(batch, len(CHOICE_NAMES))
@@ -229,7 +227,7 @@ def load_cached(folder: Path, version: str) -> ProductClassifier:
         version: the first hex digits of the SHA-256 of its manifest.
 
     Raises:
-        UserError: there is none, or it is another one.
+        UserError: there is no readable model, or it has another version.
     """
     classifier = ProductClassifier.load(folder)
     if not digest(folder / MANIFEST_FILE).startswith(version):
@@ -242,6 +240,6 @@ def _to_stored(prefix: str, fields: Mapping[str, Any], stored_names: Mapping[str
 
 
 def _from_stored(prefix: str, arrays: Mapping[str, Any], stored_names: Mapping[str, str]) -> dict[str, Any]:
-    names = {stored: name for name, stored in stored_names.items()}
-    found = {key.removeprefix(f"{prefix}."): array for key, array in arrays.items() if key.startswith(f"{prefix}.")}
-    return {names.get(name, name): array for name, array in found.items()}
+    names = {stored_name: name for name, stored_name in stored_names.items()}
+    stored = {key.removeprefix(f"{prefix}."): array for key, array in arrays.items() if key.startswith(f"{prefix}.")}
+    return {names.get(name, name): array for name, array in stored.items()}

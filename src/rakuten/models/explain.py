@@ -1,4 +1,4 @@
-"""Why a product got its code: how much each view and each n-gram contributed, and which training images are similar."""
+"""Explanations: how much each view and each n-gram contributed to a code, and which training images are similar."""
 
 from typing import NamedTuple
 
@@ -32,19 +32,19 @@ def explain(classifier: ProductClassifier, product: FeatureBatch, code: int | No
 
     Args:
         product: one row.
-        code: one of the classifier's classes.
+        code: one of the classifier's classes; None for the most probable one.
     """
     proba = classifier.predict_proba(product)[0]
     column = int(proba.argmax()) if code is None else int(np.flatnonzero(classifier.classes == code)[0])
-    chosen = int(classifier.classes[column])
+    explained = int(classifier.classes[column])
     contributions = classifier.fusion.contributions(classifier.scores(product), gating_context(product.table))
-    of_code = {view: float(added[0, column]) for view, added in contributions.items()}
-    views = pd.DataFrame({"view": list(of_code), "contribution": list(of_code.values())})
+    by_view = {view: float(added[0, column]) for view, added in contributions.items()}
+    views = pd.DataFrame({"view": list(by_view), "contribution": list(by_view.values())})
     total = max(float(views["contribution"].abs().sum()), 1e-9)
-    terms = _term_contributions(classifier, product, column, of_code.get(NGRAMS, 0.0))
+    terms = _term_contributions(classifier, product, column, by_view.get(NGRAMS, 0.0))
     return Explanation(
-        chosen,
-        label_of(chosen),
+        explained,
+        label_of(explained),
         float(proba[column]),
         views.assign(share=views["contribution"].abs() / total),
         terms[terms["contribution"] > 0].head(MAX_TERMS).reset_index(drop=True),

@@ -2,11 +2,11 @@
 
 Each view (n-grams, text embedding, image embedding) scores every class. The fusion uses two terms of a view: its score,
 and the probability that a softmax with a raised temperature makes of it; the second is bounded, so that one extreme
-view cannot overrule the others, and it shapes the confidence (docs/model.md). The fused score of class k is
+view cannot overrule the others, and it shapes the confidence (docs/experiments.md). The fused score of class k is
 
     prior_k + bias_k + sum over terms t of the views that the product has: (w_t . context + offset_tk) * term_tk
 
-The weight of a term so depends on the context (is there a description, is there an image, how long is the title) and a
+So the weight of a term depends on the context (is there a description, is there an image, how long is the title) and a
 little on the class. This is a multinomial logistic regression with shared coefficients: convex, with few parameters,
 each penalised towards zero, so that a view that does not help gets no weight. Fusing at decision level is how the
 challenges of this field were won (SIGIR eCom'20 data challenge).
@@ -50,7 +50,7 @@ def gating_context(table: pd.DataFrame) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
-    """Learnt weights of the views; see the module's docstring."""
+    """A fitted fusion; the module's docstring has the formula."""
 
     views: tuple[str, ...]
     classes: IntArray  # prdtypecode of each class column
@@ -91,7 +91,7 @@ class Fusion:
 
 
 def score_terms(scores: FloatArray, temperature: float) -> tuple[FloatArray, FloatArray]:
-    """The two terms of a view, each rows x classes and centred over the classes; zero where a product lacks the view."""
+    """The two terms of a view, each rows x classes and centred over the classes; zero where the view is missing."""
     softened = PROBA_SCALE * softmax(scores / (SOFTMAX_TEMPERATURE_FACTOR * temperature), axis=1)
     return _centred(scores / temperature), _centred(softened)
 
@@ -116,8 +116,8 @@ def fit_fusion(
         context: rows x CONTEXT, from `gating_context`.
         y: true class column of each row.
         classes: prdtypecode of each class column.
-        frozen: a fusion of some of the views that stays as it is: only the other views' weights are learnt.
-        only_without_text: these other views count for products without text only.
+        frozen: a fusion of some of the views, whose weights are kept: only those of the other views are learnt.
+        only_without_text: the other views are used for products without text only.
     """
     views = tuple(view for view in scores if frozen is None or view not in frozen.views)
     class_rows = np.bincount(y, minlength=len(classes))
@@ -168,7 +168,7 @@ def _prior_sd(n_views: int, n_classes: int, frozen: bool, only_without_text: boo
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """The penalised likelihood of the fusion's parameters, which are counted in standard deviations of their priors."""
+    """The penalised likelihood of the fusion's parameters, measured in standard deviations of their priors."""
 
     terms: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]  # each rows x classes
     context: np.ndarray[tuple[int, ...], np.dtype[np.float32]]  # rows x CONTEXT
@@ -180,8 +180,8 @@ class _Problem:
         """The most probable biases (classes), view weights (terms x CONTEXT) and class offsets (terms x classes)."""
         size = sum(sd.size for sd in self.prior_sd)
         options = {"maxiter": MAX_ITER, "gtol": 1e-6, "ftol": TOLERANCE}
-        found = minimize(self._loss, np.zeros(size), jac=True, method="L-BFGS-B", options=options)
-        return self._unpack(found.x)
+        result = minimize(self._loss, np.zeros(size), jac=True, method="L-BFGS-B", options=options)
+        return self._unpack(result.x)
 
     def _unpack(self, unit: FloatArray) -> list[FloatArray]:
         ends = np.cumsum([sd.size for sd in self.prior_sd])[:-1]

@@ -1,4 +1,4 @@
-"""Which fusion of the views is used: chosen, and scored, by cross-fitting on the out-of-fold scores of the views."""
+"""Choice of the fusion of the views, and its score, by cross-fitting on the out-of-fold scores of the views."""
 
 import logging
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ IMAGE_STRATEGIES = (ImageStrategy.JOINT, ImageStrategy.ADDITIVE, ImageStrategy.N
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """What every view is learnt from besides its features; one entry for each train row."""
+    """Labels and folds, which the training of every view needs besides its features."""
 
     classes: IntArray  # the prdtypecode of each class column, ascending
     y: IntArray  # class column of each row
@@ -47,19 +47,19 @@ class TrainingRows:
 
 
 class CrossFitter:
-    """Learns fusions from out-of-fold scores; those that predict a fold were not learnt from it."""
+    """Fits fusions to out-of-fold scores; the fusion that predicts a fold is not fitted to it."""
 
     def __init__(self, scores: Mapping[str, Array2D], context: FloatArray, rows: TrainingRows) -> None:
         """
         Args:
             scores: for each view, out-of-fold scores (rows x classes; a row of NaN where a product lacks the view).
-            context: rows x gates, see `fusion.gating_context`.
+            context: rows x `fusion.CONTEXT`, from `fusion.gating_context`.
         """
         self.scores, self.context, self.rows = scores, context, rows
         self.sample = np.random.default_rng(rows.seed).permutation(len(rows))[:FUSION_ROWS]
 
     def fit(self, strategy: ImageStrategy, held_out: int | None = None) -> Fusion:
-        """The fusion learnt from a sample of the rows, without those of the fold `held_out`."""
+        """The fusion fitted to a sample of the rows, without those of the fold `held_out`."""
         sample = self.sample if held_out is None else self.sample[self.rows.fold[self.sample] != held_out]
         scores = {view: self.scores[view][sample] for view in self.scores}
         text = {view: scores[view] for view in scores if view != IMAGE}
@@ -72,7 +72,7 @@ class CrossFitter:
         return fusion.fit_fusion(scores, *arguments, text_fusion, strategy is ImageStrategy.NO_TEXT_ONLY)
 
     def predict(self, strategy: ImageStrategy, proba: Array2D) -> IntArray:
-        """Predict every row by the fusion that did not see its fold.
+        """Predict every row by the fusion that is not fitted to its fold.
 
         Args:
             proba: rows x classes, where the probabilities are written.
@@ -101,7 +101,7 @@ class CrossFitter:
 
 
 def select_fusion(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion, OutOfFold]:
-    """Choose how the image comes in: the first strategy that is no worse than text alone on products that have text.
+    """Choose the first of IMAGE_STRATEGIES whose weighted F1 on products with text is no lower than that of text alone.
 
     Args:
         proba: rows x classes, where the cross-fitted probabilities are written.

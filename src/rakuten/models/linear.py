@@ -40,7 +40,7 @@ def fit_svm(features: csr_matrix, y: IntArray, svm_c: float, seed: int) -> Linea
 
     Args:
         features: rows x features.
-        y: the prdtypecode of each row; two different ones at least.
+        y: the prdtypecode of each row; at least two different ones.
         svm_c: cost of a margin violation.
     """
     svm = LinearSVC(C=svm_c, class_weight="balanced", random_state=seed, tol=TOLERANCE).fit(features, y)
@@ -51,7 +51,7 @@ def fit_svm(features: csr_matrix, y: IntArray, svm_c: float, seed: int) -> Linea
 
 
 class Moments(NamedTuple):
-    """The sufficient statistics of discriminant analysis. Those of two sets of rows can be added and subtracted."""
+    """Sufficient statistics of linear discriminant analysis, which can be added and subtracted over sets of rows."""
 
     rows: FloatArray  # classes: number of rows
     sums: FloatArray  # classes x width
@@ -84,7 +84,7 @@ class Moments(NamedTuple):
         return cls(*(np.sum(field, axis=0) for field in zip(*parts, strict=True)))
 
     def gram(self) -> FloatArray:
-        """Products, both triangles."""
+        """The uncentred products, both triangles: width x width."""
         return self.products + np.triu(self.products, 1).T
 
 

@@ -1,4 +1,4 @@
-"""Which training images look most like an image: a compressed copy of their embeddings that travels with the model."""
+"""The training images most similar to an image: a compressed copy of their embeddings that is saved with the model."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from rakuten.disk_array import MAPPED_ROWS, Array2D, row_chunks
 from rakuten.models.linear import Moments
 from rakuten.types import EmbeddingArray, IntArray
 
-N_COMPONENTS = 64  # principal components: they keep most of what 2,432 numbers say, in a fortieth of the space
+N_COMPONENTS = 64  # principal components: most of the variance of 2,432 columns, in a fortieth of the space
 MAX_NEIGHBOURS = 100_000  # of more images a random sample is kept, so that the model stays small
 
 
@@ -40,7 +40,7 @@ class ImageNeighbours(NamedTuple):
 def fit_neighbours(
     embeddings: Array2D, rows: IntArray, moments: Moments, products: pd.DataFrame, seed: int
 ) -> ImageNeighbours:
-    """Principal components of the images, and every image along them (at most MAX_NEIGHBOURS, drawn by the seed).
+    """Principal components of the images, and every image along them (a random sample if over MAX_NEIGHBOURS).
 
     Args:
         embeddings: of all products, rows x width.
@@ -65,6 +65,7 @@ def fit_neighbours(
 def _transform(
     embeddings: EmbeddingArray, mean: NDArray[np.float32], components: NDArray[np.float32]
 ) -> NDArray[np.float32]:
+    """Unit vectors along the components: rows x components."""
     projected = (np.asarray(embeddings, dtype=np.float32) - mean) @ components
     unit: NDArray[np.float32] = projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-9)
     return unit

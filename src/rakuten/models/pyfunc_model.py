@@ -9,7 +9,7 @@ import pandas as pd
 
 from rakuten.data.images import BadImageError, decode
 from rakuten.errors import UserError
-from rakuten.features.encoders.factory import encoder_fingerprints, image_encoder, text_encoder
+from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints, image_encoder, text_encoder
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.text_features import raw_text_features, texts_to_embed
 from rakuten.models.classifier import ProductClassifier
@@ -29,12 +29,12 @@ IMAGE_USED, NO_IMAGE = "used", "none"
 
 
 class PyfuncModel:
-    """Raw products in, predictions out."""
+    """Predicts raw products: makes their features, and applies the classifier."""
 
     def __init__(self, classifier: ProductClassifier) -> None:
         """
         Raises:
-            UserError: the classifier was trained on other encoders than those installed here.
+            UserError: the classifier was trained with other encoders than those installed.
         """
         check_encoders(classifier)
         self.classifier = classifier
@@ -58,14 +58,14 @@ class PyfuncModel:
         return batch
 
     def featurise_many(self, texts: Sequence[tuple[str, str]], images: Sequence[Any]) -> tuple[FeatureBatch, list[str]]:
-        """The same from lists.
+        """The features of raw products given as lists.
 
         Args:
             texts: designation and description of each product.
             images: an image file's bytes for each product, or anything else for none.
 
         Returns:
-            The features, and for each product what became of its image: IMAGE_USED, NO_IMAGE, or why it cannot be used.
+            The features, and for each product the state of its image: IMAGE_USED, NO_IMAGE, or why it cannot be used.
         """
         params = self.classifier.config.features
         image_states, image_embeddings = self._encode_images(images)
@@ -82,7 +82,7 @@ class PyfuncModel:
         return [state for state, _ in encoded], [embedding for _, embedding in encoded]
 
     def _encode_image(self, image: Any) -> tuple[str, Embedding | None]:
-        """What becomes of an image, and its embedding if the model uses one."""
+        """The state of an image (see `featurise_many`), and its embedding if the model uses one."""
         if not isinstance(image, bytes):
             return NO_IMAGE, None
         try:
@@ -107,10 +107,12 @@ class PyfuncModel:
 
 
 def check_encoders(classifier: ProductClassifier) -> None:
-    """Raise UserError unless the encoders installed here are those that the classifier was trained on."""
+    """Raise UserError unless the installed encoders are those that the classifier was trained with."""
     for view, fingerprint in encoder_fingerprints(classifier.config.features).items():
-        if classifier.config.encoders.get(view, fingerprint) != fingerprint:
-            raise UserError(f"the model was trained on another {view} encoder than is here; run `dvc repro`")
+        if current_fingerprint(classifier.config.encoders.get(view, fingerprint)) != fingerprint:
+            raise UserError(
+                f"the model was trained with another {view} encoder than the one installed; run `dvc repro`"
+            )
 
 
 def _texts(products: pd.DataFrame, column: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Batch scoring: a file of raw products in, the same rows with their predictions out, in constant memory.
 
-The file is scored a chunk at a time, with features made by the functions of the features stage. A scored chunk is kept
-as a part in a folder beside the output until all are there and are joined: a killed job resumes where it stopped, and
-ends with the bytes that it would have written undisturbed.
+The file is scored in chunks, with features made by the functions of the features stage. Each scored chunk is kept as a
+part in a folder beside the output until all parts are complete and are joined. So a killed job resumes where it
+stopped, and its output has the same bytes as if it had not been killed.
 """
 
 import atexit
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rakuten.cli import progress
 from rakuten.compute import is_remote, parallel_map
-from rakuten.data.images import ImageFiles, check_image, count_words, image_paths
+from rakuten.data.images import ImageFiles, check_image, image_paths
 from rakuten.data.product_files import (
     ID_COLUMNS,
     PARQUET,
@@ -48,7 +48,7 @@ from rakuten.types import IMAGE, TEXT
 
 log = logging.getLogger(__name__)
 
-CHUNK_ROWS = 2_000  # in memory at a time, and lost with a killed job
+CHUNK_ROWS = 2_000  # in memory at a time, and lost if the job is killed
 IMAGE_COUNTS_KEY = b"pictures"  # metadata of a part: how many of its rows' images were used, missing, unusable
 
 _ARROW = {"long": pa.int64(), "string": pa.string(), "double": pa.float64(), "boolean": pa.bool_()}
@@ -66,7 +66,7 @@ class ProductChunk(NamedTuple):
 
 
 class ChunkScorer(NamedTuple):
-    """What chunks are scored with, in whichever process."""
+    """The model and the folders that chunks are scored with; it can be sent to another process."""
 
     models: Path
     version: str
@@ -81,7 +81,7 @@ class ChunkScorer(NamedTuple):
         added, rows = pa.Table.from_pandas(predictions, schema=PREDICTION_SCHEMA, preserve_index=False), chunk.rows
         for name in PREDICTION_SCHEMA.names:
             rows = rows.append_column(PREDICTION_SCHEMA.field(name), added[name])
-        image_counts = json.dumps(count_words([error or IMAGE_USED for error in errors])).encode()
+        image_counts = json.dumps(Counter(error or IMAGE_USED for error in errors), sort_keys=True).encode()
         return rows.replace_schema_metadata({**(rows.schema.metadata or {}), IMAGE_COUNTS_KEY: image_counts})
 
 
@@ -120,12 +120,12 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
     Args:
         source: columns designation, and if there are any description, productid and imageid; others are kept.
         output: all columns of the source as they were, and PREDICTION_SCHEMA; CSV or Parquet by its ending.
-        images: folder under which the images are, named as `image_name` says; None to use the texts only.
+        images: folder under which the images are, named as by `image_name`; None to use the texts only.
         models: folder of the model.
         cache: folder of the embedding caches.
 
     Returns:
-        The closing line.
+        A sentence with the counts of the products that were scored, decided and left to review.
 
     Raises:
         UserError: a path, the source or the model cannot be used; the output is then as it was.
@@ -153,7 +153,7 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
 
 
 def _score_to_store(source: Path, output: Path, images: Path | None, models: Path, cache: Path) -> str:
-    """Score to a local file, then upload it: an object of a store is written whole or not at all."""
+    """Score to a local file, then upload it: an object in a store is replaced as a whole or not at all."""
     name = hashlib.sha256(str(output).encode()).hexdigest()[:16] + output.suffix
     local = cache.parent / "scratch" / name
     local.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def _score_missing(
     """Write the parts that are missing. Returns the number of rows of the source."""
     complete = [is_complete(part, rows) for part, rows in zip(parts, sizes, strict=True)]
     if any(complete):
-        log.info("%s of %s chunks are there from a run that was stopped", f"{sum(complete):,}", f"{len(parts):,}")
+        log.info("%s of %s chunks are complete from a run that was stopped", f"{sum(complete):,}", f"{len(parts):,}")
     rows = 0
 
     def missing() -> Iterator[ProductChunk]:
@@ -186,7 +186,7 @@ def _score_missing(
     for part, table in zip(missing_parts, scored, strict=False):
         with atomic_write(part) as (partial,):
             pq.write_table(table, partial)
-    for _ in scored:  # there is none, but to know it the rest of the source is read, which shows whether it has changed
+    for _ in scored:  # gives nothing, but reads the rest of the source, which shows whether it has changed
         pass
     return rows if missing_parts else sum(len(chunk) for chunk in read_product_chunks(source, CHUNK_ROWS))
 
@@ -206,7 +206,7 @@ def _chunk_label(chunk: ProductChunk) -> str:
 def _job_description(
     source: Path, images: Path | None, image_files: Mapping[str, Path], models: Path
 ) -> dict[str, Any]:
-    """What the parts depend on. Of the images it is names, sizes and times: one may have been added or changed."""
+    """What the parts depend on. Images are compared by name, size and time of change."""
     listing = hashlib.sha256()
     for name, path in image_files.items():
         file = path.stat()
@@ -220,7 +220,7 @@ def _job_description(
 
 
 def prepare_parts_folder(work: Path, job: Mapping[str, Any]) -> None:
-    """Make the folder of parts, and empty it unless it is of the same job."""
+    """Make the folder of parts, and empty it unless it belongs to the same job."""
     job_file = work / "job.json"
     try:
         if json.loads(job_file.read_text(encoding="utf-8")) == job:

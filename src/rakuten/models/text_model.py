@@ -1,4 +1,4 @@
-"""The n-gram model for any number of rows: learnt on shards that fit into memory, and averaged.
+"""The n-gram model for any number of rows: trained on shards that fit into memory, and averaged.
 
 Rows are split into as many shards as `train.shard_rows` asks for. The vocabulary is that of all rows. Each shard has a
 linear SVM of its own, and the mean of their coefficients is the model (parameter mixing: McDonald, Hall and Mann
@@ -54,14 +54,14 @@ class BlockStep(NamedTuple):
 
 
 class ModelStep(NamedTuple):
-    """What is done once for each shard and each model. A model is named by the fold that it does not see."""
+    """What is done once for each shard and each model. A model is named by the fold that it is not trained on."""
 
     shard: int
     held_out: int | None  # None: the model on all rows
 
 
 class ShardFolder(NamedTuple):
-    """The folder that holds the shards and all that is made of them, and how each shard is learnt."""
+    """The folder with the shards and all intermediate results, and the settings with which each shard is trained."""
 
     folder: Path  # every worker sees it
     n_shards: int
@@ -73,10 +73,11 @@ class ShardFolder(NamedTuple):
 
     @property
     def models(self) -> list[int | None]:
-        """The fold that each model does not see; the model on all rows first, since it takes longest."""
+        """The fold that each model is not trained on; the model on all rows first, since it takes longest."""
         return [None, *range(self.n_folds)]
 
     def shard_of_row(self) -> Path:
+        """The shard number of each row."""
         return self.folder / "shard.npy"
 
     def texts(self, shard: int) -> Path:
@@ -104,9 +105,11 @@ class ShardFolder(NamedTuple):
         return self.folder / f"aligned-{step.shard}-{step.block}.npz"
 
     def svm(self, step: ModelStep) -> Path:
+        """The linear model of one shard."""
         return self.folder / f"svm-{_model_name(step.held_out)}-{step.shard}.npz"
 
     def mean(self, held_out: int | None) -> Path:
+        """The mean of the linear models of all shards."""
         return self.folder / f"mean-{_model_name(held_out)}.npz"
 
     def rows(self, shard: int) -> IntArray:
@@ -254,8 +257,9 @@ def merge_vocabulary(shards: ShardFolder, fold_rows: IntArray, block: int) -> No
     pq.write_table(merged.select(["term"]), shards.vocabulary(block))
     frequency = np.stack([merged[name].to_numpy() for name in columns])
     for held_out in shards.models:
-        seen = [fold for fold in range(shards.n_folds) if fold != held_out]
-        vocabulary = fit_vocabulary(shards.blocks[block], frequency[seen].sum(axis=0), int(fold_rows[seen].sum()))
+        train_folds = [fold for fold in range(shards.n_folds) if fold != held_out]
+        n_rows = int(fold_rows[train_folds].sum())
+        vocabulary = fit_vocabulary(shards.blocks[block], frequency[train_folds].sum(axis=0), n_rows)
         np.savez(shards.kept_terms(held_out, block), **vocabulary._asdict())
 
 

@@ -1,4 +1,4 @@
-"""How the classifier is learnt: each view out of fold, then the fusion of their out-of-fold scores, then all rows."""
+"""Training of the classifier: each view, out of fold and on all rows; then the fusion of the out-of-fold scores."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,26 +27,26 @@ from rakuten.types import IMAGE, NGRAMS, TEXT, BoolArray, IntArray
 
 log = logging.getLogger(__name__)
 
-MIN_VIEW_ROWS = 20  # products that must have a view before a model of it is learnt
+MIN_VIEW_ROWS = 20  # products that must have a view; with fewer, no model of it is trained
 
 
 class ViewModel(NamedTuple):
-    """One view, learnt."""
+    """The model of one view."""
 
     scores: DiskArray  # out of fold, rows x classes; a row of NaN where a product lacks the view
-    linear: LinearModel  # learnt from all rows
+    linear: LinearModel  # trained on all rows
 
 
 def fit(
     features: FeatureSet, params: Params, encoder_fingerprints: Mapping[str, str], scratch: Path
 ) -> tuple[ProductClassifier, OutOfFold]:
-    """Learn the classifier from the train features.
+    """Train the classifier on the train features.
 
-    What is learnt on top of the views (fusion, threshold) is learnt from their out-of-fold scores.
+    What comes after the views (fusion, threshold) is learnt from their out-of-fold scores.
 
     Args:
         encoder_fingerprints: for each view that has an encoder, the fingerprint of the encoder.
-        scratch: an empty folder that every worker sees. The out-of-fold probabilities stay in it.
+        scratch: an empty folder that every worker can read and write. The out-of-fold probabilities stay in it.
 
     Returns:
         The classifier, and its out-of-fold predictions.
@@ -82,7 +82,11 @@ def fit(
 
 
 def training_rows(features: FeatureSet, params: Params) -> TrainingRows:
-    """The label and the fold of each train row."""
+    """The label and the fold of each train row; the folds share no title.
+
+    Raises:
+        UserError: there are fewer distinct titles than folds.
+    """
     codes = features.y()
     classes, y = np.unique(codes, return_inverse=True)
     group = features.metadata["group"].to_numpy()
@@ -105,13 +109,13 @@ def fit_ngrams(
     folder = scratch / NGRAMS
     folder.mkdir(parents=True)
     shards = ShardFolder(
-        folder,
-        -(-len(rows) // params.train.shard_rows),
-        params.train.folds,
-        tuple(blocks),
-        tuple(rows.classes.tolist()),
-        params.train.svm_c,
-        params.seed,
+        folder=folder,
+        n_shards=-(-len(rows) // params.train.shard_rows),
+        n_folds=params.train.folds,
+        blocks=tuple(blocks),
+        classes=tuple(rows.classes.tolist()),
+        svm_c=params.train.svm_c,
+        seed=params.seed,
     )
     scores = DiskArray.full(scratch / f"scores-{NGRAMS}.npy", (len(rows), len(rows.classes)), np.nan)
     vectorizer, linear = text_model.fit_out_of_fold(features.table_chunks(), rows, shards, scores)
@@ -148,7 +152,7 @@ def _fold_label(fold: _FoldRows) -> str:
 def fit_embedding(
     embeddings: Array2D, present: BoolArray, rows: TrainingRows, moments: Sequence[Moments], scores_path: Path
 ) -> ViewModel:
-    """Discriminant analysis. The model that scores a fold is learnt from the moments of all rows minus the fold's.
+    """Discriminant analysis. The model that scores a fold is fitted to the moments of all rows minus those of the fold.
 
     Args:
         embeddings: rows x width.

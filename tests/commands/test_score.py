@@ -1,0 +1,48 @@
+"""Which files `rakuten score` takes. What it writes: tests/models/test_score_file.py."""
+
+from pathlib import Path
+
+import pytest
+
+from rakuten.commands import score
+from rakuten.commands.score import check_paths
+from rakuten.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an input, a link to it, and an empty folder."""
+    (tmp_path / "in.csv").write_text("designation\n")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
+    (tmp_path / "folder.csv").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.CSV", "out.parquet"])
+def test_an_output_beside_the_input_is_taken(output: str, folder: Path) -> None:
+    check_paths(folder / "in.csv", folder / output, folder / "folder.csv")
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "images", "message"),
+    [
+        ("in.txt", "out.csv", None, "in.txt: neither .csv nor .parquet"),
+        ("in.csv", "out", None, "out: neither .csv nor .parquet"),
+        ("none.csv", "out.csv", None, "none.csv: no such file"),
+        ("in.csv", "none/out.csv", None, "none: no such folder for out.csv"),
+        ("in.csv", "folder.csv", None, "folder.csv: a folder"),
+        ("in.csv", "in.csv", None, "in.csv: the input itself"),
+        ("in.csv", "folder.csv/../in.csv", None, "in.csv: the input itself"),
+        ("in.csv", "link.csv", None, "link.csv: the input itself"),
+        ("in.csv", "out.csv", "none", "none: no such folder of images"),
+    ],
+)
+def test_other_paths_are_refused(source: str, output: str, images: str | None, message: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        check_paths(folder / source, folder / output, folder / images if images else None)
+
+
+def test_a_refused_path_is_an_error_of_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--input", str(folder / "none.csv"), "--output", str(folder / "out.csv")]
+    assert score.main(arguments) == 1
+    assert "ERROR score: " in capsys.readouterr().err
