@@ -1,28 +1,43 @@
 import argparse
 import logging
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rakuten import cli
+from rakuten.config import PARAMS, ROOT, SOURCE, Params
 from rakuten.errors import UserError
 
 
-def run(body: Callable[[argparse.Namespace], str], *argv: str) -> int:
-    return cli.run_command("stage", body, argparse.ArgumentParser(), argv)
+@pytest.fixture(autouse=True)
+def no_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment becomes is undone; a .env in this tree is not read."""
+    monkeypatch.setattr(cli, "load_env", lambda: None)
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+
+def run(command: Callable[[argparse.Namespace], str], *argv: str) -> int:
+    return cli.run_command("stage", command, argparse.ArgumentParser(), argv)
 
 
 def raising(error: BaseException) -> Callable[[argparse.Namespace], str]:
-    def body(_: argparse.Namespace) -> str:
+    def command(_: argparse.Namespace) -> str:
         raise error
 
-    return body
+    return command
 
 
-def test_a_stage_ends_with_counts_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_ends_with_its_closing_line_and_the_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(lambda _: "3 rows read") == 0
-    assert capsys.readouterr().err.startswith("INFO stage: 3 rows read in 0.")
+    assert re.fullmatch(r"INFO stage: 3 rows read \(\d+\.\d s\)\n", capsys.readouterr().err)
+
+
+def test_without_a_closing_line_nothing_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda _: "") == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -48,16 +63,45 @@ def test_stopping_is_no_error_of_the_program(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "ERROR stage: stopped by the user\n"
 
 
-def test_a_script_of_another_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = tmp_path / "src" / "data" / "make_dataset.py"
-    assert cli.run_stage("ingest", str(script), lambda _: "", {}, []) == 1
-    assert "pip install -e ." in capsys.readouterr().err
+def test_processes_of_a_command_import_the_library_of_this_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First of all, and once."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["/another/src", str(SOURCE)]))
+    run(lambda _: "")
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [str(SOURCE), "/another/src"]
+
+
+def test_a_stage_gets_the_parameters_and_its_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[tuple[Params, Path, Path]] = []
+
+    def stage(params: Params, raw: Path, out: Path) -> str:
+        calls.append((params, raw, out))
+        return "done"
+
+    params = tmp_path / "params.yaml"
+    params.write_text(PARAMS.read_text(encoding="utf-8").replace("seed: 42", "seed: 7"), encoding="utf-8")
+    paths = {"raw": ROOT / "data" / "raw", "out": ROOT / "out"}
+    assert cli.run_stage("ingest", stage, paths, ["--out", "/elsewhere", "--params", str(params)]) == 0
+    ((given, raw, out),) = calls
+    assert (given.seed, raw, out) == (7, ROOT / "data" / "raw", Path("/elsewhere"))
+    assert "INFO ingest: done (" in capsys.readouterr().err
+
+
+def test_the_help_of_a_stage_shows_default_paths_from_the_root(capsys: pytest.CaptureFixture[str]) -> None:
+    def stage(params: Params, raw: Path) -> str:
+        """Read the raw files."""
+        raise AssertionError
+
+    with pytest.raises(SystemExit):
+        cli.run_stage("ingest", stage, {"raw": ROOT / "data" / "raw"}, ["--help"])
+    text = capsys.readouterr().out
+    assert "Read the raw files." in text
+    assert "default: data/raw" in text
 
 
 def test_progress_is_plain_lines_without_a_terminal(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "PLAIN_LINE_EVERY", 0)
+    monkeypatch.setattr(cli, "LOG_PROGRESS_SECONDS", 0)
     with caplog.at_level(logging.INFO):
         assert list(cli.progress("abc", 3, "letters")) == ["a", "b", "c"]
     assert [record.getMessage() for record in caplog.records] == [f"letters: {done} of 3" for done in (1, 2, 3)]

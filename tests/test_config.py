@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_the_projects_own_params_are_valid_and_flat() -> None:
         ("folds: 5", "folds: 5\n  fold: 3", "train.fold: Extra inputs are not permitted"),
         ("unknown_labels: reject", "unknown_labels: drop", "data.unknown_labels: Input should be 'reject' or 'keep'"),
         ("seed: 42", "seed: [", "not valid YAML"),
-        ("shortest: 2, longest: 5", "shortest: 6, longest: 5", r"train.blocks.1: .*shortest \(6\) must not exceed"),
+        ("ngram_range: [2, 5]", "ngram_range: [6, 5]", r"train.blocks.1: .*ngram_range: 6 must not exceed 5"),
         ("svm_c: 0.4", "svm_c: 0", "train.svm_c: Input should be greater than 0"),
         ("columns: [style]", "columns: [title]", "train.blocks.4.columns.0: Input should be 'designation_clean'"),
     ],
@@ -40,12 +41,31 @@ def test_missing_params_are_named(tmp_path: Path) -> None:
         load_params(tmp_path / "none.yaml")
 
 
-def test_the_real_environment_wins_over_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".env").write_text("MLFLOW_EXPERIMENT_NAME=from-file\nRAKUTEN_TEST_ONLY=from-file\n")
+@pytest.fixture
+def dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A .env that sets RAKUTEN_TEST, which the environment does not have."""
+    (tmp_path / ".env").write_text("RAKUTEN_TEST=from-file\n")
     monkeypatch.setattr(config, "ROOT", tmp_path)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from-shell")
-    monkeypatch.setenv("RAKUTEN_TEST_ONLY", "")
-    monkeypatch.delenv("RAKUTEN_TEST_ONLY")
+    for name in ("RAKUTEN_TEST", "DO_NOT_TRACK"):  # set first, so that they are restored at the end
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return tmp_path / ".env"
+
+
+def test_dotenv_sets_what_is_not_set(dotenv: Path) -> None:
     load_env()
-    assert config.os.environ["MLFLOW_EXPERIMENT_NAME"] == "from-shell"
-    assert config.os.environ["RAKUTEN_TEST_ONLY"] == "from-file"
+    assert os.environ["RAKUTEN_TEST"] == "from-file"
+
+
+def test_the_environment_goes_before_dotenv(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAKUTEN_TEST", "from-shell")
+    load_env()
+    assert os.environ["RAKUTEN_TEST"] == "from-shell"
+
+
+def test_usage_statistics_are_off_unless_they_were_set(dotenv: Path) -> None:
+    load_env()
+    assert os.environ["DO_NOT_TRACK"] == "1"
+    os.environ["DO_NOT_TRACK"] = "0"
+    load_env()
+    assert os.environ["DO_NOT_TRACK"] == "0"

@@ -1,4 +1,4 @@
-"""Promotion: the challenger becomes champion if the rules of params.yaml allow it."""
+"""Promotion: the challenger becomes the champion if the rules of params.yaml allow it."""
 
 import argparse
 import sys
@@ -14,6 +14,7 @@ from rakuten.tracking import server
 
 
 def promote(arguments: argparse.Namespace) -> str:
+    """Promote the challenger, or roll the champion back; returns the decision in one line."""
     params = load_params(arguments.params)
     server.check_server()
     with server.mlflow_errors():
@@ -24,10 +25,10 @@ def promote(arguments: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be decided, change nothing")
-    parser.add_argument("--rollback", action="store_true", help="go back to the champion before this one")
+    parser.add_argument("--dry-run", action="store_true", help="show the decision, change nothing")
+    parser.add_argument("--rollback", action="store_true", help="make the previous champion the champion again")
     parser.add_argument(
-        "--without-comparison", action="store_true", help="promote even if champion and challenger share no products"
+        "--without-comparison", action="store_true", help="do not compare the challenger with the champion"
     )
     parser.add_argument("--params", type=Path, default=PARAMS, help="default: params.yaml")
     return run_command("promote", promote, parser, argv)

@@ -6,42 +6,55 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-COMMANDS = {  # name -> module, what it does
+COMMANDS = {  # name -> module, description
     "sample": ("rakuten.commands.sample", "write the synthetic sample catalogue to data/raw"),
-    "summary": ("rakuten.commands.summary", "what the last `dvc repro` gave, in a short table"),
+    "summary": ("rakuten.commands.summary", "a short table of the results of the last `dvc repro`"),
     "doctor": ("rakuten.commands.doctor", "check Python, lock, .env, tracking server, DVC remote and data"),
     "remote": ("rakuten.commands.remote", "set the DVC remote and its keys"),
     "score": ("rakuten.commands.score", "classify the products of a CSV or Parquet file"),
-    "serve": ("rakuten.commands.serve", "the API and its page"),
+    "serve": ("rakuten.commands.serve", "serve the API and its page"),
     "keys": ("rakuten.commands.keys", "make a key to the API"),
     "monitor": ("rakuten.commands.monitor", "compare live traffic with what the model was trained on"),
-    "trace": ("rakuten.commands.trace", "from a prediction, a run or a version back to code and data"),
-    "sync": ("rakuten.commands.sync", "send the runs that the tracking server was away for"),
+    "trace": ("rakuten.commands.trace", "find the code and data behind a prediction, a run or a version"),
+    "sync": ("rakuten.commands.sync", "send the runs that could not be sent to the tracking server"),
 }
+# The extra of pyproject.toml that a command needs besides the library's own dependencies.
+EXTRAS = {"score": "pipeline", "serve": "serve", "keys": "serve", "monitor": "monitor"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command of the checkout that the current folder is in; returns the exit code."""
+    """Run a command with the code of the checkout that contains the current folder.
+
+    Returns:
+        The exit code of the command; 2 if there is no such command, 1 if the extra that it needs is not installed.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_help())
         return 0
-    if arguments[0] not in COMMANDS:
-        sys.stderr.write(f"rakuten: no command {arguments[0]!r}; `rakuten --help` lists them\n")
+    name = arguments[0]
+    if name not in COMMANDS:
+        sys.stderr.write(f"rakuten: no command {name!r}; `rakuten --help` lists them\n")
         return 2
-    _use_code_of(_checkout(Path.cwd()))
-    module, _ = COMMANDS[arguments[0]]
-    return int(import_module(module).main(arguments[1:]))
+    _use_code_of(_find_checkout(Path.cwd()))
+    try:
+        command = import_module(COMMANDS[name][0])
+    except ModuleNotFoundError as error:
+        if name not in EXTRAS or str(error.name).partition(".")[0] == "rakuten":
+            raise
+        sys.stderr.write(f"rakuten {name}: no module {error.name!r}: `pip install -e '.[{EXTRAS[name]}]'`\n")
+        return 1
+    return int(command.main(arguments[1:]))
 
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {does}" for name, (_, does) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {description}" for name, (_, description) in COMMANDS.items()]
     return "\n".join(["usage: rakuten COMMAND [--help]", "", *lines, ""])
 
 
-def _checkout(folder: Path) -> Path | None:
-    """The checkout of this project that a folder is in."""
+def _find_checkout(folder: Path) -> Path | None:
+    """The checkout of this project that contains a folder; None if there is none."""
     for candidate in (folder, *folder.parents):
         if (candidate / "dvc.yaml").is_file() and (candidate / "src" / "rakuten" / "__init__.py").is_file():
             return candidate
@@ -49,9 +62,9 @@ def _checkout(folder: Path) -> Path | None:
 
 
 def _use_code_of(checkout: Path | None) -> None:
-    """Import `rakuten` from a checkout, also in the processes that are started, whichever tree is installed.
+    """Import `rakuten` from a checkout, here and in the processes started by this one, whichever tree is installed.
 
-    Two clones, a Git worktree or the copy that `dvc exp run --temp` makes may share one environment.
+    Several checkouts may share one environment: clones, Git worktrees, the copy that `dvc exp run --temp` makes.
     """
     if checkout is None:
         return

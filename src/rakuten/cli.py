@@ -1,4 +1,4 @@
-"""What every command and stage has in common: flags, logs, progress, errors."""
+"""What all commands and stages share: flags, logs, progress, errors."""
 
 import argparse
 import logging
@@ -20,7 +20,7 @@ from rakuten.files import parse_path
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-LOG_PROGRESS_SECONDS = 10.0  # between two progress lines where there is no terminal
+LOG_PROGRESS_SECONDS = 10.0  # between two progress lines if stderr is not a terminal
 
 
 def run_stage(
@@ -31,8 +31,8 @@ def run_stage(
     Args:
         name: the stage's name in dvc.yaml, shown in every log line.
         stage: called as `stage(params, **paths)`; returns the closing line.
-        paths: for each flag, the default path. Flags choose paths, params.yaml the rest.
-        argv: the command line without the program; None takes the real one.
+        paths: flag -> default path. Flags set paths only; everything else is set by params.yaml.
+        argv: the command line without the program; None for that of this process.
     """
     parser = argparse.ArgumentParser(description=(stage.__doc__ or "").strip())
     for flag, default in paths.items():
@@ -53,11 +53,13 @@ def run_command(
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse the command line, set logging up, run a command, and turn whatever goes wrong into one line.
+    """Parse the command line, set up logging, and run a command. An error is logged in one line.
 
     Args:
         name: shown in every log line.
         command: returns the closing line, which is logged with the seconds it took; nothing is logged if it is empty.
+        parser: of the command's flags; --debug is added.
+        argv: the command line without the program; None for that of this process.
 
     Returns:
         The exit code: 0, 1 after an error, 130 after Ctrl-C.
@@ -66,14 +68,14 @@ def run_command(
     arguments = parser.parse_args(argv)
     _log_to_stderr(name, logging.DEBUG if arguments.debug else logging.INFO)
     load_env()
-    _pass_own_code_on()
+    _export_source()
     started = time.perf_counter()
     try:
         closing = command(arguments)
     except KeyboardInterrupt:
         log.error("stopped by the user")
         return 130
-    except Exception as error:  # the edge of the program: everything ends as one line
+    except Exception as error:  # the outermost level: no error leaves the program as a traceback
         if arguments.debug:
             traceback.print_exc()
         log.error(_one_line(error))
@@ -87,8 +89,8 @@ def _from_root(path: Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
-def _pass_own_code_on() -> None:
-    """Let every process that this one starts import the library of this tree, whichever tree is installed."""
+def _export_source() -> None:
+    """Let every process started by this one import the library of this tree, whichever tree is installed."""
     paths = [str(SOURCE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
 
@@ -112,10 +114,11 @@ def _log_to_stderr(name: str, level: int) -> None:
 
 
 def progress(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
-    """Pass items on, with a progress bar on a terminal and a log line now and then elsewhere.
+    """Yield the items, with a progress bar on a terminal, else with a log line every LOG_PROGRESS_SECONDS.
 
     Args:
-        total: number of items; None if it is not known.
+        total: number of items; None if unknown.
+        description: of the work, for the bar and the log.
     """
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=description, leave=False, dynamic_ncols=True)

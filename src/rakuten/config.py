@@ -1,4 +1,4 @@
-"""Paths, typed parameters and the environment. Importing this module does nothing."""
+"""Paths, typed parameters and the environment. Importing this module has no side effects."""
 
 import os
 from pathlib import Path
@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rakuten.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]  # of the tree that this file stands in, whatever else is installed
+ROOT = Path(__file__).resolve().parents[2]  # of the tree that contains this file, whichever tree is installed
 SOURCE = ROOT / "src"
 RAW = ROOT / "data" / "raw"
 INTERIM = ROOT / "data" / "interim"
 PROCESSED = ROOT / "data" / "processed"
-CACHE = ROOT / "data" / "cache"  # embeddings by content: no result depends on it, so DVC does not track it
-LIVE = ROOT / "data" / "live"  # the prediction log, and what the monitoring found in it
+CACHE = ROOT / "data" / "cache"  # the embedding cache: no result depends on it, so DVC does not track it
+LIVE = ROOT / "data" / "live"  # the prediction log, drift reports and status files
 MODELS = ROOT / "models"
 REPORTS = ROOT / "reports"
 PARAMS = ROOT / "params.yaml"
@@ -33,12 +33,14 @@ class _Section(BaseModel):
 
 
 class DataParams(_Section):
+    """Validation of the raw data."""
+
     max_rejected: Share
     unknown_labels: Literal["reject", "keep"]
 
 
 class ImageEncoderParams(_Section):
-    """An ONNX image encoder of the user's own."""
+    """An ONNX image encoder that the user provides."""
 
     path: str
     size: Annotated[int, Field(ge=8, le=2048)]
@@ -46,7 +48,7 @@ class ImageEncoderParams(_Section):
 
 
 class TextEncoderParams(_Section):
-    """An ONNX text encoder of the user's own, with its tokenizer in Hugging Face's tokenizer.json."""
+    """An ONNX text encoder that the user provides, with its tokenizer in Hugging Face's tokenizer.json."""
 
     path: str
     tokenizer: str
@@ -59,6 +61,8 @@ TextEncoderChoice = Literal["use-multilingual", "none"] | TextEncoderParams
 
 
 class FeatureParams(_Section):
+    """How features are made from products."""
+
     lowercase: bool
     strip_accents: bool
     image_encoder: ImageEncoderChoice
@@ -84,6 +88,8 @@ class BlockParams(_Section):
 
 
 class TrainParams(_Section):
+    """How the classifier is trained and scored."""
+
     folds: Annotated[int, Field(ge=2)]
     bootstrap: Count
     svm_c: Positive
@@ -92,10 +98,14 @@ class TrainParams(_Section):
 
 
 class PredictParams(_Section):
+    """When a prediction needs no review."""
+
     target_precision: Share
 
 
 class PromoteParams(_Section):
+    """The rules of promotion."""
+
     min_gain: Annotated[float, Field(ge=-1, le=1)]
     max_class_drop: Share
     max_latency_ms: Positive
@@ -103,10 +113,14 @@ class PromoteParams(_Section):
 
 
 class ComputeParams(_Section):
+    """Where heavy work runs."""
+
     engine: Literal["local", "dask"]
 
 
 class MonitorParams(_Section):
+    """The limits of the drift monitoring."""
+
     window: Count
     min_rows: Count
     psi: Positive
@@ -118,7 +132,7 @@ class MonitorParams(_Section):
 
 
 class Params(_Section):
-    """params.yaml as typed values; the comments there say what each one does."""
+    """params.yaml as typed values; the comments in that file explain each one."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: DataParams
@@ -130,16 +144,16 @@ class Params(_Section):
     compute: ComputeParams
 
     def flat(self) -> dict[str, object]:
-        """Leaves by dotted name, the way DVC and MLflow show them."""
+        """The values by dotted name, as DVC and MLflow show them."""
         return dict(_leaves(self.model_dump(), ""))
 
 
 def _leaves(tree: dict[str, object], prefix: str) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
+    leaves: list[tuple[str, object]] = []
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        found += _leaves(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
-    return found
+        leaves += _leaves(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+    return leaves
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -158,12 +172,12 @@ def load_params(path: Path = PARAMS) -> Params:
         return Params.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise UserError(f"{path}: {where}: {first['msg']}") from error
+        name = ".".join(map(str, first["loc"])) or "the whole file"
+        raise UserError(f"{path}: {name}: {first['msg']}") from error
 
 
 def load_env() -> None:
-    """Read .env at the project's root; a variable that is already set wins."""
+    """Set the variables of .env at the project's root, except those that are set already."""
     load_dotenv(ROOT / ".env", override=False)
-    # MLflow, Evidently and Prefect send no usage statistics unless the user asks for it.
+    # No usage statistics from MLflow, Evidently and Prefect, unless the user has set this otherwise.
     os.environ.setdefault("DO_NOT_TRACK", "1")

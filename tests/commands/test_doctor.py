@@ -1,5 +1,5 @@
-"""The doctor's findings, each state once, and that it changes nothing."""
-
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from rakuten.commands import doctor
-from tests.support.project import run_in
+from rakuten.commands.doctor import FAILED, NOTE, PASSED, CheckResult
+from rakuten.errors import UserError
+from tests.support.project import git, run_in
 
-COMMAND = (sys.executable, "-m", "rakuten", "doctor")
+DOCTOR = (sys.executable, "-m", "rakuten", "doctor")
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -22,58 +24,192 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def test_a_fresh_clone_is_sound_and_stays_as_it_is(clone: Callable[[str], Path]) -> None:
     folder = clone("fresh")
     before = snapshot(folder)
-    said = run_in(folder, *COMMAND)
-    assert said.count("\n  ok") + said.startswith("  ok") == 7
-    assert "note  DVC remote   not named yet: `make remote URL=" in said
-    assert "note  data         none in data/raw: `make run`" in said
+    lines = run_in(folder, *DOCTOR).splitlines()
+    assert sum(line.startswith("  ok      ") for line in lines) == 7
+    assert "  note    DVC remote   not named yet: `make remote URL=https://dagshub.com/USER/REPO`" in "\n".join(lines)
+    assert "  note    data         none in data/raw: `make run` writes a synthetic sample there" in lines
+    assert any(line.startswith("INFO doctor: 9 checks, none failed (") for line in lines)
     assert snapshot(folder) == before
 
 
-def test_what_is_wrong_is_said_with_its_mend(clone: Callable[[str], Path]) -> None:
+def test_every_failed_check_says_how_to_fix_it(clone: Callable[[str], Path]) -> None:
     folder = clone("broken")
     lock = folder / "requirements.txt"
-    lock.write_text(lock.read_text().replace("\npandas==2", "\npandas==1") + "\nno-such-package==1.0\n")
+    lock.write_text(lock.read_text().replace("\npandas==2", "\npandas==1"))
     (folder / "params.yaml").write_text("seed: 1\n")
-    (folder / ".env").write_text("MLFLOW_TRACKING_URI=http://127.0.0.1:9\nMLFLOW_TRAKING=1\nPOSTGRES_PASWORD=x\n")
+    (folder / ".env").write_text("MLFLOW_TRACKING_URI=http://127.0.0.1:9\nMLFLOW_ANYTHING=1\nPOSTGRES_PASS=x\n")
     (folder / "data" / "raw").mkdir(parents=True)
     (folder / "data" / "raw" / "X_train_update.csv").write_text("")
     run_in(folder, sys.executable, "-m", "rakuten", "remote", str(folder / "away"))
-    said = run_in(folder, *COMMAND, code=1)
-    for line in (
-        "BAD   lock         not as locked: pandas 2",
-        "no-such-package absent (==1.0); `pip install -r requirements.txt`",
-        "note  .env         .env sets POSTGRES_PASWORD, which nothing here reads",
-        "BAD   params.yaml",
-        "BAD   tracking     the tracking server http://127.0.0.1:9 does not answer",
-        "BAD   artifacts    the tracking server http://127.0.0.1:9 does not answer",
-        "BAD   data         X_train.csv is missing from data/raw. The challenge's own X_train_update.csv is there",
-        "BAD   compute      ",
-        "ERROR doctor: 6 of 9 checks failed",
+    output = run_in(folder, *DOCTOR, code=1)
+    for text in (
+        "FAILED  lock         not as locked: pandas 2",
+        "; `pip install --no-deps -r requirements.txt`",
+        "note    .env         .env sets POSTGRES_PASS, which nothing here reads",
+        "FAILED  params.yaml  ",
+        "FAILED  compute      ",
+        "FAILED  tracking     the tracking server http://127.0.0.1:9 does not answer",
+        "FAILED  artifacts    the tracking server http://127.0.0.1:9 does not answer",
+        "FAILED  data         X_train.csv is missing from data/raw. The challenge's own X_train_update.csv is there",
+        "ERROR doctor: 6 of 9 checks failed; each line above says how to fix it",
     ):
-        assert line in said
-    assert "Traceback" not in said
+        assert text in output
+    assert "Traceback" not in output
 
 
-def test_an_env_that_git_would_take_is_bad(clone: Callable[[str], Path]) -> None:
-    folder = clone("leaking")
-    (folder / ".env").write_text("POSTGRES_PASSWORD=x\n")
-    (folder / ".env").chmod(0o600)
-    assert "ok    .env         .env sets POSTGRES_PASSWORD" in run_in(folder, *COMMAND)
-    (folder / ".gitignore").write_text("")
-    said = run_in(folder, *COMMAND, code=1)
-    assert "BAD   .env         .env is not ignored by Git" in said
-
-
-def test_every_name_in_env_example_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the project's root."""
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
     monkeypatch.setattr(doctor, "ENV", tmp_path / ".env")
-    lines = doctor.ENV_EXAMPLE.read_text(encoding="utf-8").splitlines()
-    (tmp_path / ".env").write_text(
-        "\n".join(line.removeprefix("#") for line in lines if "=" in line and "# " not in line)
+    monkeypatch.setattr(doctor, "REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr(doctor, "PYPROJECT", tmp_path / "pyproject.toml")
+    monkeypatch.setattr(doctor, "RAW", tmp_path / "data" / "raw")
+    return tmp_path
+
+
+def test_a_check_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> CheckResult:
+        raise UserError("no server")
+
+    monkeypatch.setattr(doctor, "CHECKS", {"a": refuse, "b": lambda: CheckResult(PASSED, "there")})
+    assert list(doctor.run_checks()) == [("a", CheckResult(FAILED, "no server")), ("b", CheckResult(PASSED, "there"))]
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [((3, 10, 1), FAILED), ((3, 11, 0), PASSED), ((3, 13, 9), PASSED), ((3, 14, 0), FAILED)]
+)
+def test_only_supported_versions_of_python_pass(
+    version: tuple[int, ...], state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.sys, "version_info", version)
+    assert doctor.check_python().state == state
+
+
+@pytest.fixture
+def lock(root: Path) -> Path:
+    """An empty requirements.txt of a project that requires pip and five packages that do not exist."""
+    required = ["pip>=1", *(f"no-such-package-{number}" for number in range(5))]
+    (root / "pyproject.toml").write_text(
+        f"[project]\ndependencies = {required[:3]}\n[project.optional-dependencies]\npipeline = {required[3:]}\n"
     )
-    (tmp_path / ".env").chmod(0o600)
-    assert doctor.check_env().state == doctor.PASSED
+    (root / "requirements.txt").write_text("")
+    return root / "requirements.txt"
 
 
-def test_a_python_that_is_too_old_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.sys, "version_info", (3, 10, 1, "final", 0))
-    assert doctor.check_python().state == doctor.FAILED
+def test_installed_packages_at_the_locked_versions_pass(lock: Path) -> None:
+    lock.write_text("# comment\n\n--only-binary :all:\npip>=1 \\\n    --hash=sha256:abc\n    # via x\n")
+    assert doctor.check_lock().state == PASSED
+
+
+def test_a_package_at_another_version_is_named(lock: Path) -> None:
+    lock.write_text("pip==1.0 \\\n    --hash=sha256:abc\n")
+    result = doctor.check_lock()
+    assert result.state == FAILED
+    assert re.fullmatch(r"not as locked: pip \S+ \(==1.0\); `pip install --no-deps -r requirements.txt`", result.text)
+
+
+@pytest.mark.parametrize("line", ["no-such-tool==1", "no-such-package-0==1; sys_platform == 'cp/m'"])
+def test_packages_that_are_not_needed_here_may_be_absent(line: str, lock: Path) -> None:
+    lock.write_text(line)
+    assert doctor.check_lock().state == PASSED
+
+
+def test_of_many_absent_packages_the_first_three_are_shown(lock: Path) -> None:
+    lock.write_text("\n".join(f"no-such-package-{number}==1" for number in range(5)))
+    result = doctor.check_lock()
+    assert result.state == FAILED
+    assert "no-such-package-2 absent (==1) and 2 more; `pip install" in result.text
+
+
+def test_no_env_is_fine(root: Path) -> None:
+    assert doctor.check_env() == CheckResult(PASSED, "no .env: embedded defaults")
+
+
+@pytest.fixture
+def env(root: Path) -> Path:
+    """A .env that Git ignores and only its owner can read."""
+    git(root, "init", "--quiet")
+    (root / ".gitignore").write_text(".env\n")
+    (root / ".env").write_text("POSTGRES_PASSWORD=x\n")
+    (root / ".env").chmod(0o600)
+    return root / ".env"
+
+
+def test_a_private_env_is_fine(env: Path) -> None:
+    env.write_text("MLFLOW_ANYTHING=1\n")
+    assert doctor.check_env() == CheckResult(PASSED, ".env sets MLFLOW_ANYTHING")
+
+
+def test_an_env_that_git_would_commit_has_failed(env: Path) -> None:
+    env.write_text("MLFLOW_ANYTHING=1\n")
+    (env.parent / ".gitignore").write_text("")
+    assert doctor.check_env().state == FAILED
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_an_env_that_others_can_read_is_noted(env: Path) -> None:
+    env.write_text("MLFLOW_ANYTHING=1\n")
+    env.chmod(0o644)
+    assert doctor.check_env() == CheckResult(NOTE, ".env can be read by every user of this machine; `chmod 600 .env`")
+
+
+def test_every_name_in_env_example_is_known(env: Path) -> None:
+    lines = doctor.ENV_EXAMPLE.read_text(encoding="utf-8").splitlines()
+    env.write_text("\n".join(line.removeprefix("#") for line in lines if "=" in line and "# " not in line))
+    assert doctor.check_env().state == PASSED
+
+
+def test_runs_that_wait_are_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pending = tmp_path / "unsent" / "abc"
+    pending.mkdir(parents=True)
+    (pending / "record.json").write_text("{}")
+    monkeypatch.setattr(doctor, "MODELS", tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = doctor.check_tracking()
+    assert result.state == NOTE
+    assert result.text.endswith("answers, and 1 run(s) wait: `rakuten sync`")
+
+
+def test_a_remote_that_does_not_answer_in_time_has_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / ".dvc").mkdir()
+    (root / ".dvc" / "config").write_text("")
+    monkeypatch.setattr(doctor, "LIST_REMOTE", "import time; time.sleep(600)")
+    monkeypatch.setattr(doctor, "REMOTE_TIMEOUT_SECONDS", 0.5)
+    result = doctor.check_remote()
+    assert result == CheckResult(
+        FAILED, "does not answer within 0.5 seconds: check the address in .dvc/config and the network"
+    )
+
+
+def test_a_remote_that_refuses_has_failed_with_its_reason(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / ".dvc").mkdir()
+    (root / ".dvc" / "config").write_text("")
+    monkeypatch.setattr(doctor, "LIST_REMOTE", "raise ValueError('wrong key')")
+    result = doctor.check_remote()
+    assert result.state == FAILED
+    assert result.text.startswith("ValueError: wrong key; check .dvc/config, and the keys")
+
+
+@pytest.mark.parametrize(
+    ("names", "state", "text"),
+    [
+        (["X_train.csv", "Y_train.csv", "X_test.csv"], PASSED, "in data/raw, without images"),
+        (
+            ["X_train.csv", "Y_train.csv", "X_test.csv", "images/image_train/image_1_product_1.jpg"],
+            PASSED,
+            "with images",
+        ),
+        (["X_train.csv.dvc", "Y_train.csv", "X_test.csv"], FAILED, "X_train.csv under DVC but not here: `dvc pull`"),
+        (["Y_train.csv", "X_test.csv"], FAILED, "X_train.csv is missing from data/raw"),
+        ([], NOTE, "none in data/raw: `make run` writes a synthetic sample there"),
+    ],
+)
+def test_what_is_missing_from_the_raw_data_is_named(names: list[str], state: str, text: str, root: Path) -> None:
+    for name in names:
+        path = root / "data" / "raw" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    result = doctor.check_data()
+    assert result.state == state
+    assert text in result.text

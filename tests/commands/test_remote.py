@@ -1,21 +1,17 @@
-"""What `make remote` makes of an address."""
-
+import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rakuten.commands.remote import Remote, parse_remote
 from rakuten.errors import UserError
-from tests.support.project import run_in
+from tests.support.project import copy_project, run_in
 
-COMMAND = (sys.executable, "-m", "rakuten", "remote")
-
-
+REMOTE = (sys.executable, "-m", "rakuten", "remote")
 KEYS = ("key", "secret")
 DAGSHUB = "https://dagshub.com/me/my.project"
-THERE = "https://s3.example.com"
+ENDPOINT = "https://s3.example.com"
 
 
 @pytest.mark.parametrize(
@@ -25,7 +21,7 @@ THERE = "https://s3.example.com"
         (f"{DAGSHUB}.git", None, "t", KEYS, Remote("s3://dvc", f"{DAGSHUB}.s3", ("t", "t"))),
         (f"{DAGSHUB}.s3/", None, "t", None, Remote("s3://dvc", f"{DAGSHUB}.s3", ("t", "t"))),
         ("s3://bucket/prefix/", None, "t", None, Remote("s3://bucket/prefix")),
-        ("s3://bucket", THERE, None, KEYS, Remote("s3://bucket", THERE, KEYS)),
+        ("s3://bucket", ENDPOINT, None, KEYS, Remote("s3://bucket", ENDPOINT, KEYS)),
         ("/srv/dvc", None, "t", KEYS, Remote("/srv/dvc")),
     ],
 )
@@ -35,26 +31,60 @@ def test_three_kinds_of_address(
     assert parse_remote(url, endpoint, token, keys) == expected
 
 
-@pytest.mark.parametrize(
-    "url", ["", "s3://", "ftp://a/b", "https://dagshub.com/me", "https://me:secret@dagshub.com/a/b"]
-)
+@pytest.mark.parametrize("url", ["", "s3://", "ftp://a/b", "https://dagshub.com/me"])
 def test_other_addresses_are_refused(url: str) -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="give https://dagshub.com/USER/REPO, s3://BUCKET/PREFIX or a folder"):
         parse_remote(url, None, None, None)
 
 
-def test_the_token_is_kept_out_of_git(clone: Callable[[str], Path]) -> None:
-    folder = clone("named")
-    said = run_in(folder, *COMMAND, "https://dagshub.com/me/project", DAGSHUB_TOKEN="hidden-token")
-    assert "the DVC remote is s3://dvc at https://dagshub.com/me/project.s3" in said
-    assert "hidden-token" not in said
-    config, local = ((folder / ".dvc" / name).read_text() for name in ("config", "config.local"))
-    assert "USER/REPO" not in config
-    assert "endpointurl = https://dagshub.com/me/project.s3" in config
-    assert "verify = true" in config
-    assert "hidden-token" not in config
-    assert local.count("hidden-token") == 2
-    # Another kind of remote takes the place of the first, nothing of that stays.
-    run_in(folder, *COMMAND, str(folder / "store"))
-    assert "endpointurl" not in (folder / ".dvc" / "config").read_text()
-    assert "hidden-token" not in (folder / ".dvc" / "config.local").read_text()
+def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(UserError, match="contains a user or a password, and it goes into Git") as caught:
+        parse_remote("https://me:secret@dagshub.com/a/b", None, None, None)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A copy of the project whose remote is named, with a token, and what the command printed."""
+    folder = copy_project(tmp_path_factory.mktemp("remote") / "named")
+    return folder, run_in(folder, *REMOTE, "https://dagshub.com/me/project", DAGSHUB_TOKEN="hidden-token")
+
+
+def config(folder: Path, name: str = "config") -> str:
+    return (folder / ".dvc" / name).read_text()
+
+
+def test_the_closing_line_names_the_remote_and_what_comes_next(named: tuple[Path, str]) -> None:
+    _, output = named
+    assert "INFO remote: the DVC remote is s3://dvc at https://dagshub.com/me/project.s3; its keys are in" in output
+    assert "then `dvc push` (" in output
+
+
+def test_the_address_goes_into_git(named: tuple[Path, str]) -> None:
+    folder, _ = named
+    assert "USER/REPO" not in config(folder)
+    assert "endpointurl = https://dagshub.com/me/project.s3" in config(folder)
+    assert "verify = true" in config(folder)
+
+
+def test_the_token_is_kept_out_of_git(named: tuple[Path, str]) -> None:
+    folder, output = named
+    assert "hidden-token" not in output
+    assert "hidden-token" not in config(folder)
+    assert config(folder, "config.local").count("hidden-token") == 2
+
+
+def test_another_remote_replaces_the_first_with_its_keys(named: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(named[0], folder, symlinks=True)
+    output = run_in(folder, *REMOTE, str(folder / "store"))
+    assert "no keys were set" in output
+    assert "endpointurl" not in config(folder)
+    assert "hidden-token" not in config(folder, "config.local")
+
+
+def test_without_a_token_it_is_asked_for(named: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(named[0], folder, symlinks=True)
+    output = run_in(folder, *REMOTE, "https://dagshub.com/me/project")
+    assert "no keys were set (set DAGSHUB_TOKEN in .env and run this again)" in output

@@ -1,225 +1,233 @@
-"""Promotion: the rules by themselves, then on versions that real trainings registered."""
+from collections.abc import Sequence
 
-import shutil
-import sys
-from pathlib import Path
-
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
 from rakuten.config import load_params
-from rakuten.data import tables
-from rakuten.data.schema import X_COLUMNS
-from rakuten.data.synthetic import write_catalogue
-from rakuten.data.tables import read_raw, write_table
 from rakuten.errors import UserError
-from rakuten.evaluation.bootstrap import PairedComparison, paired_bootstrap
-from rakuten.promotion.gate import compare_models, decide
-from rakuten.promotion.unseen_products import is_unseen
-from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME
-from tests.support.project import git, run_in
-from bench.end_to_end import add_labelled
+from rakuten.evaluation.bootstrap import PairedComparison
+from rakuten.promotion import gate
+from rakuten.promotion.gate import PromotionDecision, compare_models, decide
+from rakuten.tracking import registry
+from rakuten.tracking.registry import Version
 
-PROMOTE = (sys.executable, "src/models/promote.py")
-
-
-def test_the_paired_gain_is_the_difference_of_two_weighted_f1() -> None:
-    rng = np.random.default_rng(0)
-    true = rng.integers(0, 4, 500)
-    better, worse = (np.where(rng.random(500) < share, true, rng.integers(0, 4, 500)) for share in (0.8, 0.6))
-    found = paired_bootstrap(true, better, worse, 2000, 0)
-    f1 = [f1_score(true, each, average="weighted") for each in (better, worse)]
-    assert found.gain == pytest.approx(f1[0] - f1[1])
-    for code, gain in found.f1_gain.items():
-        of_code = [f1_score(true, each, labels=[code], average="macro") for each in (better, worse)]
-        assert gain == pytest.approx(of_code[0] - of_code[1])
-
-    # The same interval by drawing rows, both models on the same draw.
-    drawn = []
-    for _ in range(400):
-        rows = rng.integers(0, 500, 500)
-        pair = [f1_score(true[rows], each[rows], average="weighted") for each in (better, worse)]
-        drawn.append(pair[0] - pair[1])
-    assert found.interval == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.015)
-    assert paired_bootstrap(true, better, worse, 200, 0) == paired_bootstrap(true, better, worse, 200, 0)
-    assert all(low < found.f1_gain[code] < high for code, (low, high) in found.f1_interval.items())
+PARAMS = load_params()  # lower end of the gain above 0, at most 0.05 down in a class, 250 ms, 150 MB
+FAST, SMALL = 20, 30  # ms, MB
 
 
-def test_a_model_gains_nothing_over_itself() -> None:
-    true, predicted = np.array([1, 2, 2, 3]), np.array([1, 2, 3, 3])
-    found = paired_bootstrap(true, predicted, predicted, 50, 0)
-    assert (found.gain, found.interval, set(found.f1_gain.values())) == (0, (0, 0), {0})
+def comparison(low: float, f1_gain: dict[int, tuple[float, float, float]]) -> PairedComparison:
+    """A gain of 0.02 in [low, 0.04 - low].
 
-
-def moved(low: float, classes: dict[int, tuple[float, float, float]]) -> PairedComparison:
-    """A gain of 0.02 that is `low` at least; of classes the lower end, the gain and the upper end."""
-    f1 = {code: gain for code, (_, gain, _) in classes.items()}
+    Args:
+        f1_gain: for each code the lower end of the interval, the gain and the upper end.
+    """
     return PairedComparison(
-        0.02, (low, 0.04 - low), f1, {code: (least, most) for code, (least, _, most) in classes.items()}
+        gain=0.02,
+        interval=(low, 0.04 - low),
+        f1_gain={code: gain for code, (_, gain, _) in f1_gain.items()},
+        f1_interval={code: (least, most) for code, (least, _, most) in f1_gain.items()},
     )
+
+
+BETTER = comparison(0.01, {10: (0.0, 0.1, 0.2)})
+
+
+def failed(decision: PromotionDecision) -> list[str]:
+    return [reason.removeprefix("FAILED ") for reason in decision.reasons if reason.startswith("FAILED ")]
 
 
 @pytest.mark.parametrize(
-    ("gain", "latency", "size", "failed"),
+    "gain",
     [
-        (moved(0.01, {10: (0.0, 0.1, 0.2), 40: (-0.09, -0.05, -0.01)}), 20, 30, None),
-        (moved(0.01, {10: (0.0, 0.1, 0.2), 40: (-0.5, -0.2, 0.01)}), 20, 30, None),
-        (None, 20, 30, None),
-        (moved(0.0, {10: (0.0, 0.1, 0.2)}), 20, 30, "weighted F1 +0.0200 [+0.0000, +0.0400]"),
-        (moved(0.01, {40: (-0.09, -0.051, -0.01), 50: (-0.5, -0.2, 0.01)}), 20, 30, "F1 of class 40 -0.0510 [-0.0900"),
-        (None, 251, 30, "251 ms a product"),
-        (None, 20, 151, "151.0 MB"),
+        None,
+        BETTER,
+        comparison(0.01, {10: (0.0, 0.1, 0.2), 40: (-0.09, -0.05, -0.01)}),  # a significant drop, as far as allowed
+        comparison(0.01, {10: (0.0, 0.1, 0.2), 40: (-0.5, -0.2, 0.01)}),  # a large drop, but not significant
     ],
 )
-def test_each_rule_holds_a_challenger_back(
-    gain: PairedComparison | None, latency: float, size: float, failed: str | None
+def test_a_challenger_that_meets_every_rule_is_promoted(gain: PairedComparison | None) -> None:
+    decision = decide(gain, FAST, SMALL, PARAMS)
+    assert decision.promoted
+    assert failed(decision) == []
+
+
+@pytest.mark.parametrize(
+    ("gain", "latency_ms", "size_mb", "reason"),
+    [
+        (comparison(0.0, {10: (0.0, 0.1, 0.2)}), FAST, SMALL, "weighted F1 +0.0200 [+0.0000, +0.0400]"),
+        (comparison(0.01, {40: (-0.09, -0.051, -0.01)}), FAST, SMALL, "F1 of class 40 -0.0510 [-0.0900, -0.0100]"),
+        (None, 251, SMALL, "251 ms a product, at most 250 allowed"),
+        (None, FAST, 151, "151.0 MB, at most 150 allowed"),
+    ],
+)
+def test_one_rule_that_is_not_met_holds_a_challenger_back(
+    gain: PairedComparison | None, latency_ms: float, size_mb: float, reason: str
 ) -> None:
-    verdict = decide(gain, latency, size, load_params())
-    assert verdict.promoted == (failed is None)
-    assert [reason for reason in verdict.reasons if reason.startswith("FAILED")] == [
-        reason for reason in verdict.reasons if failed is not None and failed in reason
-    ]
-    assert failed is None or verdict.reasons[0].startswith(f"FAILED {failed}")
+    decision = decide(gain, latency_ms, size_mb, PARAMS)
+    assert not decision.promoted
+    (text,) = failed(decision)
+    assert text.startswith(reason)
+    assert decision.reasons[0] == f"FAILED {text}"
 
 
-def test_only_products_that_both_judged_under_the_same_code_are_compared() -> None:
-    table = pd.DataFrame({"productid": list("abcd"), "imageid": list("abcd"), "prdtypecode": [1, 1, 2, 2]})
-    challenger = table.assign(predicted=[1, 1, 2, 2])
-    champion = table.assign(predicted=[1, 2, 2, 1], prdtypecode=[1, 1, 2, 1]).iloc[::-1]
-    assert compare_models(challenger, champion, load_params()).gain == pytest.approx(
-        1 - f1_score([1, 1, 2], [1, 2, 2], average="weighted")
-    )
-    with pytest.raises(UserError, match="share 0 of 4 products"):
-        compare_models(challenger, champion.assign(productid=list("wxyz")), load_params())
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, workshop: Path) -> Path:
-    """A project whose first model is trained and promoted; embedded store."""
-    folder = tmp_path_factory.mktemp("promote") / "project"
-    shutil.copytree(workshop, folder, symlinks=True)
-    run_in(folder, "dvc", "repro")
-    said = run_in(folder, *PROMOTE)
-    assert "version 1 promoted over no champion" in said
-    return folder
+def test_the_largest_significant_drop_counts() -> None:
+    """The larger drop of class 50 may be chance."""
+    drops = comparison(0.01, {40: (-0.09, -0.051, -0.01), 50: (-0.5, -0.2, 0.01), 60: (-0.05, -0.02, -0.01)})
+    (text,) = failed(decide(drops, FAST, SMALL, PARAMS))
+    assert text.startswith("F1 of class 40")
 
 
 @pytest.fixture
-def project(trained: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    shutil.copytree(trained, folder, symlinks=True)
-    # The store's artifacts have the first folder's path, which is still there.
-    return folder
+def predictions() -> pd.DataFrame:
+    """Out-of-fold predictions of four products, all right."""
+    ids = list("abcd")
+    return pd.DataFrame({"productid": ids, "imageid": ids, "prdtypecode": [1, 1, 2, 2], "predicted": [1, 1, 2, 2]})
 
 
-def change(folder: Path, before: str, after: str) -> None:
-    """Change a parameter and train; committed first, so that the run can be traced."""
-    params = folder / "params.yaml"
-    text = params.read_text()
-    assert before in text
-    params.write_text(text.replace(before, after))
-    git(folder, "commit", "--quiet", "--all", "--message", after)
-    run_in(folder, "dvc", "repro")
+def test_models_are_compared_on_the_products_of_both(predictions: pd.DataFrame) -> None:
+    """In any order; product d has another code now than when the champion was trained."""
+    champion = predictions.assign(predicted=[1, 2, 2, 1], prdtypecode=[1, 1, 2, 1]).iloc[::-1]
+    gain = compare_models(predictions, champion, PARAMS)
+    assert gain.gain == pytest.approx(1 - f1_score([1, 1, 2], [1, 2, 2], average="weighted"))
 
 
-def test_what_a_model_saw_is_known_across_the_parts_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "ROWS", 2)
-    titles = ["piscine", "chaise", "Piscine", "lampe", "", "chaise longue"]
-    table = pd.DataFrame({"productid": range(6), "imageid": range(10, 16), "designation_clean": titles})
-    write_table(table.assign(description_clean="sans titre"), tmp_path / "features.csv")
-    seen = pd.DataFrame({"productid": ["1", "2", "3"], "imageid": ["11", "12", "99"]})
-    # Row 0 has the title of row 2, which was seen; product 3 was seen with another picture.
-    assert is_unseen(tmp_path / "features.csv", seen).tolist() == [False, False, False, True, True, True]
+def test_models_that_share_too_few_products_are_not_compared(predictions: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="share 0 of 4 products.*promote by `--without-comparison`"):
+        compare_models(predictions, predictions.assign(productid=list("wxyz")), PARAMS)
+    assert compare_models(predictions, predictions[:2], PARAMS).gain == 0
+    with pytest.raises(UserError, match="share 1 of 4 products"):
+        compare_models(predictions, predictions[:1], PARAMS)
 
 
-def registry(folder: Path) -> mlflow.MlflowClient:
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    return mlflow.MlflowClient()
+class StubModel:
+    """A model that keeps what it was asked, and a clock that makes its n-th prediction take n seconds."""
+
+    def __init__(self) -> None:
+        self.products: list[pd.DataFrame] = []
+        self.now, self.size = 0.0, 1_000_000
+
+    def predict(self, products: pd.DataFrame) -> None:
+        self.products.append(products)
+        self.now += len(self.products)
+
+    def perf_counter(self) -> float:
+        return self.now
 
 
-def champion(folder: Path) -> str:
-    return str(registry(folder).get_model_version_by_alias(MODEL_NAME, CHAMPION).version)
+def test_the_latency_is_the_median_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = StubModel()
+    monkeypatch.setattr(gate.time, "perf_counter", model.perf_counter)
+    latency = gate.median_latency_ms(model)  # type: ignore[arg-type]
+    assert latency == 1000 * np.median(range(gate.N_WARM_UP + 1, gate.N_WARM_UP + gate.N_TIMED + 1))
+    assert all(len(products) == 1 for products in model.products)
+    assert len({products["designation"].iloc[0] for products in model.products}) == len(model.products)
+    assert all(isinstance(products["picture"].iloc[0], bytes) for products in model.products)
 
 
-def test_a_worse_challenger_is_held_back_and_the_decision_is_noted(project: Path) -> None:
-    change(project, "svm_c: 0.4", "svm_c: 0.00001")
-    assert "dry run, nothing was changed" in run_in(project, *PROMOTE, "--dry-run")
-    assert "promotion" not in registry(project).get_model_version(MODEL_NAME, "2").tags
-    said = run_in(project, *PROMOTE)
-    assert "version 2 not promoted, champion stays version 1" in said
-    assert "FAILED weighted F1 -" in said
-    assert "compared on 300 products" in said
-    assert champion(project) == "1"
-    for version in ("1", "2"):
-        assert "version 2 not promoted" in registry(project).get_model_version(MODEL_NAME, version).tags["promotion"]
-    assert registry(project).get_model_version_by_alias(MODEL_NAME, CHALLENGER).version == 2
+def version(number: int, **more: object) -> Version:
+    defaults = {"started": 0, "previous_champion": None, "rolled_back": False}
+    return Version(**{"number": str(number), "run_id": f"run {number}"} | defaults | more)  # type: ignore[arg-type]
 
 
-def test_a_better_challenger_is_crowned_and_can_be_rolled_back(project: Path) -> None:
-    change(project, "min_gain: 0.0", "min_gain: -1.0")
-    change(project, "max_class_drop: 0.05", "max_class_drop: 1.0")
-    change(project, "seed: 42", "seed: 43")
-    said = run_in(project, *PROMOTE, "--dry-run")
-    assert "promoted over version 1" in said
-    assert champion(project) == "1"
-    run_in(project, *PROMOTE)
-    assert champion(project) == "2"
-    assert "nothing to decide" in run_in(project, *PROMOTE)
-    assert "rolled back to version 1" in run_in(project, *PROMOTE, "--rollback", "--dry-run")
-    assert champion(project) == "2"
-    assert "rolled back to version 1" in run_in(project, *PROMOTE, "--rollback")
-    assert champion(project) == "1"
-    assert "version 2 was rolled back: train another" in run_in(project, *PROMOTE, code=1)
-    assert "no champion that followed another" in run_in(project, *PROMOTE, "--rollback", code=1)
+class Registry:
+    """The registry's functions, on versions in memory."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *versions: Version, **aliases: str) -> None:
+        self.versions = {version.number: version for version in versions}
+        self.aliases = aliases
+        self.actions: list[tuple[str, ...]] = []
+        monkeypatch.setattr(registry, "get_by_alias", lambda alias: self.versions.get(self.aliases.get(alias, "")))
+        monkeypatch.setattr(registry, "get_by_number", self.versions.get)
+        monkeypatch.setattr(registry, "check_traceable", lambda _: None)
+        for name in ("promote", "roll_back", "tag_decision"):
+            monkeypatch.setattr(registry, name, self._recorder(name))
+        monkeypatch.setattr(gate, "DownloadedModel", lambda _: StubModel())
+        monkeypatch.setattr(gate, "median_latency_ms", lambda _: FAST)
+
+    def _recorder(self, name: str) -> object:
+        def record(*arguments: object) -> None:
+            self.actions.append((name, *(each.number if isinstance(each, Version) else "-" for each in arguments)))
+
+        return record
+
+    def names(self) -> Sequence[str]:
+        return [name for name, *_ in self.actions]
 
 
-def test_the_champion_is_asked_for_products_that_are_new_to_it(project: Path, tmp_path: Path) -> None:
-    write_catalogue(100, 1, 9, tmp_path / "new")
-    # One of the new products has a title that the champion was trained on: it has as good as seen it.
-    known = read_raw(project / "data" / "raw" / "X_train.csv", X_COLUMNS)["designation"].iloc[0]
-    table = pd.read_csv(tmp_path / "new" / "X_train.csv", dtype="str", keep_default_na=False)
-    table.loc[0, "designation"] = known
-    table.rename(columns={"Unnamed: 0": ""}).to_csv(tmp_path / "new" / "X_train.csv", index=False)
-    add_labelled(project, tmp_path / "new")
-    git(project, "commit", "--quiet", "--all", "--message", "dvc.lock of version 1")
-    run_in(project, "dvc", "repro")
-    said = run_in(project, *PROMOTE, "--dry-run")
-    assert "the champion never saw 99 of the challenger's products" in said
-    assert "compared on 399 products" in said
-    # Cleaned otherwise than the champion was, they would mean something else to it.
-    change(project, "strip_accents: true", "strip_accents: false")
-    said = run_in(project, *PROMOTE, "--dry-run")
-    assert "the champion's features were made otherwise" in said
-    assert "compared on 300 products" in said
-    # Without the challenger's features there is nothing to ask it with: those of both, as before.
-    (project / "data" / "processed" / "train_features.csv").unlink()
-    said = run_in(project, *PROMOTE, "--dry-run")
-    assert "the challenger's features are not here" in said
-    assert "compared on 300 products" in said
+def test_without_a_challenger_there_is_nothing_to_promote(monkeypatch: pytest.MonkeyPatch) -> None:
+    Registry(monkeypatch)
+    with pytest.raises(UserError, match="has no challenger on .*train one with `dvc repro`"):
+        gate.promote_challenger(PARAMS, dry_run=False)
 
 
-def test_what_cannot_be_traced_is_refused(project: Path) -> None:
-    # Trained from a tree with a change that no commit holds.
-    (project / "src" / "config.py").write_text((project / "src" / "config.py").read_text() + "\n# changed\n")
-    run_in(project, "dvc", "repro", "--force", "--single-item", "train")
-    said = run_in(project, *PROMOTE, code=1)
-    assert "cannot be traced, for want of a clean tree" in said
-    # Its commit and its data's digests gone.
-    asked = registry(project)
-    run_id = asked.get_model_version_by_alias(MODEL_NAME, CHALLENGER).run_id
-    asked.delete_tag(run_id, "git_commit")
-    assert "for want of git_commit; a clean tree" in run_in(project, *PROMOTE, code=1)
-    # Trained without DVC, on files that dvc.lock does not know: no digests of the raw data.
-    git(project, "commit", "--quiet", "--all", "--message", "changed")
-    (project / "dvc.lock").unlink()
-    run_in(project, sys.executable, "src/models/train_model.py")
-    assert "digests of the raw data" in run_in(project, *PROMOTE, code=1)
-    assert champion(project) == "1"
+def test_the_first_version_is_promoted_over_no_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = Registry(monkeypatch, version(1), challenger="1")
+    assert gate.promote_challenger(PARAMS, dry_run=False).endswith("UTC: version 1 promoted over no champion")
+    assert versions.actions == [("promote", "1", "-"), ("tag_decision", "1", "-")]
 
 
-def test_without_a_challenger_there_is_nothing_to_promote(workshop: Path, tmp_path: Path) -> None:
-    shutil.copytree(workshop, tmp_path / "project", symlinks=True)
-    assert "has no challenger" in run_in(tmp_path / "project", *PROMOTE, code=1)
+def test_a_better_challenger_becomes_champion_and_both_are_tagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = Registry(monkeypatch, version(1), version(2), challenger="2", champion="1")
+    monkeypatch.setattr(gate, "_compare_versions", lambda *_: BETTER)
+    assert gate.promote_challenger(PARAMS, dry_run=False).endswith("version 2 promoted over version 1")
+    assert versions.actions == [("promote", "2", "1"), ("tag_decision", "2", "-"), ("tag_decision", "1", "-")]
+
+
+def test_a_worse_challenger_is_tagged_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = Registry(monkeypatch, version(1), version(2), challenger="2", champion="1")
+    monkeypatch.setattr(gate, "_compare_versions", lambda *_: comparison(-0.01, {10: (0.0, 0.1, 0.2)}))
+    line = gate.promote_challenger(PARAMS, dry_run=False)
+    assert line.endswith("version 2 not promoted, champion stays version 1")
+    assert versions.names() == ["tag_decision", "tag_decision"]
+
+
+def test_a_dry_run_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = Registry(monkeypatch, version(1), challenger="1")
+    line = gate.promote_challenger(PARAMS, dry_run=True)
+    assert line.startswith("dry run, nothing was changed; ")
+    assert line.endswith("version 1 promoted over no champion")
+    assert versions.actions == []
+
+
+def test_without_comparison_the_champion_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    Registry(monkeypatch, version(1), version(2), challenger="2", champion="1")
+    monkeypatch.setattr(gate, "_compare_versions", lambda *_: pytest.fail("they were compared"))
+    line = gate.promote_challenger(PARAMS, dry_run=True, with_comparison=False)
+    assert line.endswith("version 2 promoted over version 1")
+
+
+def test_a_champion_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    Registry(monkeypatch, version(1), challenger="1", champion="1")
+    line = gate.promote_challenger(PARAMS, dry_run=False)
+    assert line == "nothing to decide: version 1 is challenger and champion"
+
+
+def test_a_version_that_was_rolled_back_is_not_promoted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    Registry(monkeypatch, version(1), version(2, rolled_back=True), challenger="2", champion="1")
+    with pytest.raises(UserError, match="version 2 was rolled back: train another challenger"):
+        gate.promote_challenger(PARAMS, dry_run=False)
+
+
+def test_a_champion_is_rolled_back_to_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = Registry(monkeypatch, version(1), version(2, previous_champion="1"), champion="2")
+    assert gate.roll_back_champion(dry_run=True).startswith("dry run, nothing was changed; ")
+    assert versions.actions == []
+    assert gate.roll_back_champion(dry_run=False).endswith("UTC: version 2 rolled back to version 1")
+    assert versions.actions == [("roll_back", "2", "1"), ("tag_decision", "2", "-"), ("tag_decision", "1", "-")]
+
+
+@pytest.mark.parametrize("versions", [(), (version(1),)])
+def test_without_a_previous_champion_there_is_no_way_back(
+    versions: Sequence[Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Registry(monkeypatch, *versions, champion="1")
+    with pytest.raises(UserError, match="has no champion that followed another"):
+        gate.roll_back_champion(dry_run=False)
+
+
+def test_a_previous_champion_that_was_deleted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Registry(monkeypatch, version(2, previous_champion="1"), champion="2")
+    with pytest.raises(UserError, match="version 1, champion before version 2, was deleted"):
+        gate.roll_back_champion(dry_run=False)

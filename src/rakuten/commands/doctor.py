@@ -1,10 +1,11 @@
-"""Is everything there that the project needs? One line each, with the mend: `make doctor`. Changes nothing."""
+"""Check everything that the project needs: one line for each check, with what to do if it failed. Changes nothing."""
 
 import argparse
 import os
 import re
 import subprocess
 import sys
+import tomllib
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +26,14 @@ from rakuten.data.tables import missing_hint
 from rakuten.errors import UserError
 from rakuten.tracking import server, training_run
 
-REQUIREMENTS, ENV, ENV_EXAMPLE = ROOT / "requirements.txt", ROOT / ".env", ROOT / ".env.example"
-UPLOAD_KEY = "/api/2.0/mlflow-artifacts/artifacts/"
-LIST_KEY = """
+ENV_PREFIXES = ("MLFLOW_", "AWS_", "DVC_", "API_")  # of variables that need not be in .env.example
+REQUIREMENTS, PYPROJECT = ROOT / "requirements.txt", ROOT / "pyproject.toml"
+ENV, ENV_EXAMPLE = ROOT / ".env", ROOT / ".env.example"
+ARTIFACTS_PATH = "/api/2.0/mlflow-artifacts/artifacts/"
+REMOTE_TIMEOUT_SECONDS = 40
+ARTIFACT_TIMEOUT_SECONDS = 20
+# Lists the DVC remote and prints its path.
+LIST_REMOTE = """
 import sys
 from dvc.repo import Repo
 store = Repo().cloud.get_remote_odb()
@@ -35,55 +41,67 @@ if store.fs.exists(store.path):
     store.fs.ls(store.path)
 sys.stdout.write(store.path)
 """
-PASSED, NOTE, FAILED = "ok", "note", "FAILED"
+PASSED, NOTE, FAILED = "ok", "note", "FAILED"  # NOTE: works, but the user should know
 
 
 class CheckResult(NamedTuple):
-    """What one check found: ok, note (works, but should be known) or BAD, in words that hold the mend."""
+    """The result of one check."""
 
-    state: str
-    text: str
+    state: str  # PASSED, NOTE or FAILED
+    text: str  # what was found, and what to do about it
 
 
 def check_python() -> CheckResult:
-    found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] != (3, 11):
-        return CheckResult(FAILED, f"Python {found}: 3.11 is needed; `make setup PYTHON=/path/to/python3.11`")
-    return CheckResult(PASSED, f"Python {found}, {sys.executable}")
+    """The version of Python."""
+    running = ".".join(map(str, sys.version_info[:3]))
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        wanted = "3.11, 3.12 or 3.13 is needed; `make setup PYTHON=/path/to/python3.11`"
+        return CheckResult(FAILED, f"Python {running}: {wanted}")
+    return CheckResult(PASSED, f"Python {running}, {sys.executable}")
 
 
 def check_lock() -> CheckResult:
-    """Installed versions against requirements.txt."""
-    wrong, pins = [], 0
-    for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
-        text = line.partition("#")[0].strip()
-        if not text or text.startswith("-"):
-            continue
-        pin = Requirement(text)
-        if pin.marker is not None and not pin.marker.evaluate():
-            continue
-        pins += 1
-        try:
-            have = version(pin.name)
-        except PackageNotFoundError:
-            have = "absent"
-        if have not in pin.specifier:
-            wrong.append(f"{pin.name} {have} ({pin.specifier})")
+    """Installed versions against requirements.txt. Only packages that the pipeline needs have to be installed."""
+    pins = [pin for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if (pin := _pin(line))]
+    required = _pipeline_packages()
+    wrong = [text for pin in pins if (text := _deviation(pin, pin.name in required))]
     if wrong:
         shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        return CheckResult(FAILED, f"not as locked: {shown}; `pip install -r requirements.txt`")
-    return CheckResult(PASSED, f"{pins} packages at the versions of requirements.txt")
+        return CheckResult(FAILED, f"not as locked: {shown}; `pip install --no-deps -r requirements.txt`")
+    return CheckResult(PASSED, "what is installed has the versions of requirements.txt")
+
+
+def _pin(line: str) -> Requirement | None:
+    """The requirement in a line of requirements.txt; None for comments, options and other platforms' packages."""
+    text = line.partition("#")[0].strip(" \\")  # a line that its hashes follow ends in a backslash
+    if not text or text.startswith("-"):
+        return None
+    pin = Requirement(text)
+    return pin if pin.marker is None or pin.marker.evaluate() else None
+
+
+def _pipeline_packages() -> set[str]:
+    """The packages that the library and the extra `pipeline` require in pyproject.toml."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    return {Requirement(text).name for text in project["dependencies"] + project["optional-dependencies"]["pipeline"]}
+
+
+def _deviation(pin: Requirement, required: bool) -> str:
+    """Installed and locked version of a package; empty if they agree, or if it is absent and not required."""
+    try:
+        installed = version(pin.name)
+    except PackageNotFoundError:
+        return f"{pin.name} absent ({pin.specifier})" if required else ""
+    return "" if installed in pin.specifier else f"{pin.name} {installed} ({pin.specifier})"
 
 
 def check_env() -> CheckResult:
-    """.env: names that nothing reads, and whether Git would take it."""
+    """.env: variables that nothing reads, and whether its passwords are safe from Git and other users."""
     if not ENV.is_file():
         return CheckResult(PASSED, "no .env: embedded defaults")
-    known = set(re.findall(r"^#?([A-Z0-9_]+)=", ENV_EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE))
-    there = dotenv_values(ENV)
-    unknown = sorted(
-        name for name in there if name not in known and not name.startswith(("MLFLOW_", "AWS_", "DVC_", "API_"))
-    )
+    documented = set(re.findall(r"^#?([A-Z0-9_]+)=", ENV_EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE))
+    names = list(dotenv_values(ENV))
+    unknown = sorted(name for name in names if name not in documented and not name.startswith(ENV_PREFIXES))
     if unknown:
         return CheckResult(
             NOTE, f".env sets {', '.join(unknown)}, which nothing here reads; .env.example has the names"
@@ -92,57 +110,60 @@ def check_env() -> CheckResult:
         return CheckResult(FAILED, ".env is not ignored by Git: its passwords would be committed; add it to .gitignore")
     if os.name == "posix" and ENV.stat().st_mode & 0o004:
         return CheckResult(NOTE, ".env can be read by every user of this machine; `chmod 600 .env`")
-    return CheckResult(PASSED, f".env sets {', '.join(there) or 'nothing'}")
+    return CheckResult(PASSED, f".env sets {', '.join(names) or 'nothing'}")
 
 
 def check_tracking() -> CheckResult:
+    """Whether the tracking server answers, and whether runs still have to be sent to it."""
     server.check_server()
-    waiting = len(training_run.pending_runs(MODELS))
-    if waiting:
-        return CheckResult(NOTE, f"{server.redacted_uri()} answers, and {waiting} run(s) wait: `rakuten sync`")
-    return CheckResult(
-        PASSED, f"{server.redacted_uri()} answers" if server.uri() != server.EMBEDDED else "embedded: mlflow.db"
-    )
+    n_pending = len(training_run.pending_runs(MODELS))
+    if n_pending:
+        return CheckResult(NOTE, f"{server.redacted_uri()} answers, and {n_pending} run(s) wait: `rakuten sync`")
+    if server.uri() == server.EMBEDDED:
+        return CheckResult(PASSED, "embedded: mlflow.db")
+    return CheckResult(PASSED, f"{server.redacted_uri()} answers")
 
 
 def check_artifacts() -> CheckResult:
-    """A few bytes are sent to the artifact store and deleted again."""
+    """Whether artifacts can be stored: a few bytes are sent to the server and deleted again."""
     address = urlsplit(server.uri())
     if address.scheme not in ("http", "https"):
-        place = server.ARTIFACTS_FOLDER if server.ARTIFACTS_FOLDER.exists() else ROOT
-        writable = os.access(place, os.W_OK)
-        return (
-            CheckResult(PASSED, f"{place.name}/ can be written")
-            if writable
-            else CheckResult(FAILED, f"{place} cannot be written")
-        )
+        folder = server.ARTIFACTS_FOLDER if server.ARTIFACTS_FOLDER.exists() else ROOT
+        if os.access(folder, os.W_OK):
+            return CheckResult(PASSED, f"{folder.name}/ can be written")
+        return CheckResult(FAILED, f"{folder} cannot be written")
     server.check_server()
-    route = server.redacted_uri().rstrip("/") + UPLOAD_KEY + f"doctor-{uuid.uuid4().hex}"
-    for method, body in (("PUT", b"doctor"), ("DELETE", None)):
+    route = server.redacted_uri().rstrip("/") + ARTIFACTS_PATH + f"doctor-{uuid.uuid4().hex}"
+    for method, body, failure in (
+        ("PUT", b"doctor", "takes no artifact"),
+        ("DELETE", None, "does not delete an artifact"),
+    ):
         request = urllib.request.Request(route, body, server.credentials(address), method=method)
         try:
-            with urllib.request.urlopen(request, timeout=20):
+            with urllib.request.urlopen(request, timeout=ARTIFACT_TIMEOUT_SECONDS):
                 pass
         except OSError as error:
-            what = "takes no artifact" if method == "PUT" else "does not delete an artifact"
             raise UserError(
-                f"the server {what} ({error}): look at its log; its bucket, keys or disk may be the reason"
+                f"the server {failure} ({error}): look at its log; its bucket, keys or disk may be the reason"
             ) from error
     return CheckResult(PASSED, "the server takes an artifact")
 
 
 def check_remote() -> CheckResult:
-    """Ask the DVC remote for its list, in a process of its own: its client may retry for long."""
+    """Whether the DVC remote can be listed; in another process, which is stopped if its client retries for too long."""
     config = (ROOT / ".dvc" / "config").read_text(encoding="utf-8")
     if "USER/REPO" in config:
         return CheckResult(
             NOTE, "not named yet: `make remote URL=https://dagshub.com/USER/REPO` (or s3://..., or a folder)"
         )
+    command = [sys.executable, "-c", LIST_REMOTE]
     try:
-        done = subprocess.run([sys.executable, "-c", LIST_KEY], cwd=ROOT, capture_output=True, text=True, timeout=40)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=REMOTE_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
         return CheckResult(
-            FAILED, "does not answer within 40 seconds: check the address in .dvc/config and the network"
+            FAILED,
+            f"does not answer within {REMOTE_TIMEOUT_SECONDS} seconds: "
+            "check the address in .dvc/config and the network",
         )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given"
@@ -153,10 +174,11 @@ def check_remote() -> CheckResult:
 
 
 def check_data() -> CheckResult:
+    """The raw files of the challenge."""
     absent = [name for name in CHALLENGE_NAMES if not (RAW / name).is_file()]
     if not absent:
-        pictures = "with" if any((RAW / "images").rglob("*.jpg")) else "without"
-        return CheckResult(PASSED, f"{', '.join(CHALLENGE_NAMES)} in data/raw, {pictures} pictures")
+        images = "with" if any((RAW / "images").rglob("*.jpg")) else "without"
+        return CheckResult(PASSED, f"{', '.join(CHALLENGE_NAMES)} in data/raw, {images} images")
     if any((RAW / f"{name}.dvc").is_file() for name in absent):
         return CheckResult(FAILED, f"{', '.join(absent)} under DVC but not here: `dvc pull`")
     if len(absent) == len(CHALLENGE_NAMES) and not any((RAW / name).exists() for name in CHALLENGE_NAMES.values()):
@@ -165,11 +187,13 @@ def check_data() -> CheckResult:
 
 
 def check_params() -> CheckResult:
+    """Whether params.yaml is valid."""
     load_params()
     return CheckResult(PASSED, "params.yaml is complete")
 
 
 def check_executor() -> CheckResult:
+    """Where heavy work runs, and whether it can be reached."""
     with executor_from(load_params().compute):
         if is_remote():
             return CheckResult(PASSED, f"the workers of the Dask scheduler at {os.environ[SCHEDULER_ADDRESS]}")
@@ -190,6 +214,7 @@ CHECKS: dict[str, Callable[[], CheckResult]] = {
 
 
 def run_checks() -> Iterator[tuple[str, CheckResult]]:
+    """Run CHECKS one after another; yields name and result of each."""
     for name, check in CHECKS.items():
         try:
             yield name, check()
@@ -198,14 +223,19 @@ def run_checks() -> Iterator[tuple[str, CheckResult]]:
 
 
 def command(_: argparse.Namespace) -> str:
-    bad = 0
-    for name, finding in run_checks():
-        sys.stdout.write(f"  {finding.state:<4}  {name:<11}  {finding.text}\n")
+    """Print the result of each check.
+
+    Raises:
+        UserError: a check failed.
+    """
+    n_failed = 0
+    for name, result in run_checks():
+        sys.stdout.write(f"  {result.state:<6}  {name:<11}  {result.text}\n")
         sys.stdout.flush()
-        bad += finding.state == FAILED
-    if bad:
-        raise UserError(f"{bad} of {len(CHECKS)} checks failed; each line above says how to mend it")
-    return f"{len(CHECKS)} checks"
+        n_failed += result.state == FAILED
+    if n_failed:
+        raise UserError(f"{n_failed} of {len(CHECKS)} checks failed; each line above says how to fix it")
+    return f"{len(CHECKS)} checks, none failed"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

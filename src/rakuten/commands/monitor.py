@@ -1,4 +1,4 @@
-"""`rakuten monitor`: one look at live traffic, its report in data/live/drift/. Exit code 0, drift or not."""
+"""`rakuten monitor`: check live traffic for drift and write the report. Exit code 0, with or without drift."""
 
 import argparse
 import logging
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 def command(arguments: argparse.Namespace) -> str:
     settings = load_settings()
-    found = check_drift(load_params(arguments.params), settings.live, settings.from_registry)
-    for alarm in found.verdict.alarms if found.verdict else ():
+    check = check_drift(load_params(arguments.params), settings.live, settings.from_registry)
+    for alarm in check.report.alarms if check.report else ():
         log.warning("%s", alarm)
-    return f"{found.line}; {found.report}" if found.report else found.line
+    return f"{check.summary}; {check.html}" if check.html else check.summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:

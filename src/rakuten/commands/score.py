@@ -1,5 +1,7 @@
-"""Classify the products of a CSV or Parquet file (columns designation, description, productid, imageid), in constant
-memory. Other columns are kept. A job that was stopped resumes where it was."""
+"""Classify the products of a CSV or Parquet file (columns designation, description, productid, imageid).
+
+Its size is not limited by memory. Other columns are kept. A job that was stopped resumes at the chunk it had reached.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -15,13 +17,18 @@ from rakuten.models.score_file import score_file
 
 
 def command(arguments: argparse.Namespace) -> str:
+    """Score the file; returns what was written."""
     check_paths(arguments.input, arguments.output, arguments.images)
     with executor_from(load_params(arguments.params).compute):
         return score_file(arguments.input, arguments.output, arguments.images, arguments.models, arguments.cache)
 
 
 def check_paths(source: Path, output: Path, images: Path | None) -> None:
-    """Raise UserError unless these paths can be an input, an output and a folder of images."""
+    """Check that these paths can be an input, an output and a folder of images.
+
+    Raises:
+        UserError: a path is missing, of the wrong kind, or the output is the input.
+    """
     for path in (source, output):
         if path.suffix.lower() not in (CSV, PARQUET):
             raise UserError(f"{path}: neither {CSV} nor {PARQUET}; name a file with one of these endings")

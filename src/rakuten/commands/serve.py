@@ -13,27 +13,24 @@ from rakuten.cli import run_command
 from rakuten.errors import UserError
 from rakuten.serving.app import create_app
 from rakuten.serving.keys import ApiKeys
-from rakuten.serving.model_holder import ModelHolder
+from rakuten.serving.middleware import access_log
+from rakuten.serving.model_holder import LoadedModel, ModelHolder
 from rakuten.serving.settings import ApiSettings, load_settings
 
 log = logging.getLogger(__name__)
 
-STOP_WITHIN = 30  # seconds for what is in flight
+SHUTDOWN_SECONDS = 30  # for requests in flight
 
 
-def serve(_: argparse.Namespace) -> str:
+def command(_: argparse.Namespace) -> str:
+    """Load the model and serve until the process is told to stop."""
     settings = load_settings()
-    _check_free(settings)
+    _check_port(settings)
     holder = ModelHolder(settings)
     holder.refresh()
-    held = holder.current()
-    keys = f"keys of {settings.keys_file}" if settings.asks_for_keys else "no keys asked for"
-    log.info("model %s (%s), http://%s:%d, %s", held.model_version, held.source, settings.host, settings.port, keys)
-    if settings.asks_for_keys and not ApiKeys(settings.keys_file).there():
-        log.warning("%s has no key, so nobody is let in: `rakuten keys NAME`", settings.keys_file)
-    logging.getLogger("rakuten.serving.access").propagate = False
-    logging.getLogger("rakuten.serving.access").addHandler(_plain())
-    # uvicorn raises the signal again once it has stopped: a stop that was asked for is no failure.
+    _log_start(settings, holder.current())
+    _set_up_access_log()
+    # uvicorn raises the signal again once it has stopped, which would end this process with an error.
     signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         create_app(settings, holder),
@@ -42,15 +39,15 @@ def serve(_: argparse.Namespace) -> str:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=STOP_WITHIN,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         timeout_keep_alive=30,
         h11_max_incomplete_event_size=64 * 1024,
     )
     return "stopped"
 
 
-def _check_free(settings: ApiSettings) -> None:
-    """Before the model is loaded: uvicorn itself would say so in a traceback, and later."""
+def _check_port(settings: ApiSettings) -> None:
+    """Raise UserError if the port is taken, before the model is loaded; uvicorn would end later, with a traceback."""
     with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -59,12 +56,21 @@ def _check_free(settings: ApiSettings) -> None:
             raise UserError(f"{settings.host}:{settings.port}: {error.strerror}; set API_PORT to another") from error
 
 
-def _plain() -> logging.Handler:
-    """Each request as one line of JSON, nothing before it."""
+def _log_start(settings: ApiSettings, model: LoadedModel) -> None:
+    keys = f"keys of {settings.keys_file}" if settings.keys_required else "no keys required"
+    log.info("model %s (%s), http://%s:%d, %s", model.model_version, model.source, settings.host, settings.port, keys)
+    if settings.keys_required and not ApiKeys(settings.keys_file).has_keys():
+        log.warning("%s has no key, so every request is refused: make one with `rakuten keys NAME`", settings.keys_file)
+
+
+def _set_up_access_log() -> None:
+    """Write each line of the access log as it is, without the level and name that other log lines have."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    return handler
+    access_log.propagate = False
+    access_log.addHandler(handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("serving", serve, argparse.ArgumentParser(prog="rakuten serve", description=__doc__), argv)
+    """Run the command; returns the exit code."""
+    return run_command("serving", command, argparse.ArgumentParser(prog="rakuten serve", description=__doc__), argv)

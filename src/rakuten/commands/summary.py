@@ -1,10 +1,11 @@
-"""What the last `dvc repro` gave, as a short table on the terminal: `rakuten summary`."""
+"""Print a short table of the results of the last `dvc repro`."""
 
 import argparse
 import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,34 @@ log = logging.getLogger(__name__)
 UI_COMMAND = ".venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db    (or: make ui)"
 
 
-def summary_table(
-    quality: dict[str, Any], metrics: dict[str, Any], decisions: dict[str, Any], model: str, predictions: Path, ui: str
-) -> str:
-    """The closing table from data_quality.json, metrics.json and decisions.json."""
-    train, test = quality["train"], quality["test"]
-    scores = {
-        name: f"{metrics[key]:.4f}  [{metrics['interval'][key][0]:.4f}, {metrics['interval'][key][1]:.4f}]"
-        for name, key in (("Weighted F1", "weighted_f1"), ("Macro F1", "macro_f1"))
-    }
+@dataclass(frozen=True)
+class Results:
+    """The results of the last `dvc repro`, as its stages wrote them."""
+
+    quality: dict[str, Any]  # data_quality.json
+    metrics: dict[str, Any]  # metrics.json
+    decisions: dict[str, Any]  # decisions.json
+    model_version: str
+
+
+def summary_table(results: Results, predictions: Path, ui: str) -> str:
+    """The results as a table of names and values.
+
+    Args:
+        predictions: the path of predictions.csv.
+        ui: how to see the runs.
+    """
+    metrics, decisions = results.metrics, results.decisions
+    train, test = results.quality["train"], results.quality["test"]
     rows = {
         "Train rows": f"{train['rows_in']:,} read, {train['rows_rejected']:,} rejected",
         "Test rows": f"{test['rows_in']:,} read, all predicted",
-        **scores,
+        "Weighted F1": _with_interval(metrics, "weighted_f1"),
+        "Macro F1": _with_interval(metrics, "macro_f1"),
         "": "out of fold, 95 % interval" + (", on SYNTHETIC data" if metrics["synthetic"] else ""),
         "Decided": f"{decisions['decided']:,} of {decisions['rows']:,} test products without review, "
         f"for a precision of {decisions['target_precision']:.0%}",
-        "Model": f"version {model}    (rakuten trace {model})",
+        "Model": f"version {results.model_version}    (rakuten trace {results.model_version})",
         "Predictions": str(predictions),
         "Runs": ui,
     }
@@ -42,18 +54,24 @@ def summary_table(
     return "\n".join(f"  {name:<{width}}  {value}".rstrip() for name, value in rows.items())
 
 
+def _with_interval(metrics: dict[str, Any], name: str) -> str:
+    low, high = metrics["interval"][name]
+    return f"{metrics[name]:.4f}  [{low:.4f}, {high:.4f}]"
+
+
 def summarise(_: argparse.Namespace) -> str:
+    """Attach dvc.lock to the run of the training, and print the table."""
     files = (REPORTS / "data_quality.json", MODELS / "metrics.json", REPORTS / "decisions.json")
-    quality, metrics, decisions = (_read_json(path) for path in files)
-    # A training that DVC was forced to repeat gives the same model, so no later stage ran after it.
+    quality, metrics, decisions = map(_read_json, files)
+    results = Results(quality, metrics, decisions, lineage.model_version(MODELS))
+    # predict attaches dvc.lock too, but does not run after a forced training that gave the same model again.
     dvc_lock.attach_dvc_lock(MODELS)
-    waiting = len(training_run.pending_runs(MODELS))
-    if waiting:
-        log.warning("%d run(s) still to be sent to %s: `rakuten sync`", waiting, server.redacted_uri())
+    n_pending = len(training_run.pending_runs(MODELS))
+    if n_pending:
+        log.warning("%d run(s) still to be sent to %s: `rakuten sync`", n_pending, server.redacted_uri())
     ui = UI_COMMAND if server.uri() == server.EMBEDDED else server.redacted_uri()
-    model = lineage.model_version(MODELS)
     predictions = (PROCESSED / "predictions.csv").relative_to(ROOT)
-    sys.stdout.write(f"\n{summary_table(quality, metrics, decisions, model, predictions, ui)}\n\n")
+    sys.stdout.write(f"\n{summary_table(results, predictions, ui)}\n\n")
     sys.stdout.flush()
     return ""
 

@@ -1,4 +1,4 @@
-"""Send the runs that the tracking server was away for."""
+"""Send the runs that could not be sent to the tracking server."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from rakuten.tracking import server, training_run
 
 
 def command(arguments: argparse.Namespace) -> str:
+    """Send them; returns how many were sent."""
     server.check_server()
     sent = training_run.send_pending(arguments.models)
     return f"{len(sent)} kept run(s) sent to {server.redacted_uri()}"

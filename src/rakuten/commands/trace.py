@@ -1,4 +1,4 @@
-"""From a prediction, a run or a version of the model back to code and data."""
+"""Print the code and data behind a prediction, a run or a version of the model."""
 
 import argparse
 import sys
@@ -9,10 +9,11 @@ from rakuten.tracking import registry, server, trace
 
 
 def command(arguments: argparse.Namespace) -> str:
+    """Print the run and the commands that restore its state; or, with --restore-lock, write its dvc.lock."""
     server.check_server()
     with server.mlflow_errors():
-        client = server.client()
-        run = trace.find(client, arguments.run)
+        client = server.get_client()
+        run = trace.find_run(client, arguments.run)
         if arguments.restore_lock:
             return trace.restore_dvc_lock(run)
         sys.stdout.write(trace.format_run(client, run) + "\n")
@@ -22,9 +23,12 @@ def command(arguments: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rakuten trace", description=__doc__)
-    what = f"a run's id, model_version of a prediction, or a number or alias of {registry.MODEL_NAME}"
-    parser.add_argument("run", help=what)
     parser.add_argument(
-        "--restore-lock", action="store_true", help="write the run's dvc.lock here, for `dvc checkout`; print nothing"
+        "run", help=f"a run's id, the model_version of a prediction, or a number or an alias of {registry.MODEL_NAME}"
+    )
+    parser.add_argument(
+        "--restore-lock",
+        action="store_true",
+        help="write the run's dvc.lock here, for `dvc checkout`, and print nothing",
     )
     return run_command("trace", command, parser, argv)

@@ -1,8 +1,9 @@
-"""Which version of rakuten-classifier answers: the challenger becomes champion by the rules of params.yaml."""
+"""The promotion gate: the challenger becomes the champion if the rules of params.yaml allow it."""
 
 import logging
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rakuten.config import Params
+from rakuten.config import Params, PromoteParams
 from rakuten.data.tables import read_table
 from rakuten.errors import UserError
 from rakuten.evaluation.bootstrap import PairedComparison, paired_bootstrap
@@ -23,90 +24,126 @@ from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME, Download
 
 log = logging.getLogger(__name__)
 
-N_TIMED = 20  # products behind the latency
-EXAMPLE = ("Piscine gonflable ronde 360 cm", "<p>Avec pompe de filtration, liner bleu et échelle.</p>" * 5)
+N_WARM_UP, N_TIMED = 3, 20  # predictions before the latency is measured, and predictions that it is the median of
+EXAMPLE_TITLE = "Piscine gonflable ronde 360 cm"
+EXAMPLE_DESCRIPTION = "<p>Avec pompe de filtration, liner bleu et échelle.</p>" * 5
 
 
-class PromotionDecision(NamedTuple):
-    """Whether the challenger may answer, and each thing that was looked at, in words."""
+@dataclass(frozen=True)
+class PromotionDecision:
+    """Whether the challenger is promoted, and a text for each rule; failed rules come first."""
 
     promoted: bool
     reasons: list[str]
 
 
+class RuleResult(NamedTuple):
+    """Whether a rule of promotion is met, and a text with the measured and the allowed value."""
+
+    passed: bool
+    text: str
+
+
 def decide(gain: PairedComparison | None, latency_ms: float, size_mb: float, params: Params) -> PromotionDecision:
-    """The rules.
+    """Apply the rules of params.yaml.
 
     Args:
-        gain: of the challenger over the champion on the products they share; None where there is no champion.
+        gain: of the challenger over the champion on the products of both; None if they were not compared.
+        latency_ms: milliseconds for one product.
+        size_mb: of the model's files, in MB.
     """
     rules = params.promote
-    passed: list[str] = []
-    failed: list[str] = []
+    results = [] if gain is None else [_gain_rule(gain, rules), _class_rule(gain, rules)]
+    results += [
+        RuleResult(
+            latency_ms <= rules.max_latency_ms,
+            f"{latency_ms:.0f} ms a product, at most {rules.max_latency_ms:.0f} allowed",
+        ),
+        RuleResult(size_mb <= rules.max_size_mb, f"{size_mb:.1f} MB, at most {rules.max_size_mb:.0f} allowed"),
+    ]
+    failed = [f"FAILED {result.text}" for result in results if not result.passed]
+    return PromotionDecision(not failed, failed + [result.text for result in results if result.passed])
 
-    def rule(holds: bool, text: str) -> None:
-        (passed if holds else failed).append(text)
 
-    if gain is not None:
-        low, high = gain.interval
-        rule(
-            low > rules.min_gain,
-            f"weighted F1 {gain.gain:+.4f} [{low:+.4f}, {high:+.4f}], lower end must be above {rules.min_gain:+.4f}",
-        )
-        # A class of twenty products moves by more than that by chance: it counts where its interval lies below zero.
-        surely = {code: fall for code, fall in gain.f1_gain.items() if gain.f1_interval[code][1] < 0}
-        code, worst = min((surely or gain.f1_gain).items(), key=lambda each: each[1])
-        low, high = gain.f1_interval[code]
-        rule(
-            not surely or worst >= -rules.max_class_drop,
-            f"F1 of class {code} {worst:+.4f} [{low:+.4f}, {high:+.4f}], the most that one "
-            f"{'surely ' if surely else ''}moves down, at most {-rules.max_class_drop:+.4f} allowed beyond chance",
-        )
-    rule(
-        latency_ms <= rules.max_latency_ms, f"{latency_ms:.0f} ms a product, at most {rules.max_latency_ms:.0f} allowed"
+def _gain_rule(gain: PairedComparison, rules: PromoteParams) -> RuleResult:
+    """The lower end of the gain's interval must be above min_gain."""
+    low, high = gain.interval
+    text = f"weighted F1 {gain.gain:+.4f} [{low:+.4f}, {high:+.4f}], lower end must be above {rules.min_gain:+.4f}"
+    return RuleResult(low > rules.min_gain, text)
+
+
+def _class_rule(gain: PairedComparison, rules: PromoteParams) -> RuleResult:
+    """The F1 of no class may drop by more than max_class_drop.
+
+    A class of twenty products moves by more than that by chance, so a drop counts only if its whole interval is
+    below zero.
+    """
+    significant_drops = {code: drop for code, drop in gain.f1_gain.items() if gain.f1_interval[code][1] < 0}
+    code, worst = min((significant_drops or gain.f1_gain).items(), key=lambda item: item[1])
+    low, high = gain.f1_interval[code]
+    text = (
+        f"F1 of class {code} {worst:+.4f} [{low:+.4f}, {high:+.4f}], the lowest gain of a class"
+        f"{'' if significant_drops else ' (not a significant drop)'}; "
+        f"a significant drop must not be below {-rules.max_class_drop:+.4f}"
     )
-    rule(size_mb <= rules.max_size_mb, f"{size_mb:.1f} MB, at most {rules.max_size_mb:.0f} allowed")
-    return PromotionDecision(not failed, [f"FAILED {text}" for text in failed] + passed)
+    return RuleResult(not significant_drops or worst >= -rules.max_class_drop, text)
 
 
 def compare_models(challenger: pd.DataFrame, champion: pd.DataFrame, params: Params) -> PairedComparison:
-    """Both models' out-of-fold predictions (productid, imageid, prdtypecode, predicted) on the rows of both.
+    """The gain of the challenger over the champion on the products that both have, judged by out-of-fold predictions.
+
+    Args:
+        challenger, champion: productid, imageid, prdtypecode, predicted.
 
     Raises:
-        UserError: they share less than half of the challenger's products, or judge them by other labels.
+        UserError: they share less than half of the challenger's products with the same prdtypecode.
     """
     keys = ["productid", "imageid", "prdtypecode"]
-    both = challenger.merge(champion, on=keys, suffixes=("", "_champion"))
-    if 2 * len(both) < len(challenger):
+    shared = challenger.merge(champion, on=keys, suffixes=("", "_champion"))
+    if 2 * len(shared) < len(challenger):
         raise UserError(
-            f"challenger and champion share {len(both):,} of {len(challenger):,} products with the same code: too few "
-            "to compare them; train the champion's code on today's data, or promote by `--without-comparison`"
+            f"challenger and champion share {len(shared):,} of {len(challenger):,} products with the same code: too "
+            "few to compare them; train the champion's code on today's data, or promote by `--without-comparison`"
         )
-    log.info("compared on %s products, each judged by models that were not trained on it", f"{len(both):,}")
-    names = ("prdtypecode", "predicted", "predicted_champion")
-    true, ours, theirs = (both[name].to_numpy(dtype=np.int64) for name in names)
-    return paired_bootstrap(true, ours, theirs, params.train.bootstrap, params.seed)
+    log.info("compared on %s products, each predicted by models that were not trained on it", f"{len(shared):,}")
+    y_true = shared["prdtypecode"].to_numpy(dtype=np.int64)
+    challenger_pred = shared["predicted"].to_numpy(dtype=np.int64)
+    champion_pred = shared["predicted_champion"].to_numpy(dtype=np.int64)
+    return paired_bootstrap(y_true, challenger_pred, champion_pred, params.train.bootstrap, params.seed)
 
 
 def median_latency_ms(model: DownloadedModel) -> float:
-    """Median milliseconds from one raw product with text and picture to its prediction, one by one, warm."""
+    """Median milliseconds from one raw product with text and image to its prediction, one at a time, after warm-up."""
     rng = np.random.default_rng(0)
-    picture = BytesIO()
-    Image.fromarray(rng.integers(0, 255, (500, 500, 3), dtype=np.uint8)).save(picture, "JPEG")
-    title, description = EXAMPLE
-    taken = []
-    for number in range(N_TIMED + 3):
+    image = BytesIO()
+    Image.fromarray(rng.integers(0, 255, (500, 500, 3), dtype=np.uint8)).save(image, "JPEG")
+    seconds = []
+    for number in range(N_WARM_UP + N_TIMED):
         product = pd.DataFrame(
-            {"designation": [f"{title} {number}"], "description": [description], "picture": [picture.getvalue()]}
+            {
+                "designation": [f"{EXAMPLE_TITLE} {number}"],
+                "description": [EXAMPLE_DESCRIPTION],
+                "picture": [image.getvalue()],
+            }
         )
         started = time.perf_counter()
         model.predict(product)
-        taken.append(time.perf_counter() - started)
-    return 1000 * float(np.median(taken[3:]))
+        seconds.append(time.perf_counter() - started)
+    return 1000 * float(np.median(seconds[N_WARM_UP:]))
 
 
-def promote_challenger(params: Params, dry_run: bool, compared: bool = True) -> str:
-    """Judge the challenger and, unless this is a dry run, act on it. Returns the closing line."""
+def promote_challenger(params: Params, dry_run: bool, with_comparison: bool = True) -> str:
+    """Decide about the challenger and, unless this is a dry run, act on the decision.
+
+    Args:
+        with_comparison: whether the challenger must be better than the champion.
+
+    Returns:
+        The decision in one line.
+
+    Raises:
+        UserError: there is no challenger, it was rolled back, cannot be traced, or cannot be compared.
+    """
     challenger, champion = registry.get_by_alias(CHALLENGER), registry.get_by_alias(CHAMPION)
     if challenger is None:
         raise UserError(f"{MODEL_NAME} has no challenger on {server.redacted_uri()}: train one with `dvc repro`")
@@ -115,47 +152,63 @@ def promote_challenger(params: Params, dry_run: bool, compared: bool = True) -> 
     if challenger.rolled_back:
         raise UserError(f"version {challenger.number} was rolled back: train another challenger")
     registry.check_traceable(challenger)
-    gain = None
-    if champion is not None and compared:
-        ours, theirs = _download_out_of_fold(challenger), _download_out_of_fold(champion)
-        new = predict_unseen(challenger, champion, theirs, params)
-        if len(new):
-            log.info("the champion never saw %s of the challenger's products: it is asked for them", f"{len(new):,}")
-        gain = compare_models(ours, pd.concat([theirs, new]), params)
+    gain = _compare_versions(challenger, champion, params) if champion is not None and with_comparison else None
     model = DownloadedModel(challenger)
-    verdict = decide(gain, median_latency_ms(model), model.size / 1e6, params)
-    against = f"version {champion.number}" if champion else "no champion"
-    decided = "promoted over" if verdict.promoted else "not promoted, champion stays" if champion else "not promoted,"
-    for reason in verdict.reasons:
+    decision = decide(gain, median_latency_ms(model), model.size / 1e6, params)
+    for reason in decision.reasons:
         log.info("version %s: %s", challenger.number, reason)
-    text = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC: version {challenger.number} {decided} {against}"
+    text = f"{_now()}: version {challenger.number} {_outcome(decision, champion)}"
     if dry_run:
         return f"dry run, nothing was changed; {text}"
-    if verdict.promoted:
+    if decision.promoted:
         registry.promote(challenger, champion)
     for version in filter(None, (challenger, champion)):
-        registry.tag_decision(version, "; ".join([text, *verdict.reasons]))
+        registry.tag_decision(version, "; ".join([text, *decision.reasons]))
     return text
 
 
+def _outcome(decision: PromotionDecision, champion: Version | None) -> str:
+    if champion is None:
+        return f"{'promoted over' if decision.promoted else 'not promoted,'} no champion"
+    verb = "promoted over" if decision.promoted else "not promoted, champion stays"
+    return f"{verb} version {champion.number}"
+
+
+def _compare_versions(challenger: Version, champion: Version, params: Params) -> PairedComparison:
+    challenger_oof, champion_oof = _download_out_of_fold(challenger), _download_out_of_fold(champion)
+    unseen = predict_unseen(challenger, champion, champion_oof, params)
+    if len(unseen):
+        log.info("the champion never saw %s of the challenger's products: it predicts them now", f"{len(unseen):,}")
+    return compare_models(challenger_oof, pd.concat([champion_oof, unseen]), params)
+
+
 def roll_back_champion(dry_run: bool) -> str:
-    """Give the crown back to the champion before this one."""
+    """Make the previous champion the champion again; returns what was done in one line.
+
+    Raises:
+        UserError: there is no previous champion, or it was deleted.
+    """
     champion = registry.get_by_alias(CHAMPION)
-    if champion is None or champion.previous is None:
+    if champion is None or champion.previous_champion is None:
         raise UserError(f"{MODEL_NAME} on {server.redacted_uri()} has no champion that followed another")
-    former = registry.get_by_number(champion.previous)
-    if former is None:
-        raise UserError(f"version {champion.previous}, champion before version {champion.number}, was deleted")
-    text = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC: version {champion.number} rolled back to version {former.number}"
+    previous = registry.get_by_number(champion.previous_champion)
+    if previous is None:
+        raise UserError(f"version {champion.previous_champion}, champion before version {champion.number}, was deleted")
+    text = f"{_now()}: version {champion.number} rolled back to version {previous.number}"
     if dry_run:
         return f"dry run, nothing was changed; {text}"
-    registry.roll_back(champion, former)
-    for version in (champion, former):
+    registry.roll_back(champion, previous)
+    for version in (champion, previous):
         registry.tag_decision(version, text)
     return text
 
 
 def _download_out_of_fold(version: Version) -> pd.DataFrame:
+    """The out-of-fold predictions of a version's run: productid, imageid, prdtypecode, predicted."""
     with tempfile.TemporaryDirectory() as folder:
         path = registry.download(version.run_id, f"reports/{OUT_OF_FOLD_FILE}", Path(folder))
         return read_table(path, integers=("prdtypecode", "predicted"))
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,4 +1,4 @@
-"""The champion's predictions of the challenger's products that it never saw, so that both can be compared on them."""
+"""The champion's predictions of products that only the challenger was trained on, so that both are compared on them."""
 
 import logging
 import tempfile
@@ -9,7 +9,7 @@ import pandas as pd
 
 from rakuten.config import PROCESSED, FeatureParams, Params
 from rakuten.errors import UserError
-from rakuten.features.encoders.factory import encoder_fingerprints
+from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints
 from rakuten.features.feature_set import TRAIN, FeaturePaths, FeatureSet
 from rakuten.files import digest
 from rakuten.models.classifier import ProductClassifier
@@ -32,29 +32,29 @@ def predict_unseen(
         processed: folder with the challenger's train features.
 
     Returns:
-        productid, imageid, prdtypecode, predicted. No rows where the challenger's features are not in `processed`, or
-        were made in another way than the champion's, or the champion's files have another format.
+        productid, imageid, prdtypecode, predicted. No rows if the challenger's features are not in `processed`, if they
+        were made with other parameters than the champion's, or if this code cannot read the champion's model files.
     """
-    none = pd.DataFrame(columns=[*ID_COLUMNS, "prdtypecode", "predicted"])
-    inputs = trace.inputs_of_run(challenger.run_id)
-    for path in FeaturePaths.of(processed, TRAIN):
-        if not path.is_file() or inputs.get(lineage.repo_relative(path)) != digest(path, "md5"):
-            log.info("the challenger's features are not here: compared only on products that both were trained on")
-            return none
+    no_rows = pd.DataFrame(columns=[*ID_COLUMNS, "prdtypecode", "predicted"])
+    if not _are_features_of(challenger, processed):
+        log.info("the challenger's features are not here: compared only on what both were trained on")
+        return no_rows
     features = FeatureSet.open(processed, TRAIN)
-    unseen = is_unseen(features.metadata, seen)
-    if not unseen.any():
-        return none
+    mask = is_unseen(features.metadata, seen)
+    if not mask.any():
+        return no_rows
     classifier = _load_champion(champion)
-    if classifier is None or not _same_features(classifier, params.features):
-        log.info("the champion cannot read these features: compared only on products that both were trained on")
-        return none
-    parts = []
+    if classifier is None:
+        return no_rows
+    if not _has_same_features(classifier, params.features):
+        log.info("the champion's features were made with other parameters: compared only on what both were trained on")
+        return no_rows
+    predictions = []
     for chunk in features.table_chunks():
-        batch = features.batch(chunk[unseen[chunk.index]])
-        predicted = classifier.predict(batch)["predicted_prdtypecode"].astype("int64")
-        parts.append(batch.table[[*ID_COLUMNS, "prdtypecode"]].assign(predicted=predicted))
-    return pd.concat(parts)
+        batch = features.batch(chunk[mask[chunk.index]])
+        y_pred = classifier.predict(batch)["predicted_prdtypecode"].astype("int64")
+        predictions.append(batch.table[[*ID_COLUMNS, "prdtypecode"]].assign(predicted=y_pred))
+    return pd.concat(predictions)
 
 
 def is_unseen(products: pd.DataFrame, seen: pd.DataFrame) -> BoolArray:
@@ -71,19 +71,32 @@ def is_unseen(products: pd.DataFrame, seen: pd.DataFrame) -> BoolArray:
     return unseen
 
 
+def _are_features_of(version: Version, processed: Path) -> bool:
+    """Whether the train features in this folder are those that a version was trained on."""
+    inputs = trace.inputs_of_run(version.run_id)
+    return all(
+        path.is_file() and inputs.get(lineage.repo_relative(path)) == digest(path, "md5")
+        for path in FeaturePaths.of(processed, TRAIN)
+    )
+
+
 def _load_champion(champion: Version) -> ProductClassifier | None:
+    """The champion's model; None if its files cannot be read by this code."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         registered_model.download_model(champion, model)
         try:
             return ProductClassifier.load(model)
         except UserError as error:
-            log.info("the champion cannot be loaded: %s", error)
+            log.info("the champion cannot be loaded (%s): compared only on what both were trained on", error)
             return None
 
 
-def _same_features(classifier: ProductClassifier, features: FeatureParams) -> bool:
-    """Whether features made by these parameters are what the model was trained on."""
-    own, here = classifier.config.features, encoder_fingerprints(features)
-    same_text = (own.lowercase, own.strip_accents) == (features.lowercase, features.strip_accents)
-    return same_text and all(here.get(view) == known for view, known in classifier.config.encoders.items())
+def _has_same_features(classifier: ProductClassifier, params: FeatureParams) -> bool:
+    """Whether the model was trained on features made by these parameters."""
+    trained, fingerprints = classifier.config.features, encoder_fingerprints(params)
+    same_text = (trained.lowercase, trained.strip_accents) == (params.lowercase, params.strip_accents)
+    return same_text and all(
+        fingerprints.get(view) == current_fingerprint(fingerprint)
+        for view, fingerprint in classifier.config.encoders.items()
+    )

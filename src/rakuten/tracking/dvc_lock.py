@@ -1,4 +1,4 @@
-"""dvc.lock, attached to the run that it records."""
+"""dvc.lock as an artifact of the run that it records."""
 
 import logging
 import tempfile
@@ -13,24 +13,24 @@ from rakuten.tracking.lineage import MODEL_TAG, is_in_dvc_lock, model_digest, re
 
 log = logging.getLogger(__name__)
 
-LOCK_TAG = "dvc_lock"  # MD5 of the dvc.lock that was attached
+LOCK_TAG = "dvc_lock"  # tag of a run: MD5 of the dvc.lock attached to it
 DVC_LOCK_NAME = "dvc.lock"
 
 
 def attach_dvc_lock(models: Path) -> None:
-    """Attach dvc.lock to the run that trained this model, now that DVC has written its entry.
+    """Attach dvc.lock to the run that trained the model in this folder.
 
-    A stage cannot see its own entry in dvc.lock, so what comes after the training calls this.
-    Nothing is attached where dvc.lock does not record this very model (a training without DVC),
-    and a tracking server that is away is only warned of: predictions do not need it.
+    A stage cannot see its own entry in dvc.lock, because DVC writes it after the stage has ended. So this is called by
+    what comes after the training. Nothing is attached if dvc.lock does not record this model (a training without DVC).
+    If the tracking server is away, only a warning is logged: predictions do not need it.
     """
     if not is_in_dvc_lock(models):
-        log.info("dvc.lock does not record this model, so no run gets it; `dvc repro` makes both")
+        log.info("dvc.lock does not record this model, so it is attached to no run; `dvc repro` makes both")
         return
     run_id = training_run.local_run_id(models)
-    waiting = models / training_run.PENDING_FOLDER / str(run_id)
-    if run_id and waiting.is_dir():
-        _write(waiting / training_run.FILES_FOLDER)
+    pending = models / training_run.PENDING_FOLDER / str(run_id)
+    if run_id and pending.is_dir():  # it is sent together with the rest of the record
+        _write_dvc_lock(pending / training_run.FILES_FOLDER)
         return
     try:
         server.check_server()
@@ -41,22 +41,22 @@ def attach_dvc_lock(models: Path) -> None:
 
 
 def _attach(models: Path, run_id: str | None) -> None:
-    asked = server.client()
-    experiments = [experiment.experiment_id for experiment in asked.search_experiments()]
+    # Runs with other parameters may have given the same model: dvc.lock records the newest.
     query = f"tags.{MODEL_TAG} = '{model_digest(models)}'"
     if run_id:
         query += f" and attributes.run_id = '{run_id}'"
-    # Runs with other parameters may have given the same model: only the newest is the one in dvc.lock.
-    for run in asked.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"]):
-        if LOCK_TAG not in run.data.tags:
-            with tempfile.TemporaryDirectory() as folder:
-                written = _write(Path(folder))
-                asked.log_artifact(run.info.run_id, str(written))
-                asked.set_tag(run.info.run_id, LOCK_TAG, digest(written, "md5"))
+    client = server.get_client()
+    run = server.newest_run(client, query)
+    if run is None or LOCK_TAG in run.data.tags:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = _write_dvc_lock(Path(folder))
+        client.log_artifact(run.info.run_id, str(path))
+        client.set_tag(run.info.run_id, LOCK_TAG, digest(path, "md5"))
 
 
-def _write(folder: Path) -> Path:
-    """Write dvc.lock up to the training: what predict left there is of an earlier model, or not there yet."""
+def _write_dvc_lock(folder: Path) -> Path:
+    """Write dvc.lock without the predict stage: its entry is that of an earlier model, or missing yet."""
     lock = read_dvc_lock()
     stages = {name: stage for name, stage in lock["stages"].items() if name != "predict"}
     path = folder / DVC_LOCK_NAME

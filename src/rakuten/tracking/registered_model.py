@@ -1,4 +1,7 @@
-"""The champion for those who answer with it: which version it is, its files, and what is known of it."""
+"""The champion version for the rooms that predict with it: its model files, its reference sample, its metadata.
+
+Not part of `registry`: this module needs `trace`, which needs `registry`.
+"""
 
 import shutil
 import tempfile
@@ -13,12 +16,14 @@ from rakuten.tracking import registry, server, trace
 from rakuten.tracking.lineage import MODEL_TAG, VERSION_LENGTH, model_digest
 from rakuten.tracking.registry import CHAMPION, MODEL_NAME, Version
 
+SCORE_METRICS = ("weighted_f1", "weighted_f1_low", "weighted_f1_high", "macro_f1", "calibration_error")
+
 
 def get_champion() -> Version | None:
-    """The version that answers; None where none was promoted.
+    """The champion; None if no version was promoted.
 
     Raises:
-        UserError: the tracking server is away or refuses.
+        UserError: the tracking server does not answer or refuses.
     """
     server.check_server()
     with server.mlflow_errors():
@@ -26,16 +31,19 @@ def get_champion() -> Version | None:
 
 
 def download_model(version: Version, folder: Path) -> dict[str, Any]:
-    """Put a version's files into a folder that is not there yet, whole or not at all; return what is known of it.
+    """Download a version's model files into a folder, which is replaced only once all of them have arrived.
+
+    Returns:
+        The metadata of the model: see `run_metadata`.
 
     Raises:
-        UserError: it cannot be fetched, or is not the model that was registered.
+        UserError: the download failed, or its digest is not the one that the run recorded.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with server.mlflow_errors(), tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-        run = server.client().get_run(version.run_id)
-        place = mlflow.artifacts.download_artifacts(f"models:/{MODEL_NAME}/{version.number}", dst_path=partial)
-        manifests = list(Path(place).glob("data/*/manifest.json"))
+        run = server.get_client().get_run(version.run_id)
+        model = mlflow.artifacts.download_artifacts(f"models:/{MODEL_NAME}/{version.number}", dst_path=partial)
+        manifests = list(Path(model).glob("data/*/manifest.json"))
         if len(manifests) != 1:
             raise UserError(f"{MODEL_NAME} version {version.number} is not a model of this project")
         files = manifests[0].parent
@@ -47,34 +55,40 @@ def download_model(version: Version, folder: Path) -> dict[str, Any]:
 
 
 def download_reference(version: Version, path: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Fetch an artifact of the run that made a version; returns its place, and model_version and synthetic.
+    """Download an artifact of a version's run, and look up what belongs to it.
+
+    Args:
+        path: of the artifact within the run.
+        folder: where the copy is put.
+
+    Returns:
+        The path of the copy, and model_version and synthetic of the run.
 
     Raises:
-        UserError: the server is away, or the run has no such artifact: it is older than the monitoring.
+        UserError: the server does not answer, or the run has no such artifact: it is older than the monitoring.
     """
     with server.mlflow_errors():
-        tags = server.client().get_run(version.run_id).data.tags
-        place = registry.download(version.run_id, path, folder)
-    return place, {
+        tags = server.get_client().get_run(version.run_id).data.tags
+        copy = registry.download(version.run_id, path, folder)
+    return copy, {
         "model_version": tags.get(MODEL_TAG, "")[:VERSION_LENGTH],
         "synthetic": tags.get("synthetic") == "true",
     }
 
 
 def run_metadata(run: mlflow.entities.Run) -> dict[str, Any]:
-    """What a run says of its model."""
+    """What a run records about its model: run_id, trained_at, git_commit, data (path -> MD5), scores, synthetic."""
     metrics, tags = run.data.metrics, run.data.tags
-    names = ("weighted_f1", "weighted_f1_low", "weighted_f1_high", "macro_f1", "calibration_error")
     return {
         "run_id": run.info.run_id,
         "trained_at": iso_time(run.info.start_time),
         "git_commit": tags.get("git_commit"),
         "data": trace.run_inputs(run),
-        "scores": {name: metrics[name] for name in names if name in metrics},
+        "scores": {name: metrics[name] for name in SCORE_METRICS if name in metrics},
         "synthetic": tags.get("synthetic") == "true",
     }
 
 
 def iso_time(milliseconds: int) -> str:
-    """A time as MLflow has it, in words that sort."""
+    """A time in ms since 1970 as ISO 8601, in UTC, to the second."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")

@@ -1,13 +1,15 @@
-"""Versions of rakuten-classifier: challenger is the newest, champion the one that answers."""
+"""Versions of the registered model rakuten-classifier: the alias challenger is the newest, champion the one in use."""
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
 import mlflow.pyfunc
 import pandas as pd
+from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 
 from rakuten.errors import UserError
@@ -16,99 +18,100 @@ from rakuten.tracking.lineage import MODEL_TAG
 
 MODEL_NAME = "rakuten-classifier"
 CHAMPION, CHALLENGER = "champion", "challenger"
-DECISION_TAG = "promotion"  # tag of a version: what was decided about it last
-PREVIOUS_CHAMPION_TAG = "previous_champion"  # tag of a champion: whom it followed
-ROLLED_BACK_TAG = "rolled_back"  # tag of a version that was champion and is not to be again
-STARTED_TAG = "started"  # tag: when its training began, so that a record sent late is no news
-NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # how MLflow says that there is none
+# Tags of a version.
+DECISION_TAG = "promotion"  # the last decision about it, as text
+PREVIOUS_CHAMPION_TAG = "previous_champion"  # of a champion: the number of the champion before it
+ROLLED_BACK_TAG = "rolled_back"  # it was champion, and must not become champion again
+STARTED_TAG = "started"  # when its training began, in ms since 1970
+NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's error codes for a missing version
 
 
-def register(asked: mlflow.MlflowClient, run_id: str, model: Any, digest: str, started: int, late: bool) -> str:
-    """Make a run's model a version, once, and the challenger. Returns the version.
-
-    Args:
-        started: when the training began, in ms by the clock of its machine. Clocks differ, so it decides only
-            where the model comes late: a later training stays the challenger.
-    """
-    if not asked.search_registered_models(f"name = '{MODEL_NAME}'"):
-        try:
-            asked.create_registered_model(MODEL_NAME)
-        except mlflow.MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-    known = asked.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{run_id}'")
-    if known:
-        found = known[0]
-    else:
-        tags = {MODEL_TAG: digest, STARTED_TAG: str(started)}
-        source = f"models:/{model.model_id}"
-        found = asked.create_model_version(MODEL_NAME, source, run_id, tags, model_id=model.model_id)
-    now = find_by_alias(asked, CHALLENGER)
-    if not late or now is None or int(now.tags.get(STARTED_TAG, 0)) <= started:
-        asked.set_registered_model_alias(MODEL_NAME, CHALLENGER, found.version)
-    return str(found.version)
-
-
-def find_by_alias(asked: mlflow.MlflowClient, alias: str) -> ModelVersion | None:
-    """The version under an alias; None where nobody has it."""
-    return _or_none(asked.get_model_version_by_alias, alias)
-
-
-def find_by_number(asked: mlflow.MlflowClient, version: str) -> ModelVersion | None:
-    """The version of this number; None where there is none."""
-    return _or_none(asked.get_model_version, version)
-
-
-def _or_none(ask: Callable[[str, str], ModelVersion], which: str) -> ModelVersion | None:
-    try:
-        return ask(MODEL_NAME, which)
-    except mlflow.MlflowException as error:
-        if error.error_code in NOT_FOUND_CODES:
-            return None
-        raise
-
-
-class Version(NamedTuple):
-    """A version of the model, as promotion sees it."""
+@dataclass(frozen=True)
+class Version:
+    """A version of the registered model."""
 
     number: str
     run_id: str
-    previous: str | None  # the champion that it followed
+    started: int  # when its training began, in ms since 1970; 0 if not recorded
+    previous_champion: str | None  # the number of the champion before it
     rolled_back: bool
 
 
 def get_by_alias(alias: str) -> Version | None:
-    """The version under an alias; None where nobody has it."""
-    return _to_version(find_by_alias(server.client(), alias))
+    """The version with this alias; None if no version has it."""
+    return _get(server.get_client().get_model_version_by_alias, alias)
 
 
 def get_by_number(number: str) -> Version | None:
-    return _to_version(find_by_number(server.client(), number))
+    """The version with this number; None if there is none."""
+    return _get(server.get_client().get_model_version, number)
 
 
-def _to_version(version: ModelVersion | None) -> Version | None:
-    if version is None:
-        return None
+def _get(request: Callable[[str, str], ModelVersion], key: str) -> Version | None:
+    try:
+        version = request(MODEL_NAME, key)
+    except mlflow.MlflowException as error:
+        if error.error_code in NOT_FOUND_CODES:
+            return None
+        raise
     return Version(
-        str(version.version),
-        str(version.run_id),
-        version.tags.get(PREVIOUS_CHAMPION_TAG),
-        ROLLED_BACK_TAG in version.tags,
+        number=str(version.version),
+        run_id=str(version.run_id),
+        started=int(version.tags.get(STARTED_TAG, 0)),
+        previous_champion=version.tags.get(PREVIOUS_CHAMPION_TAG),
+        rolled_back=ROLLED_BACK_TAG in version.tags,
     )
 
 
+def register(run_id: str, model: LoggedModel, model_digest: str, started: int, delayed: bool) -> str:
+    """Register a run's model as a version, unless it is one already, and make it the challenger.
+
+    Args:
+        started: when the training began, in ms since 1970 by the clock of its machine.
+        delayed: whether later trainings may have been registered before this one. Only then are the start times
+            compared, because clocks differ: the model of a later training stays the challenger.
+
+    Returns:
+        The number of the version.
+    """
+    client = server.get_client()
+    _create_registered_model(client)
+    versions = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{run_id}'")
+    if versions:
+        number = str(versions[0].version)
+    else:
+        tags = {MODEL_TAG: model_digest, STARTED_TAG: str(started)}
+        source = f"models:/{model.model_id}"
+        version = client.create_model_version(MODEL_NAME, source, run_id, tags, model_id=model.model_id)
+        number = str(version.version)
+    challenger = get_by_alias(CHALLENGER)
+    if not delayed or challenger is None or challenger.started <= started:
+        client.set_registered_model_alias(MODEL_NAME, CHALLENGER, number)
+    return number
+
+
+def _create_registered_model(client: mlflow.MlflowClient) -> None:
+    if client.search_registered_models(f"name = '{MODEL_NAME}'"):
+        return
+    try:
+        client.create_registered_model(MODEL_NAME)
+    except mlflow.MlflowException as error:  # another training may have created it in the meantime
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
 def check_traceable(version: Version) -> None:
-    """Whether this model leads back to code and data.
+    """Check that the run of a version records its commit and its data.
 
     Raises:
-        UserError: it does not, for the reasons named.
+        UserError: it does not; the message lists what is missing.
     """
-    run = server.client().get_run(version.run_id)
+    run = server.get_client().get_run(version.run_id)
     tags, inputs = run.data.tags, run.inputs.dataset_inputs if run.inputs else []
-    kinds = {tag.value for entry in inputs for tag in entry.tags if tag.key == "mlflow.data.context"}
+    contexts = {tag.value for entry in inputs for tag in entry.tags if tag.key == "mlflow.data.context"}
     missing = [name for name in ("git_commit", MODEL_TAG) if not tags.get(name)]
-    missing += [] if "training" in kinds else ["digests of the features"]
-    missing += [] if "raw" in kinds else ["digests of the raw data (train by `dvc repro`)"]
+    missing += [] if "training" in contexts else ["digests of the features"]
+    missing += [] if "raw" in contexts else ["digests of the raw data (train by `dvc repro`)"]
     if tags.get("git_dirty") != "false":
         missing.append("a clean tree (commit, then `dvc repro --force --single-item train`)")
     if missing:
@@ -117,30 +120,31 @@ def check_traceable(version: Version) -> None:
         )
 
 
-def promote(version: Version, former: Version | None) -> None:
-    """Make a version the champion, and note whom it followed."""
-    asked = server.client()
-    if former is not None:
-        asked.set_model_version_tag(MODEL_NAME, version.number, PREVIOUS_CHAMPION_TAG, former.number)
-    asked.set_registered_model_alias(MODEL_NAME, CHAMPION, version.number)
+def promote(version: Version, champion: Version | None) -> None:
+    """Make a version the champion, and record the champion before it."""
+    client = server.get_client()
+    if champion is not None:
+        client.set_model_version_tag(MODEL_NAME, version.number, PREVIOUS_CHAMPION_TAG, champion.number)
+    client.set_registered_model_alias(MODEL_NAME, CHAMPION, version.number)
 
 
-def roll_back(version: Version, former: Version) -> None:
-    """Give the crown back to the champion before this one."""
-    asked = server.client()
-    asked.set_registered_model_alias(MODEL_NAME, CHAMPION, former.number)
-    asked.set_model_version_tag(MODEL_NAME, version.number, ROLLED_BACK_TAG, "true")
+def roll_back(champion: Version, previous: Version) -> None:
+    """Make the previous champion the champion again, and mark the present one as rolled back."""
+    client = server.get_client()
+    client.set_registered_model_alias(MODEL_NAME, CHAMPION, previous.number)
+    client.set_model_version_tag(MODEL_NAME, champion.number, ROLLED_BACK_TAG, "true")
 
 
 def tag_decision(version: Version, decision: str) -> None:
-    server.client().set_model_version_tag(MODEL_NAME, version.number, DECISION_TAG, decision)
+    """Record what was decided about a version."""
+    server.get_client().set_model_version_tag(MODEL_NAME, version.number, DECISION_TAG, decision)
 
 
 def download(run_id: str, path: str, folder: Path) -> Path:
-    """Fetch one artifact of a run.
+    """Download one artifact of a run into a folder; returns the path of the copy.
 
     Raises:
-        UserError: the run has no such artifact.
+        UserError: the run has no such artifact, or the server failed.
     """
     try:
         return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=str(folder)))
@@ -149,14 +153,14 @@ def download(run_id: str, path: str, folder: Path) -> Path:
 
 
 class DownloadedModel:
-    """A version's model, loaded as plain MLflow loads it, and its size on disk in bytes."""
+    """A version's model, loaded with mlflow.pyfunc, and `size`, its bytes on disk."""
 
     def __init__(self, version: Version) -> None:
         with tempfile.TemporaryDirectory() as folder:
             source = f"models:/{MODEL_NAME}/{version.number}"
-            place = mlflow.artifacts.download_artifacts(source, dst_path=folder)
-            self.size = sum(file.stat().st_size for file in Path(place, "data").rglob("*") if file.is_file())
-            self._model = mlflow.pyfunc.load_model(place)
+            model = mlflow.artifacts.download_artifacts(source, dst_path=folder)
+            self.size = sum(file.stat().st_size for file in Path(model, "data").rglob("*") if file.is_file())
+            self._model = mlflow.pyfunc.load_model(model)
 
     def predict(self, products: pd.DataFrame) -> Any:
         """Predictions for raw products."""

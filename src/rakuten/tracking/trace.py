@@ -18,50 +18,60 @@ from rakuten.tracking.training_run import DATASET_PATH_TAG
 Run = mlflow.entities.Run
 
 
-def find(asked: mlflow.MlflowClient, what: str) -> Run:
-    """The run that something was trained by.
+def find_run(client: mlflow.MlflowClient, name: str) -> Run:
+    """The training run behind a name.
 
     Args:
-        what: a run's id; `model_version` as a row of predictions.csv has it; a version of
-            rakuten-classifier by its number, or by an alias (champion, challenger).
+        name: the id of the run; the model_version of a row of predictions.csv; or the number or alias of a version of
+            rakuten-classifier.
 
     Raises:
-        UserError: nothing is known by this name.
+        UserError: there is no run of this name.
     """
-    what = what.strip("\"' ")  # as copied from a CSV file
-    if re.fullmatch(r"[0-9a-f]{32}", what):
-        try:
-            return asked.get_run(what)
-        except mlflow.MlflowException as error:
-            if error.error_code not in registry.NOT_FOUND_CODES:
-                raise
-    elif re.fullmatch(rf"[0-9a-f]{{{VERSION_LENGTH},64}}", what):
-        experiments = [experiment.experiment_id for experiment in asked.search_experiments()]
-        query = f"tags.{MODEL_TAG} LIKE '{what}%'"
-        for run in asked.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"]):
-            return run
+    name = name.strip("\"' ")  # as copied from a CSV file
+    if re.fullmatch(r"[0-9a-f]{32}", name):
+        run = _run_by_id(client, name)
+    elif re.fullmatch(rf"[0-9a-f]{{{VERSION_LENGTH},64}}", name):
+        run = server.newest_run(client, f"tags.{MODEL_TAG} LIKE '{name}%'")
     else:
-        name = what.removeprefix(registry.MODEL_NAME).lstrip("/@")
-        version = registry.find_by_number(asked, name) if name.isdigit() else registry.find_by_alias(asked, name)
-        if version is not None:
-            return asked.get_run(str(version.run_id))
-    raise UserError(
-        f"{what}: no such run or version on {server.redacted_uri()}; a run's id, model_version of a prediction, "
-        f"a number or an alias of {registry.MODEL_NAME} is asked for"
-    )
+        key = name.removeprefix(registry.MODEL_NAME).lstrip("/@")
+        version = registry.get_by_number(key) if key.isdigit() else registry.get_by_alias(key)
+        run = client.get_run(version.run_id) if version else None
+    if run is None:
+        raise UserError(
+            f"{name}: no such run or version on {server.redacted_uri()}; give a run's id, the model_version of a "
+            f"prediction, or a number or an alias of {registry.MODEL_NAME}"
+        )
+    return run
 
 
-def format_run(asked: mlflow.MlflowClient, run: Run) -> str:
-    """All that leads back to a run's code and data, as text for a terminal."""
-    tags, metrics = run.data.tags, run.data.metrics
+def _run_by_id(client: mlflow.MlflowClient, run_id: str) -> Run | None:
+    try:
+        return client.get_run(run_id)
+    except mlflow.MlflowException as error:
+        if error.error_code not in registry.NOT_FOUND_CODES:
+            raise
+    return None
+
+
+def format_run(client: mlflow.MlflowClient, run: Run) -> str:
+    """A run's code, parameters and data, and the commands that restore them, as text for a terminal."""
+    blocks = [_align(_summary(client, run))]
+    blocks.append("parameters\n" + _align(dict(sorted(run.data.params.items())), "  "))
+    blocks.append("data (MD5, as DVC records it)\n" + _align(run_inputs(run), "  "))
+    blocks.append("to restore this state\n" + "\n".join(f"  {line}" for line in _restore_steps(run)))
+    return "\n\n".join(blocks)
+
+
+def _summary(client: mlflow.MlflowClient, run: Run) -> dict[str, str]:
+    tags, score = run.data.tags, run.data.metrics.get("weighted_f1")
     digest = tags.get(MODEL_TAG, "")
-    versions = asked.search_model_versions(f"name = '{registry.MODEL_NAME}' and run_id = '{run.info.run_id}'")
+    versions = client.search_model_versions(f"name = '{registry.MODEL_NAME}' and run_id = '{run.info.run_id}'")
     names = [
-        f"{registry.MODEL_NAME} version {version.version}{_aliases(asked, version.version)}" for version in versions
+        f"{registry.MODEL_NAME} version {version.version}{_aliases(client, version.version)}" for version in versions
     ]
     began = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-    score = metrics.get("weighted_f1")
-    about = {
+    return {
         "run": f"{run.info.run_id}  ({run.info.run_name}, {run.info.status.lower()}) on {server.redacted_uri()}",
         "began": f"{began:%Y-%m-%d %H:%M:%S} UTC",
         "model": "  ".join([digest[:VERSION_LENGTH] or "none was recorded", *names]),
@@ -70,73 +80,74 @@ def format_run(asked: mlflow.MlflowClient, run: Run) -> str:
         "dirty": _dirty(tags),
         "score": "none was recorded" if score is None else f"weighted F1 {score:.4f} out of fold{_synthetic(tags)}",
     }
-    blocks = [_align(about)]
-    blocks.append("parameters\n" + _align(dict(sorted(run.data.params.items())), "  "))
-    blocks.append("data (MD5, as DVC has it)\n" + _align(run_inputs(run), "  "))
-    blocks.append("back to this very state\n" + "\n".join(f"  {line}" for line in _way_back(run)))
-    return "\n\n".join(blocks)
 
 
 def run_inputs(run: Run) -> dict[str, str]:
-    """Path -> MD5 of the data a run was trained on."""
-    if run.inputs is None:
-        return {}
-    found = {}
-    for entry in run.inputs.dataset_inputs:
+    """Path -> MD5 of the data that a run was trained on."""
+    inputs: dict[str, str] = {}
+    for entry in run.inputs.dataset_inputs if run.inputs else ():
         tags = {tag.key: tag.value for tag in entry.tags}
-        found[tags.get(DATASET_PATH_TAG, entry.dataset.name)] = entry.dataset.digest
-    return found
+        inputs[tags.get(DATASET_PATH_TAG, entry.dataset.name)] = entry.dataset.digest
+    return inputs
 
 
 def inputs_of_run(run_id: str) -> dict[str, str]:
-    """Path -> MD5 of the data that a run, known by its id, was trained on."""
-    return run_inputs(server.client().get_run(run_id))
+    """Path -> MD5 of the data that the run with this id was trained on."""
+    return run_inputs(server.get_client().get_run(run_id))
 
 
 def restore_dvc_lock(run: Run) -> str:
-    """Write the run's dvc.lock here, so that `dvc checkout` brings its data and model back.
+    """Replace dvc.lock by that of a run, so that `dvc checkout` restores its data and model.
+
+    Returns:
+        What was done and what comes next, in one line.
 
     Raises:
-        UserError: the run has none.
+        UserError: no dvc.lock is attached to the run.
     """
-    if dvc_lock.LOCK_TAG not in run.data.tags and not _has_dvc_lock(run):
-        raise UserError(f"run {run.info.run_id} has no dvc.lock: it was trained without `dvc repro`")
-    with tempfile.TemporaryDirectory() as folder, atomic_write(DVC_LOCK) as (part,):
-        part.write_bytes(registry.download(run.info.run_id, dvc_lock.DVC_LOCK_NAME, Path(folder)).read_bytes())
-    return f"dvc.lock is that of run {run.info.run_id}; `dvc checkout --allow-missing` brings its data and model"
+    run_id = run.info.run_id
+    if not _has_dvc_lock(run):
+        raise UserError(f"run {run_id} has no dvc.lock: it was trained without `dvc repro`")
+    with tempfile.TemporaryDirectory() as folder, atomic_write(DVC_LOCK) as (partial,):
+        partial.write_bytes(registry.download(run_id, dvc_lock.DVC_LOCK_NAME, Path(folder)).read_bytes())
+    return f"dvc.lock is that of run {run_id}; `dvc checkout --allow-missing` restores its data and model"
 
 
 def _has_dvc_lock(run: Run) -> bool:
-    return any(entry.path == dvc_lock.DVC_LOCK_NAME for entry in server.client().list_artifacts(run.info.run_id))
+    """Whether dvc.lock is attached to a run. A record that was sent late has the file, but not the tag."""
+    if dvc_lock.LOCK_TAG in run.data.tags:
+        return True
+    artifacts = server.get_client().list_artifacts(run.info.run_id)
+    return any(artifact.path == dvc_lock.DVC_LOCK_NAME for artifact in artifacts)
 
 
-def _way_back(run: Run) -> Iterator[str]:
+def _restore_steps(run: Run) -> Iterator[str]:
     commit = run.data.tags.get("git_commit")
     if not commit:
         yield "not possible: no commit was recorded"
         return
     yield f"git checkout {commit}"
-    if dvc_lock.LOCK_TAG in run.data.tags or _has_dvc_lock(run):
+    if _has_dvc_lock(run):
         yield f"rakuten trace --restore-lock {run.info.run_id}"
-        yield "dvc checkout --allow-missing    # `dvc pull --allow-missing` where the cache is not here"
-        yield "dvc repro                       # only predict has something to do"
+        yield "dvc checkout --allow-missing    # `dvc pull --allow-missing` if the files are not in the cache"
+        yield "dvc repro                       # only predict runs"
     else:
         yield "dvc repro                       # no dvc.lock was attached: this trains again"
     if run.data.tags.get("git_dirty") == "true":
-        yield "but the tree was dirty: what was changed and not committed is lost"
+        yield "but the tree was dirty: changes that were not committed are lost"
 
 
 def _dirty(tags: Mapping[str, str]) -> str:
-    known = {"true": "YES: files differed from the commit", "false": "no"}
-    return known.get(tags.get("git_dirty", ""), "unknown")
+    texts = {"true": "YES: files differed from the commit", "false": "no"}
+    return texts.get(tags.get("git_dirty", ""), "unknown")
 
 
 def _synthetic(tags: Mapping[str, str]) -> str:
     return ", on SYNTHETIC data" if tags.get("synthetic") == "true" else ""
 
 
-def _aliases(asked: mlflow.MlflowClient, version: str) -> str:
-    aliases = asked.get_model_version(registry.MODEL_NAME, version).aliases
+def _aliases(client: mlflow.MlflowClient, number: str) -> str:
+    aliases = client.get_model_version(registry.MODEL_NAME, number).aliases
     return f" ({', '.join(sorted(aliases))})" if aliases else ""
 
 

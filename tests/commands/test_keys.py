@@ -1,0 +1,30 @@
+"""`rakuten keys`."""
+
+from pathlib import Path
+
+import pytest
+
+from rakuten.commands.keys import main
+from rakuten.serving.keys import ApiKeys
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("API_KEYS_FILE", str(tmp_path / "keys.txt"))
+    return tmp_path / "keys.txt"
+
+
+def test_the_key_alone_is_written_to_standard_output(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["one"]) == 0
+    output = capsys.readouterr()
+    assert ApiKeys(path).owner(output.out.rstrip("\n")) == "one"
+    assert str(path) in output.err
+
+
+def test_a_second_key_for_a_name_is_an_error(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["one"]) == 0
+    capsys.readouterr()
+    assert main(["one"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "one has a key" in output.err

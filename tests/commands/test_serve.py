@@ -1,0 +1,36 @@
+"""`rakuten serve`: what keeps it from starting is one line, and a warning where every request would be refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.api import Api
+from tests.support.project import run_in
+from tests.support.servers import free_port
+
+SERVE = ("python", "-m", "rakuten", "serve")
+
+
+def test_a_port_in_use_is_an_error(api: Api, trained: Path) -> None:
+    output = run_in(trained, *SERVE, code=1, API_PORT=str(api.port))
+    assert f"ERROR serving: 127.0.0.1:{api.port}: Address already in use; set API_PORT" in output
+
+
+def test_a_missing_model_is_an_error(trained: Path, tmp_path: Path) -> None:
+    output = run_in(trained, *SERVE, code=1, API_MODELS=str(tmp_path), API_PORT=str(free_port()))
+    assert "no model; make one with `make run`" in output
+    assert "Traceback" not in output
+
+
+def test_an_invalid_setting_is_an_error(trained: Path) -> None:
+    assert "ERROR serving: API_QUEUE: Input should be greater than 0" in run_in(trained, *SERVE, code=1, API_QUEUE="0")
+
+
+def test_a_missing_key_is_a_warning(start: Callable[..., Api], tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    server = start(API_REQUIRE_KEYS="true", API_KEYS_FILE=str(path))
+    assert f"{path} has no key, so every request is refused" in server.log.read_text()
+
+
+def test_the_log_begins_with_the_model_and_the_address(api: Api) -> None:
+    log = api.log.read_text()
+    assert f"(local), {api.url}, no keys required" in log

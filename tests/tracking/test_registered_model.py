@@ -1,0 +1,82 @@
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from rakuten.errors import UserError
+from rakuten.models.classifier import ProductClassifier
+from rakuten.tracking import registered_model, registry
+from rakuten.tracking.lineage import model_digest, model_version
+from rakuten.tracking.registry import MODEL_NAME, Version
+
+
+def test_without_a_promotion_there_is_no_champion(version: Version) -> None:
+    assert registered_model.get_champion() is None
+
+
+def test_the_promoted_version_is_the_champion(version: Version) -> None:
+    registry.promote(version, None)
+    assert registered_model.get_champion() == version
+
+
+def test_the_model_files_of_a_version_are_downloaded_with_their_metadata(
+    version: Version, models: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "serving" / "model"
+    metadata = registered_model.download_model(version, folder)
+    assert model_digest(folder) == model_digest(models)
+    assert list(ProductClassifier.load(folder).classes) == [10, 2583]
+    assert metadata["run_id"] == version.run_id
+    assert metadata["scores"] == {"weighted_f1": 0.5, "weighted_f1_low": 0.4, "weighted_f1_high": 0.6}
+    assert metadata["synthetic"] is True
+    assert metadata["data"] == {}
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_download_replaces_the_model_before_it(version: Version, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "old.txt").write_text("")
+    registered_model.download_model(version, folder)
+    assert not (folder / "old.txt").exists()
+
+
+def artifacts(store: mlflow.MlflowClient, version: Version) -> Path:
+    """The folder of a version's files in the store."""
+    return Path(mlflow.artifacts.download_artifacts(store.get_model_version(MODEL_NAME, version.number).source))
+
+
+def test_an_altered_model_is_refused_and_the_one_before_it_stays(
+    version: Version, store: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    manifest = artifacts(store, version) / "data" / "model" / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with pytest.raises(UserError, match="version 1 is not the model that its run made: it was altered"):
+        registered_model.download_model(version, folder)
+    assert folder.is_dir()
+
+
+def test_a_model_of_another_project_is_refused(version: Version, store: mlflow.MlflowClient, tmp_path: Path) -> None:
+    shutil.rmtree(artifacts(store, version) / "data")
+    with pytest.raises(UserError, match="version 1 is not a model of this project"):
+        registered_model.download_model(version, tmp_path / "model")
+
+
+def test_a_reference_is_downloaded_with_the_version_it_belongs_to(
+    version: Version, models: Path, tmp_path: Path
+) -> None:
+    path, about = registered_model.download_reference(version, "reports/report.json", tmp_path / "copy")
+    assert path.read_text() == "{}"
+    assert about == {"model_version": model_version(models), "synthetic": True}
+
+
+def test_a_run_without_a_reference_is_named(version: Version, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"reports/none.csv of run \w+ cannot be fetched"):
+        registered_model.download_reference(version, "reports/none.csv", tmp_path / "copy")
+
+
+def test_times_are_iso_8601() -> None:
+    assert registered_model.iso_time(1_700_000_000_999) == "2023-11-14T22:13:20+00:00"
