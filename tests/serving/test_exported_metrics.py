@@ -1,4 +1,4 @@
-"""What the monitoring and the pipeline leave for Prometheus, whole or broken."""
+"""Metrics from the files that the monitoring and the pipeline leave, complete or broken."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE, PIPELINE_FILE
 from rakuten.serving.exported_metrics import MonitoringCollector
 from rakuten.serving.model_holder import LoadedModel
 
@@ -16,51 +17,73 @@ REPORT = {
     "alarms": ["text: language has drifted"], "rows": 700, "review": 0.4, "promised_review": 0.3,
     "live": {"weighted_f1": 0.7, "interval": [0.65, 0.74], "promised": 0.75},
 }  # fmt: skip
-ABOUT = {"scores": {"weighted_f1": 0.75}, "trained_at": "2026-01-01T00:00:00+00:00"}
+LAST_CHECK = {"checked": "2026-01-02T00:00:00+00:00"}
+PIPELINE = {"succeeded": False, "seconds": 3.5, "ended": "2026-01-02T00:00:00+00:00"}
+METADATA = {"scores": {"weighted_f1": 0.75}, "trained_at": "2026-01-01T00:00:00+00:00"}
 
 
-def told(folder: Path, version: str = "one") -> str:
+def scrape(folder: Path, model_version: str = "one", metadata: dict[str, Any] = METADATA) -> list[str]:
+    """The samples of one scrape."""
     registry = CollectorRegistry()
-    champion = LoadedModel(None, version, "local", None, ABOUT)  # type: ignore[arg-type]
-    registry.register(MonitoringCollector(folder, lambda: champion))
-    return generate_latest(registry).decode()
+    model = LoadedModel(None, model_version, "local", None, metadata)  # type: ignore[arg-type]
+    registry.register(MonitoringCollector(folder, lambda: model))
+    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
 
 
-def write(folder: Path, name: str, what: Any) -> None:
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text(what if isinstance(what, str) else json.dumps(what))
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def test_a_report_is_told(tmp_path: Path) -> None:
-    write(tmp_path, "drift/drift.json", REPORT)
-    write(tmp_path, "drift/looked.json", {"checked": "2026-01-02T00:00:00+00:00"})
-    write(tmp_path, "pipeline.json", {"succeeded": False, "seconds": 3.5, "ended": "2026-01-02T00:00:00+00:00"})
-    text = told(tmp_path)
-    for line in (
+def test_a_drift_report_is_exported(tmp_path: Path) -> None:
+    write(tmp_path / DRIFT_FILE, REPORT)
+    assert set(scrape(tmp_path)) >= {
         'rakuten_drift_score{column="language",kind="text"} 0.2',
+        'rakuten_drift_threshold{column="language"} 0.1',
         "rakuten_drift_alarms 1.0",
+        "rakuten_drift_window_predictions 700.0",
+        'rakuten_review_share{which="live"} 0.4',
         'rakuten_review_share{which="promised"} 0.3',
+        'rakuten_live_weighted_f1{which="live"} 0.7',
         'rakuten_live_weighted_f1{which="live_high"} 0.74',
-        "rakuten_drift_checked_timestamp_seconds 1.7673",
+        'rakuten_live_weighted_f1{which="promised"} 0.75',
+    }
+
+
+def test_a_report_without_labels_has_no_live_score(tmp_path: Path) -> None:
+    write(tmp_path / DRIFT_FILE, REPORT | {"live": None})
+    samples = scrape(tmp_path)
+    assert "rakuten_drift_alarms 1.0" in samples
+    assert not [sample for sample in samples if sample.startswith("rakuten_live")]
+
+
+def test_a_report_about_another_model_is_not_exported(tmp_path: Path) -> None:
+    write(tmp_path / DRIFT_FILE, REPORT)
+    samples = scrape(tmp_path, "two")
+    assert not [sample for sample in samples if sample.startswith(("rakuten_drift", "rakuten_review", "rakuten_live"))]
+
+
+def test_the_last_check_and_the_last_pipeline_run_are_exported(tmp_path: Path) -> None:
+    write(tmp_path / LAST_CHECK_FILE, LAST_CHECK)
+    write(tmp_path / PIPELINE_FILE, PIPELINE)
+    assert set(scrape(tmp_path)) >= {
+        "rakuten_drift_checked_timestamp_seconds 1.767312e+09",
         "rakuten_pipeline_succeeded 0.0",
-        'rakuten_model_score{score="weighted_f1"} 0.75',
-        "rakuten_model_trained_timestamp_seconds 1.7672",
-    ):
-        assert line in text
+        "rakuten_pipeline_duration_seconds 3.5",
+        "rakuten_pipeline_ended_timestamp_seconds 1.767312e+09",
+    }
 
 
-def test_a_report_on_another_model_is_not(tmp_path: Path) -> None:
-    write(tmp_path, "drift/drift.json", REPORT)
-    assert "rakuten_drift" not in told(tmp_path, "two")
+def test_the_model_s_scores_are_exported(tmp_path: Path) -> None:
+    score = 'rakuten_model_score{score="weighted_f1"} 0.75'
+    assert scrape(tmp_path) == [score, "rakuten_model_trained_timestamp_seconds 1.7672256e+09"]
+    assert scrape(tmp_path, metadata=METADATA | {"trained_at": None}) == [score]
 
 
 @pytest.mark.parametrize(
     "broken", ["", "[]", "{", "{}", {"model_version": "one"}, {**REPORT, "live": {"weighted_f1": 0.7}}]
 )
-def test_what_is_broken_shows_nothing_and_the_scrape_goes_on(tmp_path: Path, broken: Any) -> None:
-    for name in ("drift/drift.json", "drift/looked.json", "pipeline.json"):
-        write(tmp_path, name, broken)
-    text = told(tmp_path)
-    assert "rakuten_drift" not in text
-    assert "rakuten_pipeline" not in text
-    assert "rakuten_model_score" in text
+def test_nothing_of_a_broken_file_is_exported_and_the_scrape_succeeds(tmp_path: Path, broken: Any) -> None:
+    for path in (DRIFT_FILE, LAST_CHECK_FILE, PIPELINE_FILE):
+        write(tmp_path / path, broken)
+    assert all(sample.startswith("rakuten_model") for sample in scrape(tmp_path))

@@ -4,136 +4,354 @@ import json
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import mlflow
+import numpy as np
 import pytest
 import requests
 
+from rakuten.errors import UserError
+from rakuten.models.classifier import TopK
+from rakuten.serving import model_holder as module
+from rakuten.serving.model_holder import ModelHolder, self_check
+from rakuten.serving.settings import ApiSettings
 from rakuten.tracking.registry import CHAMPION, MODEL_NAME
+from tests.support.api import POOL, Api, get, post, unnamed
 from tests.support.project import run_in
-from tests.serving.conftest import Api
-from tests.serving.test_app import POOL, get, post, unnamed
 from tests.support.servers import free_port, wait_for
+
+SERVE = (sys.executable, "-m", "rakuten", "serve")
+
+
+def damage(model: Path) -> None:
+    """Change a model's vocabulary, so that its digest is wrong."""
+    vectorizer = model / "vectorizer.json"
+    vectorizer.write_text(vectorizer.read_text().replace("piscine", "pistache"))
+
+
+# the self-check
+
+
+class FakeModel:
+    """Answers a self-check with what it is given."""
+
+    def __init__(self, **changes: Any) -> None:
+        proba = np.tile([0.5, 0.3, 0.2], (4, 1))
+        top = TopK(np.tile([10, 40, 50], (4, 1)), proba, np.zeros(4, dtype=bool))
+        self._top = top._replace(**{name: value for name, value in changes.items() if name in top._fields})
+        self._states = changes.get("states", ["none", "used", "used", "none"])
+        self.classifier = SimpleNamespace(classes=np.array([10, 40, 50, 60]), top_k=lambda *_: self._top)
+
+    def featurise_many(self, texts: list[tuple[str, str]], images: list[bytes | None]) -> tuple[Any, list[str]]:
+        assert [image is not None for image in images] == [False, True, True, False]
+        return texts, self._states
+
+
+def test_a_sound_model_passes_the_self_check() -> None:
+    self_check(FakeModel())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"confidence": np.full((4, 3), np.nan)},
+        {"confidence": np.tile([0.5, 0.5, 0.5], (4, 1))},
+        {"confidence": np.tile([0.9, 0.2, -0.1], (4, 1))},
+        {"codes": np.tile([10, 40, 7], (4, 1))},
+        {"states": ["none", "not an image", "used", "none"]},
+    ],
+)
+def test_a_model_with_an_impossible_answer_fails_the_self_check(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="fails its self-check"):
+        self_check(FakeModel(**changes))  # type: ignore[arg-type]
+
+
+def test_a_model_that_raises_fails_the_self_check() -> None:
+    with pytest.raises(UserError, match="fails its self-check: AttributeError: 'NoneType' object"):
+        self_check(None)  # type: ignore[arg-type]
+
+
+# a holder in this process
 
 
 @pytest.fixture
-def registry(trained: Path, tmp_path: Path) -> Iterator[tuple[Path, dict[str, str], mlflow.MlflowClient]]:
-    """A copy of the trained project, its first version promoted; what tells an API of its registry."""
-    project = tmp_path / "project"
+def local(trained: Path, tmp_path: Path) -> ApiSettings:
+    """Settings for a copy of the trained model in a folder."""
+    shutil.copytree(trained / "models", tmp_path / "models", symlinks=True)
+    return ApiSettings(model="local", models=tmp_path / "models")
+
+
+def test_a_local_model_is_loaded_once(local: ApiSettings) -> None:
+    holder = ModelHolder(local)
+    with pytest.raises(UserError, match="no model is loaded"):
+        holder.current()
+    assert holder.refresh()
+    assert (holder.current().source, holder.current().registry_version) == ("local", None)
+    assert not holder.refresh()
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no model; make one with `make run`"):
+        ModelHolder(ApiSettings(model="local", models=tmp_path)).refresh()
+
+
+def test_a_local_model_of_another_folder_claims_no_data(local: ApiSettings) -> None:
+    holder = ModelHolder(local)
+    holder.refresh()
+    assert holder.current().metadata["data"] == {}
+    assert holder.current().metadata["scores"]["weighted_f1"] > 0
+
+
+class FakeRegistry:
+    """A registry whose versions all have the same model; some are damaged."""
+
+    def __init__(self, model: Path) -> None:
+        self._model = model
+        self.champion: str | None = "1"
+        self.damaged: set[str] = set()
+        self.downloads: list[str] = []
+
+    def get_champion(self) -> SimpleNamespace | None:
+        return None if self.champion is None else SimpleNamespace(number=self.champion)
+
+    def download_model(self, version: SimpleNamespace, folder: Path) -> dict[str, Any]:
+        self.downloads.append(version.number)
+        shutil.copytree(self._model, folder, dirs_exist_ok=True)
+        if version.number in self.damaged:
+            damage(folder)
+        return {"run_id": f"run of {version.number}"}
+
+
+@pytest.fixture
+def fake_registry(trained: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
+    registry = FakeRegistry(trained / "models")
+    monkeypatch.setattr(module, "registered_model", registry)
+    return registry
+
+
+@pytest.fixture
+def holder(fake_registry: FakeRegistry, tmp_path: Path) -> ModelHolder:
+    holder = ModelHolder(ApiSettings(model="registry", cache=tmp_path / "cache"))
+    assert holder.refresh()
+    return holder
+
+
+def current_number(holder: ModelHolder) -> str | None:
+    model = holder.current()
+    assert model.metadata == {"run_id": f"run of {model.registry_version}"}
+    return model.registry_version
+
+
+def test_a_champion_is_downloaded_once_and_the_last_good_one_is_kept(
+    holder: ModelHolder, fake_registry: FakeRegistry, tmp_path: Path
+) -> None:
+    assert current_number(holder) == "1"
+    assert not holder.refresh()
+    fake_registry.champion = "2"
+    assert holder.refresh()
+    assert current_number(holder) == "2"
+    assert fake_registry.downloads == ["1", "2"]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["2", "current.json"]
+    current = json.loads((tmp_path / "cache" / "current.json").read_text())
+    assert current == {"version": "2", "about": {"run_id": "run of 2"}}
+
+
+def test_a_refused_champion_is_not_loaded_again_until_there_is_another(
+    holder: ModelHolder, fake_registry: FakeRegistry
+) -> None:
+    fake_registry.damaged, fake_registry.champion = {"2"}, "2"
+    with pytest.raises(UserError, match="damaged"):
+        holder.refresh()
+    assert holder.has_refused()
+    assert not holder.refresh()
+    assert (current_number(holder), fake_registry.downloads) == ("1", ["1", "2"])
+    fake_registry.champion = "3"
+    assert holder.refresh()
+    assert not holder.has_refused()
+    assert current_number(holder) == "3"
+
+
+def test_a_refusal_ends_when_the_current_model_is_champion_again(
+    holder: ModelHolder, fake_registry: FakeRegistry
+) -> None:
+    fake_registry.damaged, fake_registry.champion = {"2"}, "2"
+    with pytest.raises(UserError, match="damaged"):
+        holder.refresh()
+    fake_registry.champion = "1"
+    assert not holder.refresh()
+    assert not holder.has_refused()
+    assert current_number(holder) == "1"
+
+
+def test_a_registry_without_a_champion_is_an_error(holder: ModelHolder, fake_registry: FakeRegistry) -> None:
+    fake_registry.champion = None
+    with pytest.raises(UserError, match="has no champion: promote one with `make promote`"):
+        holder.refresh()
+    assert current_number(holder) == "1"
+
+
+# servers on a real registry
+
+
+class Registry(NamedTuple):
+    """A trained project whose first version is champion, and what an API needs to know of its registry."""
+
+    project: Path
+    env: dict[str, str]
+    client: mlflow.MlflowClient
+
+    def promote(self, version: str) -> None:
+        self.client.set_registered_model_alias(MODEL_NAME, CHAMPION, version)
+
+    def train(self) -> str:
+        """Train again with another threshold, which makes another model; returns its version."""
+        params = self.project / "params.yaml"
+        params.write_text(params.read_text().replace("target_precision: 0.95", "target_precision: 0.6"))
+        run_in(self.project, "dvc", "repro")
+        versions = self.client.search_model_versions(f"name = '{MODEL_NAME}'")
+        return str(max(int(version.version) for version in versions))
+
+
+def make_registry(trained: Path, folder: Path) -> Registry:
+    project = folder / "project"
     shutil.copytree(trained, project, symlinks=True)
     uri = f"sqlite:///{project / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
-    # Not by promotion, whose rule on latency a loaded machine may break.
-    mlflow.MlflowClient(uri).set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
-    env = {"MLFLOW_TRACKING_URI": uri, "API_CACHE": str(tmp_path / "cache"), "API_REFRESH_SECONDS": "1"}
-    yield project, env, mlflow.MlflowClient(uri)
+    env = {"MLFLOW_TRACKING_URI": uri, "API_CACHE": str(folder / "cache"), "API_REFRESH_SECONDS": "1"}
+    registry = Registry(project, env, mlflow.MlflowClient(uri))
+    registry.promote("1")  # without the gate, whose rule on latency fails on a busy machine
+    return registry
 
 
-def version(server: Api) -> str | None:
-    found = get(f"{server.url}/model").json()["registry_version"]
-    return found and str(found)
+@pytest.fixture(scope="module")
+def registry_with_two(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Registry, str]]:
+    """A registry, and the number of a second version."""
+    registry = make_registry(trained, tmp_path_factory.mktemp("registry"))
+    yield registry, registry.train()
 
 
-def another_version(project: Path, asked: mlflow.MlflowClient) -> str:
-    """Train again with a threshold of its own, which makes another model; returns its version."""
-    params = project / "params.yaml"
-    params.write_text(params.read_text().replace("target_precision: 0.95", "target_precision: 0.6"))
-    run_in(project, "dvc", "repro")
-    return str(max(int(found.version) for found in asked.search_model_versions(f"name = '{MODEL_NAME}'")))
+@pytest.fixture
+def registry(registry_with_two: tuple[Registry, str]) -> Registry:
+    registry, _ = registry_with_two
+    registry.promote("1")
+    return registry
+
+
+def registry_version(server: Api) -> str | None:
+    version = get(f"{server.url}/model").json()["registry_version"]
+    return version and str(version)
+
+
+def refused_metric(server: Api) -> str:
+    lines = get(f"{server.url}/metrics").text.splitlines()
+    return next(line for line in lines if line.startswith("rakuten_api_champion_refused")).split()[1]
+
+
+def test_the_champion_s_origin_is_told(registry: Registry, start: Callable[..., Api]) -> None:
+    model = get(f"{start(registry.project, **registry.env).url}/model").json()
+    assert (model["source"], model["registry_version"]) == ("registry", "1")
+    assert model["git_commit"]
+    assert model["scores"]["weighted_f1_low"] < model["scores"]["weighted_f1"]
+    assert "data/raw/X_train.csv" in model["data"]
 
 
 def test_a_new_champion_answers_without_a_dropped_request(
-    registry: tuple[Path, dict[str, str], mlflow.MlflowClient], start: Callable[..., Api]
+    registry: Registry, registry_with_two: tuple[Registry, str], start: Callable[..., Api]
 ) -> None:
-    project, env, asked = registry
-    server = start(project, **env)
-    about = get(f"{server.url}/model").json()
-    assert (about["source"], about["registry_version"]) == ("registry", "1")
-    assert about["git_commit"]
-    assert about["scores"]["weighted_f1_low"] < about["scores"]["weighted_f1"]
-    assert "data/raw/X_train.csv" in about["data"]
-
-    new = another_version(project, asked)
+    _, second = registry_with_two
+    server = start(registry.project, **registry.env)
     answers: list[requests.Response] = []
-    done = threading.Event()
+    seen_new, done = threading.Event(), threading.Event()
 
     def ask() -> None:
         with requests.Session() as session:
             while not done.is_set():
                 answers.append(session.post(f"{server.url}/predict", json=POOL, timeout=30))
+                if seen_new.is_set():
+                    return
 
     clients = [threading.Thread(target=ask) for _ in range(4)]
     for client in clients:
         client.start()
-    asked.set_registered_model_alias(MODEL_NAME, CHAMPION, new)
-    wait_for(lambda: version(server) == new, "the new champion", 60)
-    time.sleep(0.5)
-    done.set()
-    for client in clients:
-        client.join()
+    try:
+        registry.promote(second)
+        wait_for(lambda: registry_version(server) == second, "the new champion", 60)
+        seen_new.set()  # each client asks once more
+        for client in clients:
+            client.join(60)
+    finally:
+        done.set()
     assert {answer.status_code for answer in answers} == {200}
     versions = [answer.json()["model_version"] for answer in answers]
     assert len(set(versions)) == 2
     assert versions[-1] == get(f"{server.url}/model").json()["model_version"]
 
 
-def test_a_champion_that_fails_is_refused_and_the_old_one_stays(
-    registry: tuple[Path, dict[str, str], mlflow.MlflowClient], start: Callable[..., Api], tmp_path: Path
+def test_a_champion_that_was_altered_is_refused_and_the_old_one_stays(
+    registry: Registry, registry_with_two: tuple[Registry, str], start: Callable[..., Api]
 ) -> None:
-    project, env, asked = registry
-    server = start(project, **env)
-    new = another_version(project, asked)
-    source = asked.get_model_version(MODEL_NAME, new).source
-    place = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path / "look")))
-    assert list(place.glob("data/*/manifest.json"))
+    _, second = registry_with_two
+    server = start(registry.project, **registry.env)
     # The stored model is altered behind the registry's back.
-    stored = Path(mlflow.get_logged_model(source.rpartition("/")[2]).artifact_location.removeprefix("file://"))
-    (vectorizer,) = stored.glob("data/*/vectorizer.json")
-    vectorizer.write_text(vectorizer.read_text().replace("piscine", "pistache"))
-    asked.set_registered_model_alias(MODEL_NAME, CHAMPION, new)
-    wait_for(lambda: "the champion stays the one that is loaded" in server.log.read_text(), "the refusal", 60)
-    assert "damaged or from another model" in server.log.read_text()
-    assert version(server) == "1"
-    assert post(f"{server.url}/predict", json=POOL).status_code == 200
-    wait_for(lambda: told(server) == "1.0", "the refusal in the metrics", 30)
-    # Nor is it tried over and over.
-    count = server.log.read_text().count("the champion stays")
-    time.sleep(3)
-    assert server.log.read_text().count("the champion stays") == count
-    assert told(server) == "1.0"
-    # The alias given back: nothing is wanted that fails.
-    asked.set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
-    wait_for(lambda: told(server) == "0.0", "the end of the refusal in the metrics", 30)
+    source = registry.client.get_model_version(MODEL_NAME, second).source
+    location = mlflow.get_logged_model(source.rpartition("/")[2]).artifact_location
+    (manifest,) = Path(location.removeprefix("file://")).glob("data/*/manifest.json")
+    vectorizer = manifest.with_name("vectorizer.json")
+    intact = vectorizer.read_text()
+    damage(manifest.parent)
+    try:
+        registry.promote(second)
+        wait_for(lambda: "keeping the current model" in server.log.read_text(), "the refusal", 60)
+        assert "damaged or from another model" in server.log.read_text()
+        assert registry_version(server) == "1"
+        assert post(f"{server.url}/predict", json=POOL).status_code == 200
+        wait_for(lambda: refused_metric(server) == "1.0", "the refusal in the metrics", 30)
+        registry.promote("1")
+        wait_for(lambda: refused_metric(server) == "0.0", "the end of the refusal in the metrics", 30)
+        assert server.log.read_text().count("keeping the current model") == 1
+    finally:
+        vectorizer.write_text(intact)
 
 
-def told(server: Api) -> str:
-    """What Prometheus is told of a refused champion."""
-    lines = get(f"{server.url}/metrics").text.splitlines()
-    return next(line for line in lines if line.startswith("rakuten_api_champion_refused")).split()[1]
+class Offline(NamedTuple):
+    """A project whose tracking server is away, after a server has cached the champion."""
+
+    project: Path
+    env: dict[str, str]
+    answer: dict[str, Any]  # of the server that was online
+
+
+@pytest.fixture(scope="module")
+def offline(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Offline:
+    folder = tmp_path_factory.mktemp("offline")
+    registry = make_registry(trained, folder)
+    server = Api(registry.project, folder / "api.log", **registry.env).wait()
+    answer = unnamed(post(f"{server.url}/predict", json=POOL))
+    server.stop()
+    return Offline(registry.project, registry.env | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}, answer)
 
 
 def test_the_last_good_model_answers_while_the_tracking_server_is_away(
-    registry: tuple[Path, dict[str, str], mlflow.MlflowClient], start: Callable[..., Api]
+    offline: Offline, start: Callable[..., Api]
 ) -> None:
-    project, env, _ = registry
-    first = start(project, **env)
-    before = unnamed(post(f"{first.url}/predict", json=POOL))
-    first.stop()
-    away = env | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
-    second = start(project, **away)
-    assert "answering with the last good model" in second.log.read_text()
-    assert unnamed(post(f"{second.url}/predict", json=POOL)) == before
-    assert version(second) == "1"
-    # Without one it does not start, and says why.
-    said = run_in(
-        project, sys.executable, "-m", "rakuten", "serve", code=1, **(away | {"API_CACHE": str(project / "empty")})
-    )
-    assert "does not answer" in said
-    # A cache that was cut is not believed either.
-    cache = Path(env["API_CACHE"])
-    kept = json.loads((cache / "current.json").read_text())["version"]
-    (cache / kept / "model.safetensors").write_bytes(b"cut")
-    assert "damaged" in run_in(project, sys.executable, "-m", "rakuten", "serve", code=1, **away)
+    server = start(offline.project, **offline.env)
+    assert "answering with the last good model" in server.log.read_text()
+    assert unnamed(post(f"{server.url}/predict", json=POOL)) == offline.answer
+    assert registry_version(server) == "1"
+
+
+def test_without_a_last_good_model_the_server_does_not_start(offline: Offline, tmp_path: Path) -> None:
+    env = offline.env | {"API_CACHE": str(tmp_path / "empty")}
+    assert "does not answer" in run_in(offline.project, *SERVE, code=1, **env)
+
+
+def test_a_damaged_last_good_model_is_refused(offline: Offline, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(offline.env["API_CACHE"], cache)
+    version = json.loads((cache / "current.json").read_text())["version"]
+    (cache / version / "model.safetensors").write_bytes(b"cut")
+    assert "damaged" in run_in(offline.project, *SERVE, code=1, **(offline.env | {"API_CACHE": str(cache)}))

@@ -2,10 +2,10 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,51 +14,47 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
-from tests.serving.conftest import Api
+from tests.support.api import Api
+from tests.support.chromium import ARGUMENTS, find_chromium
 
 Open = Callable[..., Page]
 
-CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [  # no sandbox in a container; and nothing that calls home
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-PATIENCE = 60_000  # milliseconds: the cores may be busy with other tests
+TIMEOUT_MS = 60_000  # the cores may be busy with other tests
 POOL, POOL_TEXT = "Piscine gonflable ronde 366 x 76 cm", "<p>Avec pompe de filtration</p>"
 ADDED = ["prdtypecode", "label", "confidence", "needs_review", "model_version", "error"]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if found is None:
+    chromium = find_chromium()
+    if chromium is None:
         pytest.skip("no Chromium here: apt-get install chromium")
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        launched = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield launched
         launched.close()
 
 
 @pytest.fixture
 def visit(browser: Browser, api: Api) -> Iterator[Open]:
-    """Open the page: `visit(locale="en-GB", width=390)`. At the end nothing of it asked another host or broke."""
+    """Open the page: `visit(locale="en-GB", width=390)`; at the end no other host was called and no error logged."""
     hosts: set[str] = set()
     errors: list[str] = []
     contexts = []
 
-    def heard(message: ConsoleMessage) -> None:
-        # The browser notes each answer that is no success; the page's own words are what is tested.
+    def on_console(message: ConsoleMessage) -> None:
+        # The browser logs each response with an error status; that is no error of the page.
         if message.type in ("error", "warning") and not message.text.startswith("Failed to load resource"):
             errors.append(message.text)
 
     def make(locale: str = "fr-FR", width: int = 1280, height: int = 900, ready: bool = True, **more: Any) -> Page:
         context = browser.new_context(locale=locale, viewport={"width": width, "height": height}, **more)
         contexts.append(context)
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(TIMEOUT_MS)
         context.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
         page = context.new_page()
-        page.on("console", heard)
+        page.on("console", on_console)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{api.url}/")
         if ready:
@@ -77,8 +73,8 @@ def picture(sample: Path) -> Path:
     return min((sample / "images" / "image_train").glob("*.jpg"))
 
 
-def ask(page: Page, title: str = POOL, description: str = "") -> dict[str, Any]:
-    """Classify a product; return what the API answered."""
+def classify(page: Page, title: str = POOL, description: str = "") -> dict[str, Any]:
+    """Classify a product on the page; return the API's answer."""
     page.fill("#title", title)
     page.fill("#description", description)
     with page.expect_response("**/explain") as waited:
@@ -88,8 +84,8 @@ def ask(page: Page, title: str = POOL, description: str = "") -> dict[str, Any]:
     return answer
 
 
-def told(page: Page) -> dict[str, Any]:
-    """What /model says."""
+def fetch_model(page: Page) -> dict[str, Any]:
+    """The body of /model."""
     answer: dict[str, Any] = page.evaluate("fetch('/model').then((answer) => answer.json())")
     return answer
 
@@ -100,7 +96,7 @@ def choose(page: Page, data: bytes, name: str = "produits.csv") -> None:
 
 
 def score(page: Page, data: bytes) -> bytes:
-    """Have a CSV file classified; return the one that is handed back."""
+    """Classify a CSV file on the page; return the file with the codes."""
     choose(page, data)
     page.click("#file-start")
     expect(page.locator("#file-result-heading")).to_be_focused()
@@ -119,7 +115,7 @@ def rows_of(data: bytes, separator: str = ",") -> list[list[str]]:
 
 
 def products_of(route: Route) -> list[dict[str, Any]]:
-    """What a call of /predict/batch asks about."""
+    """The products in a request to /predict/batch."""
     return list(json.loads(route.request.post_data or "")["products"])
 
 
@@ -129,13 +125,12 @@ def problem(status: int, code: str, detail: str = "", **headers: str) -> dict[st
     return {"status": status, "content_type": "application/problem+json", "headers": headers, "body": json.dumps(body)}
 
 
-def first(count: int, answer: dict[str, Any]) -> Callable[[Route], None]:
-    """A route that answers so the first times, then lets requests through."""
-    left = [count]
+def answer_first(count: int, answer: dict[str, Any]) -> Callable[[Route], None]:
+    """A route handler that gives this answer to the first `count` requests and lets later ones through."""
+    numbers = itertools.count()
 
     def handle(route: Route) -> None:
-        left[0] -= 1
-        route.fulfill(**answer) if left[0] >= 0 else route.continue_()
+        route.fulfill(**answer) if next(numbers) < count else route.continue_()
 
     return handle
 
@@ -143,9 +138,9 @@ def first(count: int, answer: dict[str, Any]) -> Callable[[Route], None]:
 # one product
 
 
-def test_a_text_gets_a_code_how_sure_and_why(visit: Open) -> None:
+def test_a_text_is_classified_with_confidence_and_explanation(visit: Open) -> None:
     page = visit()
-    answer = ask(page, POOL, POOL_TEXT)
+    answer = classify(page, POOL, POOL_TEXT)
     prediction = answer["prediction"]
     expect(page.locator("#answer-heading")).to_have_text(f"{prediction['prdtypecode']} {prediction['label']}")
     expect(page.locator(".state")).to_have_text("À revoir" if prediction["needs_review"] else "Décidé")
@@ -160,16 +155,16 @@ def test_a_text_gets_a_code_how_sure_and_why(visit: Open) -> None:
     expect(page.get_by_text("Aucune image : réponse d'après le texte seul.")).to_be_visible()
 
 
-def test_the_lists_of_words_hold_all_that_the_api_told(visit: Open) -> None:
+def test_the_lists_of_words_add_up_to_the_terms_of_the_api(visit: Open) -> None:
     page = visit()
-    answer = ask(page, POOL, POOL_TEXT)
-    for place, side in enumerate(("spoke_for", "spoke_against")):
-        weights = page.locator(".words > div").nth(place).locator(".number").all_inner_texts()
+    answer = classify(page, POOL, POOL_TEXT)
+    for column, side in enumerate(("spoke_for", "spoke_against")):
+        weights = page.locator(".words > div").nth(column).locator(".number").all_inner_texts()
         shown = [float(weight.replace(",", ".").replace("\u2212", "-")) for weight in weights]
         assert sum(shown) == pytest.approx(sum(term["contribution"] for term in answer[side]), abs=0.0006 * len(shown))
 
 
-def test_whatever_the_api_says_is_text_and_in_the_reader_s_words(visit: Open) -> None:
+def test_an_answer_is_shown_as_text_never_as_html_and_translated(visit: Open) -> None:
     page = visit()
     choice = {"prdtypecode": 7, "label": "<b>x</b>", "confidence": 0.9999}
     style = {"columns": "style", "analyzer": "word", "contribution": -0.2}
@@ -187,7 +182,7 @@ def test_whatever_the_api_says_is_text_and_in_the_reader_s_words(visit: Open) ->
         ],
         "pictures": [{"productid": 1, "imageid": 2, "prdtypecode": 7, "label": "<s>", "similarity": -0.1}],
     }  # fmt: skip
-    page.route("**/explain", first(1, {"json": answer}))
+    page.route("**/explain", answer_first(1, {"json": answer}))
     with page.expect_response("**/model"):  # the version is another one: the model's facts are asked for again
         page.fill("#title", POOL)
         page.click("#classify")
@@ -212,14 +207,14 @@ def test_a_chosen_picture_is_shown_used_and_can_be_removed(visit: Open, picture:
     page.set_input_files("#picture", picture)
     expect(page.locator("#picture-name")).to_have_text(picture.name)
     page.wait_for_function("document.getElementById('preview').naturalWidth > 0")
-    answer = ask(page)
+    answer = classify(page)
     expect(page.get_by_text("L'image a été utilisée.")).to_be_visible()
     assert answer["pictures"]
     expect(page.locator(".why tbody tr")).to_have_count(len(answer["pictures"]))
     expect(page.locator(".why tbody tr").first).to_contain_text(str(answer["pictures"][0]["productid"]))
     page.click("#picture-remove")
     expect(page.locator("#picture-shown")).to_be_hidden()
-    assert ask(page)["prediction"]["picture"] == "none"
+    assert classify(page)["prediction"]["picture"] == "none"
 
 
 @pytest.mark.parametrize("way", ["drop", "paste"])
@@ -236,7 +231,7 @@ def test_a_picture_can_be_dropped_and_pasted(visit: Open, picture: Path, way: st
         [way, list(picture.read_bytes())],
     )
     expect(page.locator("#product-status")).to_have_text("Image ajoutée : photo.jpg")
-    assert ask(page)["prediction"]["picture"] == "used"
+    assert classify(page)["prediction"]["picture"] == "used"
 
 
 def test_cells_of_a_spreadsheet_are_pasted_as_text(visit: Open) -> None:
@@ -255,22 +250,22 @@ def test_cells_of_a_spreadsheet_are_pasted_as_text(visit: Open) -> None:
     expect(page.locator("#picture-shown")).to_be_hidden()
 
 
-def test_a_picture_that_cannot_be_used_is_told(visit: Open, picture: Path) -> None:
+def test_an_unusable_picture_is_reported(visit: Open, picture: Path) -> None:
     page = visit()
     cut = picture.read_bytes()[:2000]
     page.set_input_files("#picture", {"name": "coupée.jpg", "mimeType": "image/jpeg", "buffer": cut})
-    ask(page)
+    classify(page)
     expect(page.get_by_text("L'image n'a pas pu être utilisée (fichier tronqué)")).to_be_visible()
 
 
-def test_what_is_no_picture_is_refused_at_once(visit: Open) -> None:
+def test_a_file_that_is_no_picture_is_refused_at_once(visit: Open) -> None:
     page = visit()
     page.set_input_files("#picture", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"text"})
     expect(page.locator("#product-error")).to_have_text("Ce fichier n'est pas une image.")
     expect(page.locator("#picture-shown")).to_be_hidden()
 
 
-def test_an_empty_product_is_asked_for_more_and_an_example_helps(visit: Open) -> None:
+def test_an_empty_product_is_refused_and_the_example_is_classified(visit: Open) -> None:
     page = visit()
     page.click("#classify")
     expect(page.locator("#product-error")).to_have_text("Donnez un titre, une description ou une image.")
@@ -288,7 +283,7 @@ def test_an_empty_product_is_asked_for_more_and_an_example_helps(visit: Open) ->
 def test_the_language_follows_the_browser_is_switched_and_kept(visit: Open) -> None:
     page = visit("en-US")
     assert page.evaluate("document.documentElement.lang") == "en"
-    answer = ask(page)
+    answer = classify(page)
     state = "review" if answer["prediction"]["needs_review"] else "decided"
     expect(page.locator(".state")).to_have_text({"review": "To review", "decided": "Decided"}[state])
     page.click("#language")
@@ -300,16 +295,21 @@ def test_the_language_follows_the_browser_is_switched_and_kept(visit: Open) -> N
     expect(page).to_have_title("Classement des produits")
 
 
+def placeholders(text: str) -> list[str]:
+    """The {names} in a text of the page, but the ending of a plural."""
+    return sorted(re.findall(r"\{\w+\}", text.replace("{s}", "")))
+
+
 def test_both_languages_have_every_text(visit: Open) -> None:
     texts = visit().evaluate("import('/static/texts.js').then((module) => module.TEXTS)")
-    holes = {name: [sorted(re.findall(r"\{\w+\}", text.replace("{s}", ""))) for text in texts[name]] for name in texts}
     assert all(len(both) == 2 and all(both) for both in texts.values())
-    assert all(french == english for french, english in holes.values())
+    for french, english in texts.values():
+        assert placeholders(french) == placeholders(english)
 
 
-def test_the_model_is_told_with_a_warning_where_it_is_synthetic(visit: Open) -> None:
+def test_the_model_is_shown_with_a_warning_if_it_is_synthetic(visit: Open) -> None:
     page = visit()
-    model = told(page)
+    model = fetch_model(page)
     facts = page.locator("#model-facts").inner_text()
     assert model["model_version"] in facts
     assert re.search(r"F1 pondéré\s+\d\d?(,\d)?\s%\s+de \d\d?(,\d)?\s% à \d\d?(,\d)?\s%", facts)
@@ -335,7 +335,7 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_sent(visit: Open) -> None:
         expect(page.locator("#key")).to_have_value("")
     expect(page.locator("#key-form")).to_be_hidden()
     expect(page.locator("#page-error")).to_be_empty()
-    ask(page)
+    classify(page)
     assert sent == [None, "wrong", "secret", "secret"]
     assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
 
@@ -345,9 +345,9 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_sent(visit: Open) -> None:
 
 def test_a_refusal_of_the_api_is_one_line_with_the_request(visit: Open) -> None:
     page = visit()
-    most = told(page)["limits"]["text_characters"]
-    ask(page)
-    page.fill("#title", "x" * (most + 1))
+    max_characters = fetch_model(page)["limits"]["text_characters"]
+    classify(page)
+    page.fill("#title", "x" * (max_characters + 1))
     page.click("#classify")
     expect(page.locator("#product-error")).to_have_text(
         re.compile(r"^La demande n'est pas valable\. designation.* \(Demande [\w-]+\)$")
@@ -356,9 +356,9 @@ def test_a_refusal_of_the_api_is_one_line_with_the_request(visit: Open) -> None:
     expect(page.locator("#answer-heading")).to_have_count(0)  # it was another product's
 
 
-def test_a_busy_service_is_asked_again_when_it_says(visit: Open) -> None:
+def test_a_busy_service_is_asked_again_after_the_time_it_names(visit: Open) -> None:
     page = visit()
-    page.route("**/explain", first(1, problem(503, "overloaded", **{"Retry-After": "1"})))
+    page.route("**/explain", answer_first(1, problem(503, "overloaded", **{"Retry-After": "1"})))
     page.fill("#title", POOL)
     page.click("#classify")
     expect(page.locator("#product-status")).to_have_text("Le service est occupé : nouvel essai dans 1 seconde.")
@@ -366,9 +366,9 @@ def test_a_busy_service_is_asked_again_when_it_says(visit: Open) -> None:
     expect(page.locator("#product-error")).to_be_empty()
 
 
-def test_a_service_that_stays_busy_is_told(visit: Open) -> None:
+def test_a_service_that_stays_busy_is_reported(visit: Open) -> None:
     page = visit()
-    page.route("**/explain", first(99, problem(429, "rate_limited", **{"Retry-After": "0"})))
+    page.route("**/explain", answer_first(99, problem(429, "rate_limited", **{"Retry-After": "0"})))
     page.fill("#title", POOL)
     page.click("#classify")
     expect(page.locator("#product-error")).to_contain_text("Trop de demandes")
@@ -376,14 +376,14 @@ def test_a_service_that_stays_busy_is_told(visit: Open) -> None:
     expect(page.locator("#product-error")).to_have_text("Too many requests; try again in a moment. (Request r-42)")
 
 
-def test_no_network_is_told_and_over_when_it_is_back(visit: Open) -> None:
+def test_a_lost_network_is_reported_until_it_is_back(visit: Open) -> None:
     page = visit()
     page.context.set_offline(True)
     page.fill("#title", POOL)
     page.click("#classify")
     expect(page.locator("#product-error")).to_contain_text("Le service ne répond pas.")
     page.context.set_offline(False)
-    ask(page)
+    classify(page)
     expect(page.locator("#product-error")).to_be_empty()
 
 
@@ -391,7 +391,9 @@ def test_no_network_is_told_and_over_when_it_is_back(visit: Open) -> None:
 
 
 @pytest.mark.parametrize(("separator", "mark", "newline"), [(",", "", "\n"), (";", "\ufeff", "\r\n")])
-def test_a_file_comes_back_as_it_was_with_the_codes(visit: Open, separator: str, mark: str, newline: str) -> None:
+def test_a_file_comes_back_unchanged_but_for_the_added_columns(
+    visit: Open, separator: str, mark: str, newline: str
+) -> None:
     lines = [
         ["ref", "designation", "description", "prix, HT; en €"],
         ["007", f'"{POOL}"', f'"Avec ""pompe"",{newline}filtre; bâche"', "1,50" if separator == ";" else "1.50"],
@@ -411,7 +413,7 @@ def test_a_file_comes_back_as_it_was_with_the_codes(visit: Open, separator: str,
         at = back.decode().index(separator.join(line) + separator, at + 1)
     assert back.decode().count(newline) == text.count(newline)
     assert got[0][4:] == ADDED
-    version = told(page)["model_version"]
+    version = fetch_model(page)["model_version"]
     for row in got[1:]:
         code, label, confidence, review, by, error = row[4:]
         assert int(code) > 0
@@ -420,7 +422,7 @@ def test_a_file_comes_back_as_it_was_with_the_codes(visit: Open, separator: str,
         assert review in ("true", "false")
         assert (by, error) == (version, "")
     page.click("#tab-product")
-    assert str(ask(page, *got[1][1:3])["prediction"]["prdtypecode"]) == got[1][4]
+    assert str(classify(page, *got[1][1:3])["prediction"]["prdtypecode"]) == got[1][4]
     assert page.locator("#file-unsure img").count() == 0
 
 
@@ -438,9 +440,9 @@ def test_a_file_of_many_parts_keeps_its_order(visit: Open, sample: Path) -> None
     given, got = rows_of(data), rows_of(back)
     assert [row[: len(given[0])] for row in got] == given
     assert all(row[len(given[0])] and not row[-1] for row in got[1:])
-    most = told(page)["limits"]["batch"]
+    batch_size = fetch_model(page)["limits"]["batch"]
     assert sum(asked) == len(given) - 1
-    assert asked[:-1] == [most] * (len(asked) - 1)
+    assert asked[:-1] == [batch_size] * (len(asked) - 1)
     figures = [int(text) for text in page.locator("#file-figures dd").all_inner_texts()]
     assert sum(figures) == len(given) - 1
 
@@ -455,14 +457,14 @@ def test_long_texts_go_in_smaller_parts(visit: Open) -> None:
         route.fulfill(json=answer | {"model_version": "m"})
 
     page.route("**/predict/batch", take)
-    row = "designation " * (told(page)["limits"]["text_characters"] // 12)
+    row = "designation " * (fetch_model(page)["limits"]["text_characters"] // 12)
     got = rows_of(score(page, ("designation\n" + f"{row}\n" * 100).encode()))
     assert len(got) == 101
     assert len(sizes) == -(-100 // (1_000_000 // len(row)))
     assert max(sizes) < 1_100_000
 
 
-def test_a_bad_row_is_noted_and_costs_no_other(visit: Open) -> None:
+def test_an_invalid_row_is_marked_and_costs_no_other(visit: Open) -> None:
     page = visit()
 
     def refuse(route: Route) -> None:
@@ -471,8 +473,8 @@ def test_a_bad_row_is_noted_and_costs_no_other(visit: Open) -> None:
         route.fulfill(**bad) if "refusé" in titles else route.continue_()
 
     page.route("**/predict/batch", refuse)
-    most = told(page)["limits"]["text_characters"]
-    titles = [POOL, "refusé", "de,trop", "x" * (most + 1), "Roman policier", "", "Console"]
+    max_characters = fetch_model(page)["limits"]["text_characters"]
+    titles = [POOL, "refusé", "de,trop", "x" * (max_characters + 1), "Roman policier", "", "Console"]
     data = "designation\n" + "\n".join(titles) + "\n"
     got = score(page, data.encode()).decode().splitlines()
     assert [line[: len(title)] for line, title in zip(got[1:], titles, strict=True)] == titles
@@ -485,7 +487,7 @@ def test_a_bad_row_is_noted_and_costs_no_other(visit: Open) -> None:
     expect(page.locator("#file-errors li").first).to_contain_text("Ligne 3")
 
 
-def test_what_is_added_to_a_row_that_is_too_short_stands_in_its_columns(visit: Open) -> None:
+def test_values_added_to_a_row_that_is_too_short_are_in_their_columns(visit: Open) -> None:
     got = rows_of(score(visit(), b"designation,prix,stock\nLampe\nTable,1,2\n"))
     assert got[1] == ["Lampe", *[""] * 7, "1 cellule au lieu de 3"]
     assert got[2][:3] == ["Table", "1", "2"]
@@ -502,7 +504,7 @@ def test_what_is_added_to_a_row_that_is_too_short_stands_in_its_columns(visit: O
         (b"", "Ce fichier n'a pas de lignes à classer."),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_why(visit: Open, data: bytes, line: str) -> None:
+def test_an_unreadable_file_is_refused_with_the_reason(visit: Open, data: bytes, line: str) -> None:
     page = visit()
     choose(page, data)
     expect(page.locator("#file-error")).to_contain_text(line)
@@ -511,17 +513,17 @@ def test_a_file_that_cannot_be_read_is_told_why(visit: Open, data: bytes, line: 
 
 def test_a_busy_service_does_not_end_a_file(visit: Open) -> None:
     page = visit()
-    page.route("**/predict/batch", first(1, problem(429, "rate_limited", **{"Retry-After": "1"})))
+    page.route("**/predict/batch", answer_first(1, problem(429, "rate_limited", **{"Retry-After": "1"})))
     choose(page, f"designation\n{POOL}\n".encode())
     page.click("#file-start")
     expect(page.locator("#file-status")).to_have_text("Le service est occupé : nouvel essai dans 1 seconde.")
     expect(page.locator("#file-status")).to_have_text("produits.csv : terminé, 1 ligne.")
 
 
-def test_a_file_can_be_stopped_taken_as_it_is_and_resumed(visit: Open) -> None:
+def test_a_file_can_be_stopped_downloaded_half_done_and_resumed(visit: Open) -> None:
     page = visit()
-    most = told(page)["limits"]["batch"]
-    rows = most + most // 2
+    batch_size = fetch_model(page)["limits"]["batch"]
+    rows = batch_size + batch_size // 2
     data = "designation\n" + "".join(f"Lampe {row}\n" for row in range(rows))
     parts = 0
 
@@ -536,15 +538,15 @@ def test_a_file_can_be_stopped_taken_as_it_is_and_resumed(visit: Open) -> None:
     expect(page.locator("#file-status")).to_contain_text("nouvel essai dans")
     expect(page.locator("#file-cancel")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator("#file-status")).to_have_text(f"produits.csv : arrêté à {most} sur {rows}.")
+    expect(page.locator("#file-status")).to_have_text(f"produits.csv : arrêté à {batch_size} sur {rows}.")
     part = rows_of(downloaded(page))
     assert [row[0] for row in part[1:]] == [f"Lampe {row}" for row in range(rows)]
-    assert [bool(row[1]) for row in part[1:]] == [True] * most + [False] * (rows - most)
+    assert [bool(row[1]) for row in part[1:]] == [True] * batch_size + [False] * (rows - batch_size)
     expect(page.locator("#file-start")).to_have_text("Reprendre")
     page.click("#file-start")
     expect(page.locator("#file-result-heading")).to_be_focused()
     whole = rows_of(downloaded(page))
-    assert whole[: most + 1] == part[: most + 1]
+    assert whole[: batch_size + 1] == part[: batch_size + 1]
     assert all(row[1] for row in whole)
 
 
@@ -571,7 +573,7 @@ def test_csv_is_read_as_it_is_written(visit: Open, text: str, separator: str, ce
     assert "".join(record["raw"] + record["end"] for record in records) == text
 
 
-def test_columns_of_ours_that_a_file_has_already_are_named_apart(visit: Open) -> None:
+def test_added_columns_that_a_file_has_already_get_other_names(visit: Open) -> None:
     got = rows_of(score(visit(), b"designation,prdtypecode,label\nLampe,10,x\n"))
     assert got[0] == ["designation", "prdtypecode", "label", "predicted_prdtypecode", "predicted_label", *ADDED[2:]]
     assert got[1][:3] == ["Lampe", "10", "x"]
@@ -615,7 +617,7 @@ def test_a_screen_of_320_pixels_is_wide_enough(visit: Open, picture: Path, local
     page = visit(locale, 320, 600)
     wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
     page.set_input_files("#picture", picture)
-    ask(page, "Piscine " + "x" * 120, POOL_TEXT)
+    classify(page, "Piscine " + "x" * 120, POOL_TEXT)
     assert not page.evaluate(wide)
     choose(page, b"designation\n" + b"Lampe" * 40 + b"\n", f"{'produit' * 12}.csv")
     page.click("#file-start")
@@ -623,10 +625,10 @@ def test_a_screen_of_320_pixels_is_wide_enough(visit: Open, picture: Path, local
     assert not page.evaluate(wide)
 
 
-def test_everything_has_a_name_and_its_place(visit: Open, picture: Path) -> None:
+def test_every_control_has_a_name_and_headings_are_nested(visit: Open, picture: Path) -> None:
     page = visit()
     page.set_input_files("#picture", picture)
-    ask(page, POOL, POOL_TEXT)
+    classify(page, POOL, POOL_TEXT)
     assert page.evaluate("document.documentElement.lang") == "fr"
     assert page.locator("h1").count() == 1
     nameless = page.evaluate(
@@ -673,7 +675,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_by_4_5_to_1(visit: Open, picture: Path, scheme: str) -> None:
+def test_every_text_has_a_contrast_of_4_5_to_1(visit: Open, picture: Path, scheme: str) -> None:
     page = visit(color_scheme=scheme, reduced_motion="reduce")
     page.set_input_files("#picture", picture)
     page.click("#classify")
@@ -691,21 +693,21 @@ def test_screenshots_are_written(visit: Open, picture: Path, sample: Path, tmp_p
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
 
-    def shoot(page: Page, name: str) -> None:
+    def take_screenshot(page: Page, name: str) -> None:
         page.evaluate("document.activeElement.blur()")
         page.screenshot(path=folder / f"{name}.png", full_page=True)
         assert (folder / f"{name}.png").stat().st_size > 10_000
 
-    looks: dict[str, dict[str, Any]] = {
+    variants: dict[str, dict[str, Any]] = {
         "desktop-fr": {},
         "phone-en": {"locale": "en-GB", "width": 390, "height": 844},
         "dark-fr": {"color_scheme": "dark"},
     }
-    for name, how in looks.items():
-        page = visit(**how)
+    for name, options in variants.items():
+        page = visit(**options)
         page.set_input_files("#picture", picture)
-        ask(page, POOL, POOL_TEXT)
-        shoot(page, name)
+        classify(page, POOL, POOL_TEXT)
+        take_screenshot(page, name)
     page = visit()
     score(page, (sample / "X_test.csv").read_bytes())
-    shoot(page, "file-fr")
+    take_screenshot(page, "file-fr")

@@ -1,6 +1,17 @@
-"""The champion over HTTP: an API, a page and metrics. Holds no model logic: it loads a classifier and calls it.
+"""The champion over HTTP: a JSON API, a web page and Prometheus metrics.
 
-settings  what the environment sets          champion  loads the model, its last good copy, swaps it
-scorer    threads, batches, back-pressure    guard     keys, limits, headers, log: around every request
-schemas   what goes in and comes out         app       the routes
+There is no model logic here: a `ProductClassifier` is loaded and called.
+
+app               the ASGI application: routes, error handlers, start and stop
+middleware        host check, API keys, rate and size limits, security headers and the access log of every request
+parsing           request bodies (JSON or a form) to validated products
+schemas           the request and response bodies as pydantic models, and the OpenAPI document made from them
+problems          error responses as application/problem+json
+scorer            the queue of products, the threads that score them in batches, overload
+model_holder      loads the model, checks it, keeps the last good copy, replaces it when there is a new champion
+keys              API keys and their file
+settings          the API_... environment variables
+metrics           the API's own Prometheus metrics
+exported_metrics  Prometheus metrics read from the files of the monitoring and the pipeline
+page/             HTML, CSS and JavaScript of the web page
 """

@@ -1,4 +1,4 @@
-"""The routes. Reading and answering happen here; scoring in `scorer`, everything around a request in `guard`."""
+"""The ASGI application: routes and error handlers, start and stop."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from joblib import cpu_count
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 from threadpoolctl import threadpool_limits
 
 from rakuten.data.schema import label_of
@@ -26,152 +27,181 @@ from rakuten.models.pyfunc_model import IMAGE_USED, NO_IMAGE
 from rakuten.monitoring.prediction_log import PredictionLog
 from rakuten.serving import schemas
 from rakuten.serving.exported_metrics import MonitoringCollector
-from rakuten.serving.metrics import ApiMetrics, make_metrics
+from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.middleware import RequestMiddleware
 from rakuten.serving.model_holder import ModelHolder
-from rakuten.serving.parsing import (
-    REQUEST_BODY,
-    invalid_request,
-    parse_json,
-    read_product,
-    require_json,
-    to_raw_product,
-)
+from rakuten.serving.parsing import ParsedProduct, invalid_request, read_batch, read_product
 from rakuten.serving.problems import Problem
-from rakuten.serving.schemas import BatchIn, ProductIn
 from rakuten.serving.scorer import BatchingScorer, ScoredProducts
 from rakuten.serving.settings import MB, ApiSettings
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
+MAX_DEFAULT_THREADS = 4  # scoring threads, where the settings leave the number open
 
 
 class Service:
-    """What the routes share."""
+    """What the routes share: the model, the scorer, the prediction log and the metrics."""
 
     def __init__(self, settings: ApiSettings, holder: ModelHolder) -> None:
-        self.settings, self.holder, self.metrics = settings, holder, make_metrics()
-        threads = settings.threads or min(4, cpu_count())
-        self.live: PredictionLog | None = None
+        self.settings, self.holder, self.metrics = settings, holder, ApiMetrics()
+        self.prediction_log: PredictionLog | None = None
         if settings.live_log:
-            dropped = self.metrics.log_dropped.inc
-            self.live = PredictionLog(settings.live, settings.keep_days, settings.log_text, dropped)
-            self.metrics.log_lag.set_function(self.live.lag)
+            self.prediction_log = PredictionLog(
+                settings.live, settings.keep_days, settings.log_text, self.metrics.log_dropped.inc
+            )
+            self.metrics.log_lag.set_function(self.prediction_log.lag)
         self.scorer = BatchingScorer(
-            holder.current, self.metrics, settings.queue, settings.wait_seconds, threads, self.live
+            holder.current,
+            self.metrics,
+            queue_size=settings.queue,
+            queue_timeout_seconds=settings.wait_seconds,
+            n_threads=settings.threads or min(MAX_DEFAULT_THREADS, cpu_count()),
+            prediction_log=self.prediction_log,
         )
         self.metrics.registry.register(MonitoringCollector(settings.live, holder.current))
         self.stopping = False
-        self.tell()
+        self.publish_model_info()
 
-    def tell(self) -> None:
-        """Tell Prometheus which model answers."""
-        held = self.holder.current()
-        about = {"version": held.model_version, "source": held.source, "registry_version": held.registry_version or ""}
-        self.metrics.model.info(about)
-        self.metrics.loaded.set(time.time())
+    def publish_model_info(self) -> None:
+        """Set the metrics that name the current model."""
+        model = self.holder.current()
+        self.metrics.model.info(
+            {
+                "version": model.model_version,
+                "source": model.source,
+                "registry_version": model.registry_version or "",
+            }
+        )
+        self.metrics.model_loaded.set(time.time())
 
-    async def look_for_champion(self) -> None:
-        """Swap the model for a new champion, for as long as the server runs; requests under way keep theirs."""
-        said = ""
+    async def poll_champion(self) -> None:
+        """Load each new champion, for as long as the server runs; batches being scored keep their model."""
+        last_error = ""
         while True:
             await asyncio.sleep(self.settings.refresh_seconds)
             try:
                 if await asyncio.to_thread(self.holder.refresh):
-                    self.tell()
-                said = ""
+                    self.publish_model_info()
+                last_error = ""
             except Exception as error:
-                self.metrics.looks_failed.inc()
-                if str(error) != said:  # once, not at each look
-                    log.warning("the champion stays the one that is loaded: %s", error)
-                said = str(error)
-            self.metrics.refused.set(self.holder.refused())
+                self.metrics.refresh_failures.inc()
+                if str(error) != last_error:  # logged once, not at each refresh
+                    log.warning("keeping the current model: %s", error)
+                last_error = str(error)
+            self.metrics.champion_refused.set(self.holder.has_refused())
+
+    async def score(
+        self, request: Request, products: Sequence[ParsedProduct], with_explanation: bool = False
+    ) -> ScoredProducts:
+        """Score the products of a request and count them in the metrics.
+
+        Raises:
+            Problem: see `BatchingScorer.score`.
+        """
+        state = request.scope["state"]
+        state["modality"] = "batch" if len(products) > 1 else "picture" if products[0].raw.image else "text"
+        if self.settings.log_text:
+            texts = [product.fields.model_dump(include={"designation", "description"}) for product in products]
+            state["logged"] = {"products": texts}
+        # Not the request's id, which a client may use twice.
+        scored = await self.scorer.score([product.raw for product in products], uuid.uuid4().hex, with_explanation)
+        self._count_predictions(scored)
+        return scored
+
+    def _count_predictions(self, scored: ScoredProducts) -> None:
+        for codes, confidence, needs_review, image_state in zip(
+            scored.codes, scored.confidence, scored.needs_review, scored.image_states, strict=True
+        ):
+            self.metrics.predictions.labels(str(codes[0])).inc()
+            self.metrics.confidence.observe(confidence[0])
+            self.metrics.needs_review.inc(needs_review)
+            self.metrics.images.labels(image_state).inc()
 
 
-def create_app(settings: ApiSettings, holder: ModelHolder) -> Any:
-    """The ASGI application around a holder that has a model."""
-    threadpool_limits(limits=1, user_api="blas")  # sums of floats depend on how they are cut, and threads are ours
+def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
+    """The ASGI application.
+
+    Args:
+        holder: has loaded a model already.
+    """
+    # BLAS in one thread: sums of floats depend on how they are split, and the scorer has threads of its own.
+    threadpool_limits(limits=1, user_api="blas")
     service = Service(settings, holder)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        looking = asyncio.create_task(service.look_for_champion())
+        polling = asyncio.create_task(service.poll_champion())
         yield
         service.stopping = True
-        looking.cancel()
+        polling.cancel()
         await asyncio.to_thread(service.scorer.stop)
-        if service.live is not None:
-            await asyncio.to_thread(service.live.stop)
+        if service.prediction_log is not None:
+            await asyncio.to_thread(service.prediction_log.stop)
 
     app = FastAPI(
         title="Rakuten product classification",
         version="1",
         description="Puts a product into one of 27 product type codes, with a calibrated confidence.",
-        docs_url=None,  # its page would come from another host
+        docs_url=None,  # its page would load files from another host
         redoc_url=None,
         lifespan=lifespan,
     )
-    _add_routes(app, service)
-    _add_state(app, service)
+    _add_prediction_routes(app, service)
+    _add_state_routes(app, service)
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
     _add_error_handlers(app)
+    fastapi_document = app.openapi
+    app.openapi = lambda: schemas.add_request_schemas(fastapi_document())  # type: ignore[method-assign]
     return RequestMiddleware(app, settings, service.metrics)
 
 
-def _add_routes(app: FastAPI, service: Service) -> None:
-    common: dict[str, Any] = {"responses": schemas.PROBLEMS, "openapi_extra": REQUEST_BODY}
+def _add_prediction_routes(app: FastAPI, service: Service) -> None:
+    # The routes take the bare request, see `parsing`; their responses are made by `_json_response`.
+    problems = schemas.PROBLEM_RESPONSES
 
-    @app.post("/predict", response_model=schemas.PredictionOut, summary="Classify one product", **common)
+    @app.post(
+        "/predict",
+        response_model=schemas.PredictionOut,
+        summary="Classify one product",
+        responses=problems,
+        openapi_extra=schemas.PRODUCT_BODY,
+    )
     async def predict(request: Request) -> Response:
-        asked = await read_product(request, service.settings)
-        scored = await _score(request, service, [asked])
-        return _json(_single_answer(scored, asked.top_k))
+        product = await read_product(request, service.settings)
+        scored = await service.score(request, [product])
+        return _json_response(_single_prediction(scored, product.fields.top_k))
 
-    @app.post("/explain", response_model=schemas.ExplanationOut, summary="Classify one product and say why", **common)
+    @app.post(
+        "/explain",
+        response_model=schemas.ExplanationOut,
+        summary="Classify one product and say why",
+        responses=problems,
+        openapi_extra=schemas.PRODUCT_BODY,
+    )
     async def explain(request: Request) -> Response:
-        asked = await read_product(request, service.settings)
-        scored = await _score(request, service, [asked], explained=True)
+        product = await read_product(request, service.settings)
+        scored = await service.score(request, [product], with_explanation=True)
         assert scored.explanation is not None
-        return _json({"prediction": _single_answer(scored, asked.top_k), **_explanation_body(scored.explanation)})
+        prediction = _single_prediction(scored, product.fields.top_k)
+        return _json_response({"prediction": prediction, **_explanation_body(scored.explanation)})
 
     @app.post(
         "/predict/batch",
         response_model=schemas.BatchOut,
         summary="Classify products",
-        responses=schemas.PROBLEMS,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BatchIn"}}},
-            }
-        },
+        responses=problems,
+        openapi_extra=schemas.BATCH_BODY,
     )
     async def predict_batch(request: Request) -> Response:
-        require_json(request)
-        asked = (await parse_json(BatchIn, await request.body())).products
-        if len(asked) > service.settings.max_batch:
-            raise Problem("batch_too_large", f"at most {service.settings.max_batch} products at once")
-        scored = await _score(request, service, asked)
-        found = [_prediction(scored, at, each.top_k) for at, each in enumerate(asked)]
-        return _json({"predictions": found, **_model_info(scored)})
-
-    # FastAPI lists in its document only the models that it reads or writes by itself.
-    document = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        made = document()
-        known = made["components"]["schemas"]
-        for model in (ProductIn, BatchIn):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            known |= schema.pop("$defs", {})
-            known[model.__name__] = schema
-        return made
-
-    app.openapi = openapi  # type: ignore[method-assign]
+        products = await read_batch(request, service.settings)
+        scored = await service.score(request, products)
+        predictions = [_prediction(scored, row, product.fields.top_k) for row, product in enumerate(products)]
+        return _json_response({"predictions": predictions, **_model_info(scored)})
 
 
-def _add_state(app: FastAPI, service: Service) -> None:
+def _add_state_routes(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
@@ -181,7 +211,10 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return {"status": "alive"}
 
     @app.get(
-        "/ready", response_model=schemas.Status, summary="Whether it answers", responses={503: schemas.PROBLEMS[503]}
+        "/ready",
+        response_model=schemas.Status,
+        summary="Whether it answers",
+        responses={503: schemas.PROBLEM_RESPONSES[503]},
     )
     async def ready() -> dict[str, str]:
         if service.stopping:
@@ -189,16 +222,19 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return {"status": "ready"}
 
     @app.get(
-        "/model", response_model=schemas.ModelOut, summary="Which model answers", responses={401: schemas.PROBLEMS[401]}
+        "/model",
+        response_model=schemas.ModelOut,
+        summary="Which model answers",
+        responses={401: schemas.PROBLEM_RESPONSES[401]},
     )
     async def model() -> dict[str, Any]:
-        held = service.holder.current()
-        classifier, settings = held.model.classifier, service.settings
+        current, settings = service.holder.current(), service.settings
+        classifier = current.model.classifier
         return {
-            "model_version": held.model_version,
-            "source": held.source,
-            "registry_version": held.registry_version,
-            **held.about,
+            "model_version": current.model_version,
+            "source": current.source,
+            "registry_version": current.registry_version,
+            **current.metadata,
             "target_precision": classifier.config.target_precision,
             "threshold": classifier.config.threshold,
             "classes": [{"prdtypecode": int(code), "label": label_of(int(code))} for code in classifier.classes],
@@ -215,92 +251,71 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _score(
-    request: Request, service: Service, asked: Sequence[ProductIn], explained: bool = False
-) -> ScoredProducts:
-    products = [to_raw_product(each, service.settings) for each in asked]
-    request.scope["state"]["modality"] = "batch" if len(products) > 1 else "picture" if products[0].picture else "text"
-    if service.settings.log_text:
-        texts = [{"designation": each.designation, "description": each.description} for each in asked]
-        request.scope["state"]["logged"] = {"products": texts}
-    # Not the request's id: a client may send the same one twice.
-    scored = await service.scorer.score(products, uuid.uuid4().hex, explained)
-    _count_predictions(service.metrics, scored)
-    return scored
-
-
-def _count_predictions(told: ApiMetrics, scored: ScoredProducts) -> None:
-    for codes, confidence, review, picture in zip(
-        scored.codes, scored.confidence, scored.needs_review, scored.pictures, strict=True
-    ):
-        told.predictions.labels(str(codes[0])).inc()
-        told.confidence.observe(confidence[0])
-        told.to_review.inc(review)
-        told.pictures.labels(picture).inc()
-
-
-def _prediction(scored: ScoredProducts, at: int, count: int) -> dict[str, Any]:
-    ranked = [
+def _prediction(scored: ScoredProducts, row: int, top_k: int) -> dict[str, Any]:
+    """The body of `schemas.Prediction` for one of the products."""
+    top = [
         {"prdtypecode": code, "label": label_of(code), "confidence": confidence}
-        for code, confidence in zip(scored.codes[at][:count], scored.confidence[at][:count], strict=True)
+        for code, confidence in zip(scored.codes[row][:top_k], scored.confidence[row][:top_k], strict=True)
     ]
-    word = scored.pictures[at]
+    image_state = scored.image_states[row]
     return {
-        "prediction_id": scored.names[at],
-        **ranked[0],
-        "top": ranked,
-        "needs_review": scored.needs_review[at],
-        "picture": word if word in (NO_IMAGE, IMAGE_USED) else f"unusable: {word}",
+        "prediction_id": scored.prediction_ids[row],
+        **top[0],
+        "top": top,
+        "needs_review": scored.needs_review[row],
+        "picture": image_state if image_state in (NO_IMAGE, IMAGE_USED) else f"unusable: {image_state}",
     }
 
 
 def _model_info(scored: ScoredProducts) -> dict[str, Any]:
-    return {"model_version": scored.champion.model_version, "run_id": scored.champion.about["run_id"]}
+    return {"model_version": scored.model.model_version, "run_id": scored.model.metadata["run_id"]}
 
 
-def _single_answer(scored: ScoredProducts, count: int) -> dict[str, Any]:
-    return _prediction(scored, 0, count) | _model_info(scored)
+def _single_prediction(scored: ScoredProducts, top_k: int) -> dict[str, Any]:
+    """The body of `schemas.PredictionOut`."""
+    return _prediction(scored, 0, top_k) | _model_info(scored)
 
 
-def _explanation_body(why: Explanation) -> dict[str, Any]:
-    pictures = why.similar_images.to_dict("records")
+def _explanation_body(explanation: Explanation) -> dict[str, Any]:
+    """The body of `schemas.ExplanationOut`, but the prediction."""
+    images = explanation.similar_images.to_dict("records")
     return {
-        "views": why.views.to_dict("records"),
-        "spoke_for": why.positive_terms.to_dict("records"),
-        "spoke_against": why.negative_terms.to_dict("records"),
-        "pictures": [{**each, "label": label_of(int(each["prdtypecode"]))} for each in pictures],
+        "views": explanation.views.to_dict("records"),
+        "spoke_for": explanation.positive_terms.to_dict("records"),
+        "spoke_against": explanation.negative_terms.to_dict("records"),
+        "pictures": [{**image, "label": label_of(int(image["prdtypecode"]))} for image in images],
     }
 
 
-def _json(content: Any) -> Response:
+def _json_response(content: Any) -> Response:
     return Response(json.dumps(content, ensure_ascii=False, allow_nan=False), media_type="application/json")
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    """Whatever goes wrong, or FastAPI refuses by itself, is said in the same way."""
+    """Answer every exception, FastAPI's own included, with a problem."""
 
-    def answer(request: Request, problem: Problem) -> Response:
+    def problem_response(request: Request, problem: Problem) -> Response:
         state = request.scope["state"]
         state["problem"] = problem.code
         return Response(problem.body(state["request_id"]), problem.status, problem.headers())
 
     @app.exception_handler(Problem)
-    async def known(request: Request, problem: Problem) -> Response:
-        return answer(request, problem)
+    async def on_problem(request: Request, problem: Problem) -> Response:
+        return problem_response(request, problem)
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
+    async def on_http_exception(request: Request, error: HTTPException) -> Response:
         codes = {404: "not_found", 405: "method_not_allowed"}
-        return answer(request, Problem(codes.get(error.status_code, "invalid_request"), str(error.detail)))
+        return problem_response(request, Problem(codes.get(error.status_code, "invalid_request"), str(error.detail)))
 
     @app.exception_handler(RequestValidationError)
-    async def refused_by_fastapi(request: Request, error: RequestValidationError) -> Response:
-        return answer(request, invalid_request(error.errors()))
+    async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
+        return problem_response(request, invalid_request(error.errors()))
 
     @app.exception_handler(UserError)
-    async def unready(request: Request, error: UserError) -> Response:
-        return answer(request, Problem("not_ready", str(error), 5))
+    async def on_user_error(request: Request, error: UserError) -> Response:
+        return problem_response(request, Problem("not_ready", str(error), 5))
 
     @app.exception_handler(Exception)
-    async def unexpected(request: Request, _: Exception) -> Response:
-        return answer(request, Problem("internal", "the log has it under this request's id"))
+    async def on_exception(request: Request, _: Exception) -> Response:
+        return problem_response(request, Problem("internal", "the log has it under this request's id"))

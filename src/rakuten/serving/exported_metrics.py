@@ -1,7 +1,8 @@
-"""What the monitoring and the pipeline last found, and the model's own scores, for Prometheus to scrape.
+"""Prometheus metrics of the model's scores, the last drift report, the last drift check and the last pipeline run.
 
-Both leave files in the folder of the live log (`drift/drift.json`, `drift/looked.json`, `pipeline.json`), which
-are read at each scrape. A report on another model than the one that answers says nothing of it and is not shown.
+The monitoring and the pipeline leave their results as files in the folder of the prediction log
+(`drift/drift.json`, `drift/looked.json`, `pipeline.json`), which are read at each scrape. A drift report about
+another model than the one that answers is not exported.
 """
 
 import json
@@ -17,86 +18,92 @@ from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE, PIPELIN
 from rakuten.serving.model_holder import LoadedModel
 
 Families = Iterator[GaugeMetricFamily]
+Status = dict[str, Any]  # the content of a status file
 
 
 class MonitoringCollector(Collector):
-    """Reads the files at each scrape; one that is missing, or not what this code writes, shows nothing."""
+    """Reads the files at each scrape; nothing is exported from one that is missing or not as this code writes it.
 
-    def __init__(self, folder: Path, current: Callable[[], LoadedModel]) -> None:
-        self._folder, self._current = folder, current
+    Args:
+        folder: the folder of the prediction log.
+        current_model: returns the model that answers.
+    """
+
+    def __init__(self, folder: Path, current_model: Callable[[], LoadedModel]) -> None:
+        self._folder, self._current_model = folder, current_model
 
     def collect(self) -> Families:
-        held = self._current()
-        yield from _model(held.about)
-        drift = _read_json(self._folder / DRIFT_FILE)
-        if drift.get("model_version") == held.model_version:
-            yield from _all_or_nothing(_drift, drift)
-        yield from _all_or_nothing(_last_check, _read_json(self._folder / LAST_CHECK_FILE))
-        yield from _all_or_nothing(_pipeline, _read_json(self._folder / PIPELINE_FILE))
+        """The metric families of this scrape."""
+        model = self._current_model()
+        yield from _model_families(model.metadata)
+        drift_report = _read_json(self._folder / DRIFT_FILE)
+        if drift_report.get("model_version") == model.model_version:
+            yield from _complete_or_empty(_drift_families, drift_report)
+        yield from _complete_or_empty(_last_check_families, _read_json(self._folder / LAST_CHECK_FILE))
+        yield from _complete_or_empty(_pipeline_families, _read_json(self._folder / PIPELINE_FILE))
 
 
-def _all_or_nothing(families: Callable[[dict[str, Any]], Families], found: dict[str, Any]) -> list[GaugeMetricFamily]:
-    """All that a file tells, or nothing: a scrape must not fail by it."""
+def _complete_or_empty(families: Callable[[Status], Families], status: Status) -> list[GaugeMetricFamily]:
+    """All metric families of a file, or none where a value is missing or invalid: a scrape must not fail."""
     try:
-        return list(families(found)) if found else []
+        return list(families(status)) if status else []
     except (KeyError, TypeError, ValueError):
         return []
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Status:
+    """The JSON object in a file; empty where there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _model(about: dict[str, Any]) -> Families:
+def _model_families(metadata: dict[str, Any]) -> Families:
     scores = GaugeMetricFamily("rakuten_model_score", "Out-of-fold scores of the model", labels=["score"])
-    for name, value in about["scores"].items():
+    for name, value in metadata["scores"].items():
         scores.add_metric([name], value)
     yield scores
-    if about["trained_at"]:
-        yield _timestamp("rakuten_model_trained_timestamp_seconds", "When the model was trained", about["trained_at"])
+    if trained_at := metadata["trained_at"]:
+        yield _timestamp("rakuten_model_trained_timestamp_seconds", "When the model was trained", trained_at)
 
 
-def _drift(found: dict[str, Any]) -> Families:
+def _drift_families(report: Status) -> Families:
     score = GaugeMetricFamily("rakuten_drift_score", "Drift of a column in the last report", labels=["column", "kind"])
     threshold = GaugeMetricFamily("rakuten_drift_threshold", "From which a column has drifted", labels=["column"])
-    for each in found["drift"]:
-        score.add_metric([each["column"], each["kind"]], each["score"])
-        threshold.add_metric([each["column"]], each["threshold"])
+    for column in report["drift"]:
+        score.add_metric([column["column"], column["kind"]], column["score"])
+        threshold.add_metric([column["column"]], column["threshold"])
     yield score
     yield threshold
-    yield GaugeMetricFamily("rakuten_drift_alarms", "Alarms of the last drift report", value=len(found["alarms"]))
-    yield GaugeMetricFamily("rakuten_drift_window_predictions", "Predictions it judged", value=found["rows"])
+    yield GaugeMetricFamily("rakuten_drift_alarms", "Alarms of the last drift report", value=len(report["alarms"]))
+    yield GaugeMetricFamily("rakuten_drift_window_predictions", "Predictions it judged", value=report["rows"])
     review = GaugeMetricFamily("rakuten_review_share", "Share to review, of the window and promised", labels=["which"])
-    review.add_metric(["live"], found["review"])
-    review.add_metric(["promised"], found["promised_review"])
+    review.add_metric(["live"], report["review"])
+    review.add_metric(["promised"], report["promised_review"])
     yield review
-    if found["live"]:
+    if live_score := report["live"]:
         live = GaugeMetricFamily(
-            "rakuten_live_weighted_f1",
-            "By later labels, its upper end, and the promise",
-            labels=["which"],
+            "rakuten_live_weighted_f1", "By later labels, its upper end, and the promise", labels=["which"]
         )
-        live.add_metric(["live"], found["live"]["weighted_f1"])
-        live.add_metric(["live_high"], found["live"]["interval"][1])
-        live.add_metric(["promised"], found["live"]["promised"])
+        live.add_metric(["live"], live_score["weighted_f1"])
+        live.add_metric(["live_high"], live_score["interval"][1])
+        live.add_metric(["promised"], live_score["promised"])
         yield live
 
 
-def _last_check(found: dict[str, Any]) -> Families:
+def _last_check_families(last_check: Status) -> Families:
     yield _timestamp(
-        "rakuten_drift_checked_timestamp_seconds", "When live traffic was last looked at", found["checked"]
+        "rakuten_drift_checked_timestamp_seconds", "When live traffic was last looked at", last_check["checked"]
     )
 
 
-def _pipeline(found: dict[str, Any]) -> Families:
-    yield GaugeMetricFamily("rakuten_pipeline_succeeded", "Whether the last run did", value=float(found["succeeded"]))
-    yield GaugeMetricFamily("rakuten_pipeline_duration_seconds", "Of the last run", value=found["seconds"])
-    yield _timestamp("rakuten_pipeline_ended_timestamp_seconds", "When the last run ended", found["ended"])
+def _pipeline_families(run: Status) -> Families:
+    yield GaugeMetricFamily("rakuten_pipeline_succeeded", "Whether the last run did", value=float(run["succeeded"]))
+    yield GaugeMetricFamily("rakuten_pipeline_duration_seconds", "Of the last run", value=run["seconds"])
+    yield _timestamp("rakuten_pipeline_ended_timestamp_seconds", "When the last run ended", run["ended"])
 
 
-def _timestamp(name: str, text: str, moment: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=datetime.fromisoformat(moment).timestamp())
+def _timestamp(name: str, documentation: str, iso_time: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, value=datetime.fromisoformat(iso_time).timestamp())

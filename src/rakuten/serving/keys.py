@@ -1,6 +1,6 @@
-"""API keys: long random words of which only the SHA-256 is kept, one line each: `name:hash`.
+"""API keys: long random strings, stored only as their SHA-256, one `name:hash` line for each.
 
-`rakuten keys NAME` makes one. A line taken out of the file revokes its key at once.
+`rakuten keys NAME` creates one. Deleting a line from the file revokes its key at once.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ LINE_PATTERN = re.compile(rf"({NAME_PATTERN.pattern}):([0-9a-f]{{64}})")
 
 
 class ApiKeys:
-    """The keys of a file, read again when it changes."""
+    """The keys in a file, which is read again whenever it changes. Without the file no key is valid."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int] | None = None  # modification time and size of the file that was read
         self._hashes: dict[str, str] = {}
 
     def owner(self, key: str) -> str | None:
-        """Whose key this is; None for nobody's. Every hash is compared, in constant time each."""
-        given = hashlib.sha256(key.encode()).hexdigest()
-        found = None
-        for name, known in self._read().items():
-            if hmac.compare_digest(given, known):
-                found = name
-        return found
+        """The name that a key belongs to, or None. Every hash is compared, each in constant time."""
+        key_hash = hashlib.sha256(key.encode()).hexdigest()
+        owner = None
+        for name, stored_hash in self._read().items():
+            if hmac.compare_digest(key_hash, stored_hash):
+                owner = name
+        return owner
 
-    def there(self) -> bool:
-        """Whether there is any key."""
+    def has_keys(self) -> bool:
+        """Whether the file has any key."""
         return bool(self._read())
 
     def _read(self) -> dict[str, str]:
@@ -45,7 +45,7 @@ class ApiKeys:
             stat = self._path.stat()
         except OSError:
             self._stamp = None
-            return {}  # no file, no keys: nobody is let in
+            return {}
         if (stat.st_mtime_ns, stat.st_size) != self._stamp:
             self._hashes = parse_keys(self._path.read_text(encoding="utf-8"))
             self._stamp = (stat.st_mtime_ns, stat.st_size)
@@ -53,32 +53,36 @@ class ApiKeys:
 
 
 def parse_keys(text: str) -> dict[str, str]:
-    """Name -> hash. A line that is none is left out with a warning: a typing error must not let anybody in."""
-    found = {}
+    """The hash of each name's key.
+
+    `#` starts a comment. An invalid line is skipped with a warning, so that a typing error never makes a valid key.
+    """
+    hashes = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.partition("#")[0].strip()
-        if match := LINE_PATTERN.fullmatch(stripped):
-            found[match[1]] = match[2]
-        elif stripped:
-            log.warning("line %d of the keys' file is not `name:sha256` and is left out", number)
-    return found
+        entry = line.partition("#")[0].strip()
+        if match := LINE_PATTERN.fullmatch(entry):
+            hashes[match[1]] = match[2]
+        elif entry:
+            log.warning("line %d of the keys' file is not `name:sha256` and is skipped", number)
+    return hashes
 
 
 def add_key(path: Path, name: str) -> str:
-    """A new key for a name that has none; only its hash is written. Returns the key.
+    """Create a key for a new name and return it; only its hash is written, to a file that its owner alone can read.
 
     Raises:
-        UserError: the name has a key, or holds other characters than letters, digits and _.-
+        UserError: the name has a key already, or holds other characters than letters, digits and _.-
     """
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if not NAME_PATTERN.fullmatch(name):
         raise UserError(f"{name!r}: a name has 1 to 40 letters, digits, '_', '.' or '-'")
     if name in parse_keys(text):
-        raise UserError(f"{name} has a key in {path}: take its line out first, which revokes it")
+        raise UserError(f"{name} has a key in {path}: delete its line first, which revokes it")
     key = secrets.token_urlsafe(32)
-    with atomic_write(path) as (part,):
-        part.touch(mode=0o600)
-        lines = text + ("" if not text or text.endswith("\n") else "\n")
-        part.write_text(f"{lines}{name}:{hashlib.sha256(key.encode()).hexdigest()}\n", encoding="utf-8")
-        part.chmod(0o600)
+    with atomic_write(path) as (partial,):
+        partial.touch(mode=0o600)
+        separator = "" if not text or text.endswith("\n") else "\n"
+        key_hash = hashlib.sha256(key.encode()).hexdigest()
+        partial.write_text(f"{text}{separator}{name}:{key_hash}\n", encoding="utf-8")
+        partial.chmod(0o600)
     return key

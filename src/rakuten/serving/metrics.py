@@ -1,65 +1,52 @@
-"""What Prometheus scrapes: names by its conventions, base units, no label of unbounded values."""
-
-from typing import NamedTuple
+"""The API's own Prometheus metrics: named by its conventions, in base units, no label with unbounded values."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-LATENCY_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LATENCY_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 CONFIDENCE_BUCKETS = tuple(step / 10 for step in range(1, 11))
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32)  # products
 
 
-class ApiMetrics(NamedTuple):
-    registry: CollectorRegistry
-    requests: Counter
-    latency: Histogram
-    problems: Counter
-    predictions: Counter
-    confidence: Histogram
-    to_review: Counter
-    pictures: Counter
-    waiting: Gauge
-    batch: Histogram
-    model: Info
-    loaded: Gauge
-    refused: Gauge
-    looks_failed: Counter
-    log_dropped: Counter
-    log_lag: Gauge
+class ApiMetrics:
+    """All metrics of one application, in a registry of their own."""
 
-
-def make_metrics() -> ApiMetrics:
-    registry = CollectorRegistry()
-
-    def counter(name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"rakuten_api_{name}", text, labels, registry=registry)
-
-    return ApiMetrics(
-        registry,
-        counter("requests", "Requests answered", "route", "status"),
-        Histogram(
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        # requests
+        self.requests = self._counter("requests", "Requests answered", "route", "status")
+        self.latency = Histogram(
             "rakuten_api_request_duration_seconds",
             "From the first byte in to the last byte out",
             ("route", "modality"),
             buckets=LATENCY_BUCKETS,
-            registry=registry,
-        ),
-        counter("problems", "Problems answered, by their code", "code"),
-        counter("predictions", "Products predicted, by code", "prdtypecode"),
-        Histogram("rakuten_api_confidence", "Confidence of predictions", buckets=CONFIDENCE_BUCKETS, registry=registry),
-        counter("to_review", "Products marked for review"),
-        counter("pictures", "Pictures, by whether they could be used", "outcome"),
-        Gauge("rakuten_api_waiting_products", "Products waiting or being scored", registry=registry),
-        Histogram(
-            "rakuten_api_batch_products", "Products scored at once", buckets=(1, 2, 4, 8, 16, 32), registry=registry
-        ),
-        Info("rakuten_api_model", "The model that answers", registry=registry),
-        Gauge("rakuten_api_model_loaded_timestamp_seconds", "When it was loaded", registry=registry),
-        Gauge(
-            "rakuten_api_champion_refused",
-            "1 while a new champion fails its check",
-            registry=registry,
-        ),
-        counter("champion_looks_failed", "Looks for a champion that failed, as when the server is away"),
-        counter("live_log_dropped_rows", "Predictions that the live log lost"),
-        Gauge("rakuten_api_live_log_lag_seconds", "Age of the oldest prediction not yet written", registry=registry),
-    )
+            registry=self.registry,
+        )
+        self.problems = self._counter("problems", "Problems answered, by their code", "code")
+        # predictions
+        self.predictions = self._counter("predictions", "Products predicted, by code", "prdtypecode")
+        self.confidence = Histogram(
+            "rakuten_api_confidence", "Confidence of predictions", buckets=CONFIDENCE_BUCKETS, registry=self.registry
+        )
+        self.needs_review = self._counter("to_review", "Products marked for review")
+        self.images = self._counter("pictures", "Pictures, by whether they could be used", "outcome")
+        # the queue
+        self.pending_products = self._gauge("waiting_products", "Products waiting or being scored")
+        self.batch_size = Histogram(
+            "rakuten_api_batch_products", "Products scored at once", buckets=BATCH_BUCKETS, registry=self.registry
+        )
+        # the model
+        self.model = Info("rakuten_api_model", "The model that answers", registry=self.registry)
+        self.model_loaded = self._gauge("model_loaded_timestamp_seconds", "When it was loaded")
+        self.champion_refused = self._gauge("champion_refused", "1 while a new champion fails its check")
+        self.refresh_failures = self._counter(
+            "champion_looks_failed", "Checks for a new champion that failed, as when the server is away"
+        )
+        # the prediction log
+        self.log_dropped = self._counter("live_log_dropped_rows", "Predictions that the live log lost")
+        self.log_lag = self._gauge("live_log_lag_seconds", "Age of the oldest prediction not yet written")
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"rakuten_api_{name}", documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str) -> Gauge:
+        return Gauge(f"rakuten_api_{name}", documentation, registry=self.registry)

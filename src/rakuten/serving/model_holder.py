@@ -1,7 +1,7 @@
-"""The model that answers: loaded, checked on products of its own, swapped for a new one between two requests.
+"""Loads the model that answers, checks it on a few products, and replaces it between two requests.
 
-From the registry the champion's files are copied to a cache, so that a start with the tracking
-server away has the last good model. Without a server the model is the one in models/.
+The champion of the model registry is copied to a cache folder, so that a server that starts while the tracking server
+is away answers with the last good model. Without a tracking server the model is the one in models/.
 """
 
 import json
@@ -18,142 +18,152 @@ from rakuten.config import ROOT
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.models.classifier import ProductClassifier
-from rakuten.models.pyfunc_model import PyfuncModel
+from rakuten.models.pyfunc_model import IMAGE_USED, NO_IMAGE, PyfuncModel
 from rakuten.serving.settings import ApiSettings
-from rakuten.tracking import lineage, registry, training_run
-from rakuten.tracking import registered_model as registered
+from rakuten.tracking import lineage, registered_model, registry, training_run
 
 log = logging.getLogger(__name__)
 
-CURRENT_FILE = "current.json"
+CURRENT_FILE = "current.json"  # in the cache folder: which version is the last good one, and its metadata
+MAX_PROBA_SUM = 1.00001  # probabilities are rounded to six digits
 
 
 class LoadedModel(NamedTuple):
-    """A model and what is known of it."""
+    """A model that passed its self-check, and where it comes from."""
 
     model: PyfuncModel
-    model_version: str
+    model_version: str  # the first hex digits of its manifest's SHA-256
     source: str  # local or registry
     registry_version: str | None
-    about: dict[str, Any]  # run_id, trained_at, git_commit, data, scores, synthetic
+    metadata: dict[str, Any]  # run_id, trained_at, git_commit, data, scores, synthetic
 
 
 class ModelHolder:
-    """Holds the champion; `refresh` looks for a new one."""
+    """Holds the model that answers; `refresh` loads a new champion."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
-        self._load_new = self._from_registry if settings.from_registry else self._from_disk
-        self._champion: LoadedModel | None = None
-        self._refused: str | None = None  # what failed its check: not tried again and again
+        self._load_new = self._load_from_registry if settings.from_registry else self._load_from_disk
+        self._model: LoadedModel | None = None
+        self._refused_version: str | None = None  # failed its check: not loaded again at each refresh
 
     def current(self) -> LoadedModel:
-        if self._champion is None:
-            raise UserError("no model is loaded")
-        return self._champion
-
-    def refused(self) -> bool:
-        """Whether a champion that failed its check still waits to be replaced."""
-        return self._refused is not None
-
-    def refresh(self) -> bool:
-        """Load the champion if it is another than the one held. Returns whether it was swapped.
+        """The model that answers.
 
         Raises:
-            UserError: the new one cannot be had or fails its check; the one held stays.
+            UserError: no model was loaded yet.
+        """
+        if self._model is None:
+            raise UserError("no model is loaded")
+        return self._model
+
+    def has_refused(self) -> bool:
+        """Whether the champion failed its check, so that the model before it still answers."""
+        return self._refused_version is not None
+
+    def refresh(self) -> bool:
+        """Load the champion if it is not the current model; returns whether it was loaded.
+
+        Raises:
+            UserError: it cannot be fetched or fails its check; the current model stays.
         """
         new = self._load_new()
         if new is None:
             return False
-        self._champion, self._refused = new, None
+        self._model, self._refused_version = new, None
         log.info("model %s answers now (%s)", new.model_version, new.source)
         return True
 
-    def _known(self, mark: str) -> bool:
-        """Whether there is nothing to load: this very model is held, or was refused."""
-        held = self._champion
-        if held is not None and mark in (held.model_version, held.registry_version):
-            self._refused = None  # the one that failed is wanted no more
+    def _is_handled(self, version: str) -> bool:
+        """Whether a version needs no loading: it is the current model, or failed its check before."""
+        model = self._model
+        if model is not None and version in (model.model_version, model.registry_version):
+            self._refused_version = None  # the champion is the current model again, no longer the refused one
             return True
-        return mark == self._refused
+        return version == self._refused_version
 
-    def _from_disk(self) -> LoadedModel | None:
+    def _load_from_disk(self) -> LoadedModel | None:
         folder = self._settings.models
         if not (folder / "manifest.json").is_file():
             raise UserError(f"{folder}: no model; make one with `make run`")
         version = lineage.model_version(folder)
-        if self._known(version):
+        if self._is_handled(version):
             return None
-        return self._checked(version, folder, "local", None, _local_metadata(folder))
+        return LoadedModel(self._load_checked(folder, version), version, "local", None, _local_metadata(folder))
 
-    def _from_registry(self) -> LoadedModel | None:
+    def _load_from_registry(self) -> LoadedModel | None:
         cache = self._settings.cache
         try:
-            version = registered.get_champion()
-            if version is None:
+            champion = registered_model.get_champion()
+            if champion is None:
                 raise UserError(f"{registry.MODEL_NAME} has no champion: promote one with `make promote`")
-            if self._known(version.number):
+            if self._is_handled(champion.number):
                 return None
-            folder = cache / version.number
-            about = registered.download_model(version, folder)
+            folder = cache / champion.number
+            metadata = registered_model.download_model(champion, folder)
         except UserError as error:
-            if self._champion is None and (kept := self._last_good()) is not None:
+            if self._model is None and (last_good := self._load_last_good()) is not None:
                 log.warning("%s; answering with the last good model", error)
-                return kept
+                return last_good
             raise
-        new = self._checked(version.number, folder, "registry", version.number, about)
-        with atomic_write(cache / CURRENT_FILE) as (part,):
-            dump_json({"version": version.number, "about": about}, part)
-        for old in cache.iterdir():
-            if old.is_dir() and old.name != version.number:
-                shutil.rmtree(old, ignore_errors=True)
+        new = self._load_cached(champion.number, metadata)
+        with atomic_write(cache / CURRENT_FILE) as (partial,):
+            dump_json({"version": champion.number, "about": metadata}, partial)
+        for other in cache.iterdir():
+            if other.is_dir() and other.name != champion.number:
+                shutil.rmtree(other, ignore_errors=True)
         return new
 
-    def _last_good(self) -> LoadedModel | None:
-        cache = self._settings.cache
+    def _load_last_good(self) -> LoadedModel | None:
+        """The model that `current.json` in the cache folder names; None where there is none."""
         try:
-            known = json.loads((cache / CURRENT_FILE).read_text(encoding="utf-8"))
+            current = json.loads((self._settings.cache / CURRENT_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        version = str(known["version"])
-        return self._checked(version, cache / version, "registry", version, known["about"])
+        return self._load_cached(str(current["version"]), current["about"])
 
-    def _checked(self, mark: str, folder: Path, source: str, number: str | None, about: dict[str, Any]) -> LoadedModel:
+    def _load_cached(self, number: str, metadata: dict[str, Any]) -> LoadedModel:
+        """A registered version whose files are in the cache folder."""
+        folder = self._settings.cache / number
+        model = self._load_checked(folder, number)
+        return LoadedModel(model, lineage.model_version(folder), "registry", number, metadata)
+
+    def _load_checked(self, folder: Path, version: str) -> PyfuncModel:
+        """The model in a folder after its self-check; a version that fails is remembered as refused."""
         try:
             model = PyfuncModel(ProductClassifier.load(folder))
             self_check(model)
         except UserError:
-            self._refused = mark
+            self._refused_version = version
             raise
-        return LoadedModel(model, lineage.model_version(folder), source, number, about)
+        return model
 
 
 def self_check(model: PyfuncModel) -> None:
-    """Ask the model about a few products, which loads its encoders too.
+    """Predict four made-up products, which also loads the model's encoders before the first request.
 
     Raises:
-        UserError: it fails, or answers what no model should.
+        UserError: the prediction fails, or has unknown codes, unused images or values that are no probabilities.
     """
-    picture = BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(picture, "JPEG")
-    named = [("Piscine gonflable ronde", "<p>Avec pompe</p>"), ("Roman policier", ""), ("", ""), ("", "")]
+    image_file = BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(image_file, "JPEG")
+    image = image_file.getvalue()
+    texts = [("Piscine gonflable ronde", "<p>Avec pompe</p>"), ("Roman policier", ""), ("", ""), ("", "")]
     try:
-        described, seen = model.featurise_many(named, [None, picture.getvalue(), picture.getvalue(), None])
-        ranked = model.classifier.top_k(described, 3)
+        batch, image_states = model.featurise_many(texts, [None, image, image, None])
+        top = model.classifier.top_k(batch, 3)
     except Exception as error:
         raise UserError(f"the model fails its self-check: {type(error).__name__}: {error}") from error
-    sums = ranked.confidence.sum(axis=1)
-    sound = np.isfinite(ranked.confidence).all() and (ranked.confidence >= 0).all() and (sums <= 1.00001).all()
-    if (
-        not sound
-        or seen != ["none", "used", "used", "none"]
-        or not np.isin(ranked.codes, model.classifier.classes).all()
-    ):
+    proba = top.confidence
+    is_proba = np.isfinite(proba).all() and (proba >= 0).all() and (proba.sum(axis=1) <= MAX_PROBA_SUM).all()
+    has_images = image_states == [NO_IMAGE, IMAGE_USED, IMAGE_USED, NO_IMAGE]
+    if not (is_proba and has_images and np.isin(top.codes, model.classifier.classes).all()):
         raise UserError("the model fails its self-check: its confidences are no probabilities")
 
 
 def _local_metadata(folder: Path) -> dict[str, Any]:
-    """What the files beside a local model say of it."""
+    """The metadata of a model in a folder, from the files that its training left beside it."""
     try:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -161,14 +171,19 @@ def _local_metadata(folder: Path) -> dict[str, Any]:
     scores = {name: metrics[name] for name in ("weighted_f1", "macro_f1", "calibration_error") if name in metrics}
     if "interval" in metrics:
         scores["weighted_f1_low"], scores["weighted_f1_high"] = metrics["interval"]["weighted_f1"]
-    processed = [ROOT / "data" / "processed" / f"train_{part}" for part in ("features.csv", "texts.npy", "images.npy")]
-    there = folder == ROOT / "models" and lineage.is_in_dvc_lock(folder) and all(path.is_file() for path in processed)
     training = training_run.local_run_record(folder)
     return {
         "run_id": training.get("run_id"),
-        "trained_at": registered.iso_time(training["started"]) if "started" in training else None,
+        "trained_at": registered_model.iso_time(training["started"]) if "started" in training else None,
         "git_commit": training.get("git_commit"),
-        "data": lineage.data_digests(processed) if there else {},
+        "data": _local_data_digests(folder),
         "scores": scores,
         "synthetic": bool(metrics.get("synthetic", False)),
     }
+
+
+def _local_data_digests(folder: Path) -> dict[str, str]:
+    """The MD5 of each file that a local model was trained on; empty unless dvc.lock describes this very model."""
+    processed = [ROOT / "data" / "processed" / f"train_{name}" for name in ("features.csv", "texts.npy", "images.npy")]
+    is_this_model = folder == ROOT / "models" and lineage.is_in_dvc_lock(folder)
+    return lineage.data_digests(processed) if is_this_model and all(path.is_file() for path in processed) else {}

@@ -1,9 +1,9 @@
-"""Errors as application/problem+json (RFC 9457), each with a stable code and never a stack trace."""
+"""Error responses as application/problem+json (RFC 9457), each with a stable code, never with a stack trace."""
 
 import json
 from typing import Any
 
-TITLES = {
+PROBLEM_TYPES = {  # code -> HTTP status and title
     "invalid_request": (422, "The request is not understood"),
     "host_not_allowed": (403, "Not for this host"),
     "too_slow": (408, "The request came too slowly"),
@@ -22,8 +22,14 @@ TITLES = {
 }
 
 
-class Problem(Exception):  # noqa: N818  the field's own word
-    """An answer that is not the one asked for."""
+class Problem(Exception):  # noqa: N818  RFC 9457's word
+    """Raised anywhere while a request is handled; becomes its error response.
+
+    Args:
+        code: a key of PROBLEM_TYPES.
+        detail: what is wrong with this request, in words for the client.
+        retry_after: seconds after which to try again; rounded, and at least 1 in the header.
+    """
 
     def __init__(self, code: str, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -31,18 +37,21 @@ class Problem(Exception):  # noqa: N818  the field's own word
 
     @property
     def status(self) -> int:
-        return TITLES[self.code][0]
+        """The HTTP status."""
+        return PROBLEM_TYPES[self.code][0]
 
     def headers(self) -> dict[str, str]:
-        found = {"content-type": "application/problem+json"}
+        """The headers of the response, but its length."""
+        headers = {"content-type": "application/problem+json"}
         if self.retry_after is not None:
-            found["retry-after"] = str(max(1, round(self.retry_after)))
+            headers["retry-after"] = str(max(1, round(self.retry_after)))
         if self.code == "unauthorized":
-            found["www-authenticate"] = "ApiKey"
-        return found
+            headers["www-authenticate"] = "ApiKey"
+        return headers
 
     def body(self, request_id: str) -> bytes:
-        status, title = TITLES[self.code]
+        """The response's JSON, UTF-8."""
+        status, title = PROBLEM_TYPES[self.code]
         content: dict[str, Any] = {
             "type": f"urn:rakuten-classifier:{self.code}",
             "title": title,

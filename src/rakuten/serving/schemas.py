@@ -1,4 +1,4 @@
-"""What goes in and comes out, with examples: the OpenAPI document is made of these."""
+"""The bodies of requests and responses, with examples, and the OpenAPI document that is made from them."""
 
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ DESCRIPTION = "<p>Avec pompe de filtration</p>"
 
 
 class ProductIn(BaseModel):
-    """One product as a seller gives it. An empty title, an empty description and no picture is a product too."""
+    """One product as a seller gives it. An empty title without a description or a picture is valid too."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"designation": TITLE, "description": DESCRIPTION}]}
@@ -22,42 +22,56 @@ class ProductIn(BaseModel):
 
 
 class BatchIn(BaseModel):
+    """Several products, at least one."""
+
     model_config = ConfigDict(extra="forbid")
 
     products: Annotated[list[ProductIn], Field(min_length=1)]
 
 
 class Choice(BaseModel):
+    """One code and its calibrated confidence."""
+
     prdtypecode: int
     label: str
     confidence: float
 
 
 class Prediction(Choice):
-    prediction_id: str = Field(description="what the live log knows it by: name it when the true code is known")
-    top: list[Choice] = Field(description="the likeliest codes, the likeliest first")
+    """The most probable code of a product, and the next ones."""
+
+    prediction_id: str = Field(description="its id in the live log: give it with the true code once that is known")
+    top: list[Choice] = Field(description="the most probable codes, the most probable first")
     needs_review: bool = Field(description="whether a person should look: the confidence is below the threshold")
     picture: str = Field(description="none, used, or `unusable: ` and why")
 
 
 class PredictionOut(Prediction):
+    """One prediction and the model that made it."""
+
     model_version: str
     run_id: str | None = Field(description="the MLflow run that made the model; null where it is not known here")
 
 
 class BatchOut(BaseModel):
+    """The predictions of a batch, in the order of its products, and the model that made them."""
+
     predictions: list[Prediction]
     model_version: str
     run_id: str | None
 
 
 class ViewContribution(BaseModel):
+    """How much one view of a product counts for its code."""
+
     view: str = Field(description="words, meaning or picture")
     contribution: float = Field(description="log-odds of the code against the average code")
     share: float
 
 
 class TermContribution(BaseModel):
+    """How much one term of the texts counts for or against the code."""
+
     columns: str
     analyzer: str
     term: str
@@ -65,6 +79,8 @@ class TermContribution(BaseModel):
 
 
 class SimilarImage(BaseModel):
+    """A training product whose picture is similar."""
+
     productid: int
     imageid: int
     prdtypecode: int
@@ -73,6 +89,8 @@ class SimilarImage(BaseModel):
 
 
 class ExplanationOut(BaseModel):
+    """A prediction and what it is based on."""
+
     prediction: PredictionOut
     views: list[ViewContribution]
     spoke_for: list[TermContribution]
@@ -81,17 +99,23 @@ class ExplanationOut(BaseModel):
 
 
 class Label(BaseModel):
+    """A code and its name."""
+
     prdtypecode: int
     label: str
 
 
 class Limits(BaseModel):
+    """The largest request that is accepted."""
+
     batch: int
     picture_bytes: int
     text_characters: int
 
 
 class ModelOut(BaseModel):
+    """The model that answers."""
+
     model_version: str
     run_id: str | None
     source: str
@@ -109,11 +133,13 @@ class ModelOut(BaseModel):
 
 
 class Status(BaseModel):
+    """The state of the server."""
+
     status: str
 
 
 class ProblemOut(BaseModel):
-    """RFC 9457; `code` is stable."""
+    """An error as of RFC 9457; `code` is stable."""
 
     type: str
     title: str
@@ -123,9 +149,9 @@ class ProblemOut(BaseModel):
     request_id: str
 
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {"model": ProblemOut, "content": {"application/problem+json": {}}, "description": text}
-    for code, text in (
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemOut, "content": {"application/problem+json": {}}, "description": description}
+    for status, description in (
         (401, "an API key is asked for"),
         (413, "too large"),
         (415, "neither JSON nor a form"),
@@ -134,3 +160,44 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (503, "overloaded, or not ready"),
     )
 }
+
+SCHEMA_REF = "#/components/schemas/{model}"
+PRODUCT_BODY = {  # of a route that takes one product, for `openapi_extra`
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": SCHEMA_REF.format(model="ProductIn")}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["designation"],
+                    "properties": {
+                        "designation": {"type": "string"},
+                        "description": {"type": "string"},
+                        "picture": {"type": "string", "format": "binary"},
+                        "top_k": {"type": "integer", "minimum": 1, "maximum": 27, "default": 3},
+                    },
+                }
+            },
+        },
+    }
+}
+BATCH_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": SCHEMA_REF.format(model="BatchIn")}}},
+    }
+}
+
+
+def add_request_schemas(document: dict[str, Any]) -> dict[str, Any]:
+    """Add ProductIn and BatchIn to an OpenAPI document, and return it.
+
+    FastAPI lists only the models of bodies that it parses itself; here `parsing` does.
+    """
+    schemas = document["components"]["schemas"]
+    for model in (ProductIn, BatchIn):
+        schema = model.model_json_schema(ref_template=SCHEMA_REF)
+        schemas |= schema.pop("$defs", {})
+        schemas[model.__name__] = schema
+    return document

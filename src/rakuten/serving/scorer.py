@@ -1,7 +1,7 @@
-"""Scoring off the event loop: threads that take what waits together, and a limit on how much may wait.
+"""Scores products in threads of its own, off the event loop, with a limit on how many may wait.
 
-Products that wait are scored together, as many as there are: one alone costs the most, since most
-of it is the way around a few dozen n-grams. A single client's product never waits for company.
+Products that wait are scored together, up to MAX_BATCH: a product scored alone costs the most, since most of the time
+goes into the fixed costs of vectorising a few dozen n-grams. A product is never delayed to fill a batch.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rakuten.features.feature_set import FeatureBatch
@@ -22,174 +23,215 @@ from rakuten.serving.problems import Problem
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH = 32  # products scored at once
-TOP_CODES = 27  # ranked for each product: all that the challenge has
+MAX_BATCH = 32  # products
+TOP_CODES = 27  # ranked for each product: all codes of the challenge
+INITIAL_SECONDS_PER_PRODUCT = 0.02
+SMOOTHING = 0.1  # weight of the newest batch in the moving average of seconds per product
 
 
 class RawProduct(NamedTuple):
-    """One raw product."""
+    """A product as it was sent."""
 
     designation: str
     description: str
-    picture: bytes | None
+    image: bytes | None  # an image file
 
 
-class ScoredProducts(NamedTuple):
-    """What the model says of products, by the model that said it."""
+@dataclass(frozen=True)
+class ScoredProducts:
+    """The predictions for the products of one request."""
 
-    champion: LoadedModel
-    names: Sequence[str]  # prediction ids
-    codes: Sequence[Sequence[int]]  # the likeliest first
-    confidence: Sequence[Sequence[float]]
+    model: LoadedModel  # that made them
+    prediction_ids: Sequence[str]
+    codes: Sequence[Sequence[int]]  # products x TOP_CODES at most, the most probable first
+    confidence: Sequence[Sequence[float]]  # like codes
     needs_review: Sequence[bool]
-    pictures: Sequence[str]
-    explanation: Explanation | None = None
+    image_states: Sequence[str]  # what became of each image: see `PyfuncModel.featurise_many`
+    explanation: Explanation | None = None  # of the first product, if it was asked for
 
 
-class _Job(NamedTuple):
+@dataclass(frozen=True)
+class _Job:
+    """The products of one request in the queue."""
+
     products: Sequence[RawProduct]
-    name: str
-    explained: bool
-    until: float
+    name: str  # for `prediction_ids`
+    with_explanation: bool
+    deadline: float  # of time.monotonic(): not scored after it
     future: "asyncio.Future[ScoredProducts]"
-    loop: asyncio.AbstractEventLoop
+
+    def set_result(self, result: ScoredProducts | Exception) -> None:
+        """Wake up the request that waits; callable from any thread."""
+        self.future.get_loop().call_soon_threadsafe(self._set_result, result)
+
+    def _set_result(self, result: ScoredProducts | Exception) -> None:
+        if self.future.done():  # the client has disconnected
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
 
 
 class BatchingScorer:
-    """Takes products from the event loop, scores them on its own threads."""
+    """A queue of products, and the threads that score them.
+
+    Args:
+        current_model: returns the model to score with.
+        queue_size: products that may wait or be scored at once.
+        queue_timeout_seconds: a product that has waited longer is not scored.
+        n_threads: scoring threads.
+        prediction_log: records each prediction; None to record nothing.
+    """
 
     def __init__(
         self,
-        current: Callable[[], LoadedModel],
+        current_model: Callable[[], LoadedModel],
         metrics: ApiMetrics,
-        queue: int,
-        wait: float,
-        threads: int,
-        live: PredictionLog | None = None,
+        queue_size: int,
+        queue_timeout_seconds: float,
+        n_threads: int,
+        prediction_log: PredictionLog | None = None,
     ) -> None:
-        self._current, self._metrics, self._queue, self._wait, self._live = current, metrics, queue, wait, live
+        self._current_model, self._metrics, self._prediction_log = current_model, metrics, prediction_log
+        self._queue_size, self._queue_timeout_seconds = queue_size, queue_timeout_seconds
         self._jobs: deque[_Job] = deque()
-        self._waiting = 0
-        self._ready = threading.Condition()
+        self._n_pending = 0  # products waiting or being scored
+        self._condition = threading.Condition()
         self._stopping = False
-        self._pace = 0.02  # seconds a product took lately: behind Retry-After
-        self._threads = [threading.Thread(target=self._work, name=f"scorer-{at}", daemon=True) for at in range(threads)]
+        self._seconds_per_product = INITIAL_SECONDS_PER_PRODUCT  # a moving average, for Retry-After
+        self._threads = [
+            threading.Thread(target=self._work, name=f"scorer-{number}", daemon=True) for number in range(n_threads)
+        ]
         for thread in self._threads:
             thread.start()
 
-    async def score(self, products: Sequence[RawProduct], name: str, explained: bool = False) -> ScoredProducts:
-        """Score products, which the live log knows by this name.
+    async def score(self, products: Sequence[RawProduct], name: str, with_explanation: bool = False) -> ScoredProducts:
+        """Score the products of one request.
+
+        Args:
+            name: unique; the predictions' ids are made from it.
+            with_explanation: also explain the prediction of the first product.
 
         Raises:
-            Problem: too many wait already, or these waited too long.
+            Problem: the queue is full, the products waited too long, or the server is stopping.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(products, name, explained, time.monotonic() + self._wait, loop.create_future(), loop)
-        with self._ready:
+        deadline = time.monotonic() + self._queue_timeout_seconds
+        job = _Job(products, name, with_explanation, deadline, loop.create_future())
+        with self._condition:
             if self._stopping:
                 raise Problem("stopping", "ask again, another instance will answer", 1)
-            # A batch that is larger than the whole queue is let in when nothing waits.
-            if self._waiting and self._waiting + len(products) > self._queue:
+            # A batch that is larger than the whole queue is accepted while the queue is empty.
+            if self._n_pending and self._n_pending + len(products) > self._queue_size:
                 raise self._overloaded("the queue is full")
             self._jobs.append(job)
-            self._waiting += len(products)
-            self._metrics.waiting.set(self._waiting)
-            self._ready.notify()
+            self._add_pending(len(products))
+            self._condition.notify()
         return await job.future
 
     def stop(self) -> None:
-        """Score what was taken in, then end the threads."""
-        with self._ready:
+        """Score everything in the queue, then end the threads; products that come later are refused."""
+        with self._condition:
             self._stopping = True
-            self._ready.notify_all()
+            self._condition.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def _overloaded(self, why: str) -> Problem:
-        return Problem("overloaded", f"{why}; ask again later", self._waiting * self._pace / len(self._threads))
+    def _add_pending(self, count: int) -> None:
+        """Change the number of pending products; the lock is held by the caller."""
+        self._n_pending += count
+        self._metrics.pending_products.set(self._n_pending)
 
-    def _take(self) -> list[_Job]:
-        """The next jobs that go together: one explanation alone, or predictions."""
-        with self._ready:
+    def _overloaded(self, reason: str) -> Problem:
+        """The problem to answer with; Retry-After is the time that the pending products take."""
+        seconds = self._n_pending * self._seconds_per_product / len(self._threads)
+        return Problem("overloaded", f"{reason}; ask again later", seconds)
+
+    def _next_batch(self) -> list[_Job]:
+        """Wait for jobs and take those that are scored together; empty when the scorer has stopped.
+
+        A batch is one job with an explanation, or jobs without, with MAX_BATCH products unless the first has more.
+        """
+        with self._condition:
             while not self._jobs:
                 if self._stopping:
                     return []
-                self._ready.wait()
+                self._condition.wait()
             jobs = [self._jobs.popleft()]
-            count = len(jobs[0].products)
-            while self._jobs and not jobs[0].explained and not self._jobs[0].explained:
-                count += len(self._jobs[0].products)
-                if count > MAX_BATCH:
+            n_products = len(jobs[0].products)
+            while self._jobs and not jobs[0].with_explanation and not self._jobs[0].with_explanation:
+                n_products += len(self._jobs[0].products)
+                if n_products > MAX_BATCH:
                     break
                 jobs.append(self._jobs.popleft())
             return jobs
 
     def _work(self) -> None:
-        while jobs := self._take():
+        """What each thread runs."""
+        while jobs := self._next_batch():
             started = time.monotonic()
-            late = [job for job in jobs if job.until < started]
-            timely = [job for job in jobs if job.until >= started]
-            for job in late:
-                _set_result(job, self._overloaded("it waited too long"))
-            if timely:
-                self._run(timely)
-            count = sum(len(job.products) for job in jobs)
-            with self._ready:
-                self._waiting -= count
-                self._metrics.waiting.set(self._waiting)
-                if timely:
-                    self._pace += 0.1 * ((time.monotonic() - started) / count - self._pace)
+            on_time = [job for job in jobs if job.deadline >= started]
+            for job in jobs:
+                if job.deadline < started:
+                    job.set_result(self._overloaded("it waited too long"))
+            if on_time:
+                self._score_jobs(on_time)
+            n_products = sum(len(job.products) for job in jobs)
+            with self._condition:
+                self._add_pending(-n_products)
+                if on_time:
+                    latest = (time.monotonic() - started) / n_products
+                    self._seconds_per_product += SMOOTHING * (latest - self._seconds_per_product)
 
-    def _run(self, jobs: Sequence[_Job]) -> None:
-        """Score jobs together; where that fails each is tried alone, so that one bad product costs nobody else."""
+    def _score_jobs(self, jobs: Sequence[_Job]) -> None:
+        """Score jobs as one batch. If that fails score each alone, so that only the faulty job gets the error."""
         try:
-            champion = self._current()
-            described, ranked, answers = _score_jobs(champion, jobs)
-            for job, scored in zip(jobs, answers, strict=True):
-                _set_result(job, scored)
-            self._metrics.batch.observe(sum(len(job.products) for job in jobs))
-            if self._live is not None:
-                names = [name for scored in answers for name in scored.names]
+            model = self._current_model()
+            batch, top, results = _predict(model, jobs)
+            for job, result in zip(jobs, results, strict=True):
+                job.set_result(result)
+            self._metrics.batch_size.observe(len(batch))
+            if self._prediction_log is not None:
+                ids = [prediction_id for result in results for prediction_id in result.prediction_ids]
                 texts = [(product.designation, product.description) for job in jobs for product in job.products]
-                self._live.put(prediction_record(champion.model_version, names, texts, described, ranked))
+                self._prediction_log.enqueue(prediction_record(model.model_version, ids, texts, batch, top))
         except Exception as error:
             if len(jobs) > 1:
                 for job in jobs:
-                    self._run([job])
+                    self._score_jobs([job])
                 return
             if not isinstance(error, Problem):
                 log.exception("a product could not be scored")
-            _set_result(jobs[0], error)
+            jobs[0].set_result(error)
 
 
-def _score_jobs(champion: LoadedModel, jobs: Sequence[_Job]) -> tuple[FeatureBatch, TopK, list[ScoredProducts]]:
+def prediction_ids(name: str, n_products: int) -> list[str]:
+    """The ids of a request's predictions: its name, with a number if it has several products."""
+    return [name] if n_products == 1 else [f"{name}-{number}" for number in range(n_products)]
+
+
+def _predict(model: LoadedModel, jobs: Sequence[_Job]) -> tuple[FeatureBatch, TopK, list[ScoredProducts]]:
+    """The features and predictions of all products of some jobs, and the result of each job."""
     products = [product for job in jobs for product in job.products]
-    named = [(product.designation, product.description) for product in products]
-    described, pictures = champion.model.featurise_many(named, [product.picture for product in products])
-    ranked = champion.model.classifier.top_k(described, TOP_CODES)
-    codes, confidence, review = ranked.codes.tolist(), ranked.confidence.tolist(), ranked.needs_review.tolist()
-    found, at = [], 0
+    texts = [(product.designation, product.description) for product in products]
+    batch, image_states = model.model.featurise_many(texts, [product.image for product in products])
+    classifier = model.model.classifier
+    top = classifier.top_k(batch, TOP_CODES)
+    codes, confidence, needs_review = top.codes.tolist(), top.confidence.tolist(), top.needs_review.tolist()
+    results, start = [], 0
     for job in jobs:
-        rows = slice(at, at + len(job.products))
-        at = rows.stop
-        why = explain(champion.model.classifier, described) if job.explained else None
-        names = prediction_ids(job.name, len(job.products))
-        found.append(ScoredProducts(champion, names, codes[rows], confidence[rows], review[rows], pictures[rows], why))
-    return described, ranked, found
-
-
-def prediction_ids(name: str, count: int) -> list[str]:
-    """What each product's prediction is called: a request's name, numbered where it had several."""
-    return [name] if count == 1 else [f"{name}-{at}" for at in range(count)]
-
-
-def _set_result(job: _Job, outcome: ScoredProducts | Exception) -> None:
-    def settle() -> None:
-        if job.future.done():  # the client went away
-            return
-        if isinstance(outcome, Exception):
-            job.future.set_exception(outcome)
-        else:
-            job.future.set_result(outcome)
-
-    job.loop.call_soon_threadsafe(settle)
+        rows = slice(start, start + len(job.products))
+        start = rows.stop
+        results.append(
+            ScoredProducts(
+                model=model,
+                prediction_ids=prediction_ids(job.name, len(job.products)),
+                codes=codes[rows],
+                confidence=confidence[rows],
+                needs_review=needs_review[rows],
+                image_states=image_states[rows],
+                explanation=explain(classifier, batch) if job.with_explanation else None,
+            )
+        )
+    return batch, top, results

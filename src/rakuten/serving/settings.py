@@ -1,4 +1,4 @@
-"""What the environment (API_...) sets, with defaults that are safe on one machine."""
+"""The API's settings, from environment variables named API_..., with defaults that are safe on one machine."""
 
 import ipaddress
 import os
@@ -17,15 +17,17 @@ MB = 1_000_000
 
 
 class ApiSettings(BaseSettings):
+    """A field is set by the environment variable of its name in capitals, with API_ before it."""
+
     model_config = SettingsConfigDict(env_prefix="API_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    # auto: the registry's champion where MLFLOW_TRACKING_URI is set, else the model in models/.
+    # auto: the registry's champion if MLFLOW_TRACKING_URI is set, else the model in models/
     model: Literal["auto", "local", "registry"] = "auto"
     models: Path = MODELS
     cache: Path = CACHE / "champion"  # the last good model of the registry
-    refresh_seconds: Positive = 30.0  # how often a new champion is looked for
+    refresh_seconds: Positive = 30.0  # between two checks for a new champion
 
     require_keys: Literal["auto", "true", "false"] = "auto"  # auto: unless bound to loopback
     keys_file: Path = ROOT / "keys" / "api_keys.txt"
@@ -34,26 +36,28 @@ class ApiSettings(BaseSettings):
     max_picture_mb: Positive = 10.0
     max_text: Count = 50_000  # characters of a title or description
     max_batch: Count = 100
-    queue: Count = 256  # products waiting or being scored; more are sent away with 503
-    wait_seconds: Positive = 10.0  # the longest that a product waits to be scored
-    rate_per_minute: Annotated[int, Field(ge=0)] = 0  # requests a client; 0: no limit
-    threads: Annotated[int, Field(ge=0)] = 0  # that score; 0: one for each core, four at most
-    log_text: bool = False  # product text in the log, and in the live log
-    live_log: bool = True  # what the monitoring reads: each prediction's features, no text
-    live: Path = LIVE
-    keep_days: Count = 30  # of the live log
+    queue: Count = 256  # products waiting or being scored; further ones are refused with 503
+    wait_seconds: Positive = 10.0  # a product that has waited longer than this is refused with 503
+    rate_per_minute: Annotated[int, Field(ge=0)] = 0  # requests of one client; 0: no limit
+    threads: Annotated[int, Field(ge=0)] = 0  # scoring threads; 0: one for each core, four at most
+    log_text: bool = False  # product text in the access log and in the prediction log
+    live_log: bool = True  # whether to keep the features of each prediction, which the monitoring reads
+    live: Path = LIVE  # folder of the prediction log
+    keep_days: Count = 30  # older files of the prediction log are deleted
 
     @property
     def from_registry(self) -> bool:
-        """Whether the registry's champion answers, and not the model in `models`."""
+        """Whether to serve the registry's champion rather than the model in `models`."""
         return self.model == "registry" or (self.model == "auto" and bool(os.environ.get("MLFLOW_TRACKING_URI")))
 
     @property
-    def asks_for_keys(self) -> bool:
+    def keys_required(self) -> bool:
+        """Whether a request needs an API key."""
         return not is_loopback(self.host) if self.require_keys == "auto" else self.require_keys == "true"
 
 
 def is_loopback(host: str) -> bool:
+    """Whether a host name or IP address is this machine's loopback interface."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -61,10 +65,10 @@ def is_loopback(host: str) -> bool:
 
 
 def load_settings() -> ApiSettings:
-    """Settings from the environment.
+    """Read the settings from the environment.
 
     Raises:
-        UserError: a value is unknown or out of range.
+        UserError: a value is invalid or out of range; the message names the variable.
     """
     try:
         return ApiSettings()

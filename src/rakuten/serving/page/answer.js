@@ -122,7 +122,7 @@ function piece(term) {
   return `${term.startsWith(" ") ? "" : "…"}${term.trim()}${term.endsWith(" ") ? "" : "…"}`;
 }
 
-/** A trait of src/features/style.py in words; its level, a number at the end, is left out. */
+/** A token of src/rakuten/features/style.py in words; its level, a number at the end, is left out. */
 function trait(term) {
   const [, where, code] = term.match(/^(title|text)_u(\d+)$/) ?? [];
   if (where) return t(`trait_${where}_mark`, { mark: String.fromCodePoint(Number(code)) });

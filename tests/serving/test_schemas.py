@@ -1,0 +1,102 @@
+"""The OpenAPI document, and the bodies that it promises."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from rakuten.serving import schemas
+from tests.support.api import POOL, Api, get, jpeg, post
+
+
+@pytest.fixture(scope="module")
+def document(api: Api) -> dict[str, Any]:
+    body: dict[str, Any] = get(f"{api.url}/openapi.json").json()
+    return body
+
+
+def references(node: Any) -> Iterator[str]:
+    """Every $ref in a document."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+def test_request_schemas_are_added_to_a_document() -> None:
+    document = schemas.add_request_schemas({"components": {"schemas": {"Other": {}}}})
+    assert set(document["components"]["schemas"]) == {"Other", "ProductIn", "BatchIn"}
+    batch = document["components"]["schemas"]["BatchIn"]
+    assert batch["properties"]["products"]["items"] == {"$ref": "#/components/schemas/ProductIn"}
+    assert "$defs" not in batch
+
+
+def test_a_form_has_the_fields_of_a_product() -> None:
+    form = schemas.PRODUCT_BODY["requestBody"]["content"]["multipart/form-data"]["schema"]
+    product = schemas.ProductIn.model_json_schema()
+    assert set(form["properties"]) == set(product["properties"])
+    assert form["required"] == product["required"]
+    for limit in ("minimum", "maximum", "default"):
+        assert form["properties"]["top_k"][limit] == product["properties"]["top_k"][limit]
+
+
+def test_the_examples_of_a_product_are_valid() -> None:
+    for example in schemas.ProductIn.model_json_schema()["examples"]:
+        schemas.ProductIn.model_validate(example)
+
+
+def test_the_document_lists_the_routes_and_no_page(document: dict[str, Any]) -> None:
+    routes = {(method, path) for path, item in document["paths"].items() for method in item}
+    assert routes == {
+        ("post", "/predict"),
+        ("post", "/predict/batch"),
+        ("post", "/explain"),
+        ("get", "/model"),
+        ("get", "/health"),
+        ("get", "/ready"),
+        ("get", "/metrics"),
+    }
+
+
+def test_every_reference_of_the_document_leads_to_a_schema(document: dict[str, Any]) -> None:
+    found = set(references(document))
+    assert {f"#/components/schemas/{name}" for name in ("ProductIn", "BatchIn", "PredictionOut")} <= found
+    assert found <= {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "media_types"),
+    [
+        ("/predict", {"application/json", "multipart/form-data"}),
+        ("/explain", {"application/json", "multipart/form-data"}),
+        ("/predict/batch", {"application/json"}),
+    ],
+)
+def test_the_document_describes_bodies_and_problems(document: dict[str, Any], path: str, media_types: set[str]) -> None:
+    route = document["paths"][path]["post"]
+    assert set(route["requestBody"]["content"]) == media_types
+    for status in ("401", "413", "415", "422", "429", "503"):
+        assert "application/problem+json" in route["responses"][status]["content"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kwargs", "model"),
+    [
+        ("/predict", {"json": POOL}, schemas.PredictionOut),
+        ("/predict", {"data": POOL, "files": {"picture": jpeg()}}, schemas.PredictionOut),
+        ("/explain", {"data": POOL, "files": {"picture": jpeg()}}, schemas.ExplanationOut),
+        ("/predict/batch", {"json": {"products": [POOL, POOL]}}, schemas.BatchOut),
+        ("/predict", {"json": {}}, schemas.ProblemOut),
+        ("/model", None, schemas.ModelOut),
+        ("/ready", None, schemas.Status),
+    ],
+)
+def test_responses_have_the_documented_fields_and_no_others(
+    api: Api, path: str, kwargs: dict[str, Any] | None, model: type[BaseModel]
+) -> None:
+    body = (get(api.url + path) if kwargs is None else post(api.url + path, **kwargs)).json()
+    assert model.model_validate(body).model_dump() == body
