@@ -1,13 +1,12 @@
-"""`make story`: the whole loop on the synthetic sample, every step asserted, its timeline at the end.
+"""The whole loop on the synthetic sample: `make story`. Every step is asserted; its timeline is printed at the end.
 
-Trains and promotes, serves, sends traffic, shifts it; the alert fires in a real Prometheus, the drift report says what
-moved, the flow retrains on newly labelled products, the gate promotes, and the API answers with the new model
-without one dropped request. MLflow, Prefect, Prometheus and the API are real servers on loopback; everything
-happens in a copy of the project. With `--screenshots FOLDER` their pages are kept as pictures.
+Train and promote, serve, send traffic, shift it; the alert fires in a real Prometheus, the drift report names what
+moved, the flow retrains on newly labelled products, the gate promotes, and the API answers with the new model without
+a dropped request. MLflow, Prefect, Prometheus and the API are real servers on loopback; everything happens in a
+copy of the project. With `--screenshots FOLDER` their pages are saved as images.
 """
 
 import argparse
-import csv
 import json
 import re
 import shutil
@@ -23,46 +22,49 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import requests
 
 from rakuten.data.schema import X_COLUMNS, image_name
 from rakuten.data.synthetic import write_catalogue
 from rakuten.data.tables import read_raw
+from tests.support.api import Api
+from tests.support.catalogue import add_labelled
 from tests.support.project import copy_project, environment, git, run_in
-from tests.serving.conftest import Api
 from tests.support.servers import answers, free_port, wait_for
 
-ROWS, FRESH, LABELLED = 2000, 700, 600
-GERMAN = (0.05, 0.05, 0.9)  # shares of French, English, German titles after the shift
+N_TRAIN, N_TRAFFIC, N_LABELLED = 2000, 700, 600  # products
+MOSTLY_GERMAN = (0.05, 0.05, 0.9)  # shares of French, English, German titles after the shift
 PROMETHEUS = Path("deploy/prometheus")
+JSON_BODY = {"Content-Type": "application/json"}
 
 
 class Timeline:
-    """What happened, when; printed as it happens and whole at the end."""
+    """The steps that were done and when; printed as they happen, and all at the end."""
 
     def __init__(self) -> None:
-        self.started, self.lines = time.monotonic(), [("", "", "")][:0]
+        self._started = time.monotonic()
+        self._steps: list[tuple[str, str, str]] = []  # time, step, result
 
-    def say(self, step: str, found: str) -> None:
-        self.lines.append((f"{time.monotonic() - self.started:6.0f} s", step, found))
-        sys.stdout.write(f"{self.lines[-1][0]}  {step}: {found}\n")
+    def add(self, step: str, result: str) -> None:
+        self._steps.append((f"{time.monotonic() - self._started:6.0f} s", step, result))
+        sys.stdout.write(f"{self._steps[-1][0]}  {step}: {result}\n")
         sys.stdout.flush()
 
     def print(self) -> None:
-        width = max(len(step) for _, step, _ in self.lines)
-        sys.stdout.write("\nThe story, on synthetic products\n\n")
-        for moment, step, found in self.lines:
-            sys.stdout.write(f"  {moment}  {step:<{width}}  {found}\n")
+        width = max(len(step) for _, step, _ in self._steps)
+        sys.stdout.write("\nThe loop, on synthetic products\n\n")
+        for seconds, step, result in self._steps:
+            sys.stdout.write(f"  {seconds}  {step:<{width}}  {result}\n")
 
 
 class Traffic:
-    """Asks the API for products, again and again, until it is stopped; counts what is not answered."""
+    """A thread that sends products to the API until it is stopped, and counts the requests that fail."""
 
     def __init__(self, url: str, bodies: Sequence[str]) -> None:
-        self.url, self.bodies = url, list(bodies)
-        self.answers, self.failed, self.versions = 0, 0, []
+        self._url, self._bodies = url, bodies
+        self.n_sent, self.n_failed = 0, 0
+        self.versions: list[str] = []  # model versions that answered, in order
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -70,18 +72,16 @@ class Traffic:
     def _run(self) -> None:
         with requests.Session() as session:
             while not self._stop.is_set():
-                body = self.bodies[self.answers % len(self.bodies)].encode()
-                self.answers += 1
+                body = self._bodies[self.n_sent % len(self._bodies)].encode()
+                self.n_sent += 1
                 try:
-                    answer = session.post(
-                        f"{self.url}/predict", body, headers={"Content-Type": "application/json"}, timeout=30
-                    )
+                    response = session.post(f"{self._url}/predict", body, headers=JSON_BODY, timeout=30)
                 except requests.RequestException:
-                    self.failed += 1
+                    self.n_failed += 1
                     continue
-                if answer.status_code != 200:
-                    self.failed += 1
-                elif (version := answer.json()["model_version"]) not in self.versions:
+                if response.status_code != 200:
+                    self.n_failed += 1
+                elif (version := response.json()["model_version"]) not in self.versions:
                     self.versions.append(version)
                 self._stop.wait(0.2)
 
@@ -90,48 +90,32 @@ class Traffic:
         self._thread.join()
 
 
-def bodies(raw: Path, name: str, count: int) -> list[str]:
-    """Requests for the first products of a catalogue, with their pictures."""
-    found = []
-    for row in read_raw(raw / f"{name}.csv", X_COLUMNS)[:count].to_dict("records"):
-        folder = raw / "images" / ("image_train" if name == "X_train" else "image_test")
-        picture = (folder / image_name(row["imageid"], row["productid"])).read_bytes()
+def request_bodies(raw: Path, name: str, n_products: int) -> list[str]:
+    """JSON bodies for the first products of a catalogue's table (X_train or X_test), with their images."""
+    folder = raw / "images" / ("image_train" if name == "X_train" else "image_test")
+    bodies = []
+    for row in read_raw(raw / f"{name}.csv", X_COLUMNS)[:n_products].to_dict("records"):
+        image = (folder / image_name(row["imageid"], row["productid"])).read_bytes()
         product = {"designation": row["designation"], "description": row["description"]}
-        found.append(json.dumps(product | {"picture": b64encode(picture).decode()}))
-    return found
+        bodies.append(json.dumps(product | {"picture": b64encode(image).decode()}))
+    return bodies
 
 
-def send(url: str, products: Sequence[str]) -> int:
-    """Ask for all of them; returns how many were answered."""
-    answered = 0
+def send(url: str, bodies: Sequence[str]) -> int:
+    """Ask for a prediction of each; returns how many were answered."""
+    n_answered = 0
     with requests.Session() as session:
-        for product in products:
-            headers = {"Content-Type": "application/json"}
-            answered += session.post(f"{url}/predict", product.encode(), headers=headers, timeout=30).ok
-    return answered
-
-
-def add_labelled(project: Path, new: Path) -> None:
-    """Append a catalogue's train rows, labels and pictures to the project's raw data, indexes going on."""
-    raw = project / "data" / "raw"
-    rows = len(read_raw(raw / "X_train.csv", X_COLUMNS))
-    for name in ("X_train.csv", "Y_train.csv"):
-        with (new / name).open(encoding="utf-8", newline="") as source:
-            lines = list(csv.reader(source))[1:]
-        with (raw / name).open("a", encoding="utf-8", newline="") as target:
-            csv.writer(target, lineterminator="\n").writerows(
-                [str(rows + at), *line[1:]] for at, line in enumerate(lines)
-            )
-    for picture in (new / "images" / "image_train").iterdir():
-        shutil.copy(picture, raw / "images" / "image_train")
+        for body in bodies:
+            n_answered += session.post(f"{url}/predict", body.encode(), headers=JSON_BODY, timeout=30).ok
+    return n_answered
 
 
 @contextmanager
-def running(command: Sequence[str], project: Path, log: Path, **settings: str) -> Iterator[None]:
-    """A server, ended at the end."""
+def running(command: Sequence[str], folder: Path, log: Path, **settings: str) -> Iterator[None]:
+    """A server process in a folder, terminated at the end."""
     with log.open("w") as stream:
         process = subprocess.Popen(
-            command, cwd=project, env=environment(project, **settings), stdout=stream, stderr=stream
+            command, cwd=folder, env=environment(folder, **settings), stdout=stream, stderr=stream
         )
     try:
         yield
@@ -140,132 +124,152 @@ def running(command: Sequence[str], project: Path, log: Path, **settings: str) -
         process.wait(60)
 
 
-def firing(prometheus: str, alert: str) -> bool:
+def is_firing(prometheus: str, alert: str) -> bool:
     query = urllib.parse.urlencode({"query": f'ALERTS{{alertname="{alert}", alertstate="firing"}}'})
-    with urllib.request.urlopen(f"{prometheus}/api/v1/query?{query}", timeout=5) as answer:
-        return bool(json.load(answer)["data"]["result"])
+    with urllib.request.urlopen(f"{prometheus}/api/v1/query?{query}", timeout=5) as response:
+        return bool(json.load(response)["data"]["result"])
 
 
-def prometheus_config(project: Path, folder: Path, api: str) -> Path:
-    """The project's own configuration, with this API, without a key, and looking every second."""
+def write_prometheus_config(project: Path, folder: Path, api: str) -> None:
+    """The project's own configuration for this API: without a key, scraped every second."""
     shutil.copytree(project / PROMETHEUS / "rules", folder / "rules")
     text = (project / PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8")
     text = text.replace("15s", "1s").replace("api:8000", api.removeprefix("http://"))
     text = text.replace("    authorization:\n      credentials_file: /etc/prometheus/keys/prometheus.key\n", "")
     (folder / "prometheus.yml").write_text(text, encoding="utf-8")
-    return folder
 
 
-def tell(folder: Path, pictures: Path | None) -> None:
-    """The story; raises AssertionError where a step does not come out."""
-    line, project = Timeline(), copy_project(folder / "project")
-    fresh, shifted = folder / "fresh", folder / "shifted"
-    params = project / "params.yaml"
-    params.write_text(re.sub(r"  window: \d+", f"  window: {FRESH}", params.read_text()))
-    git(project, "commit", "--all", "--message", "A window as long as the story's traffic")
-    write_catalogue(ROWS, 400, 42, project / "data" / "raw")
-    write_catalogue(FRESH, 1, 7, fresh)
-    write_catalogue(LABELLED, FRESH, 8, shifted, GERMAN)
-    line.say("catalogue", f"{ROWS:,} synthetic products, {FRESH} more as traffic, {FRESH} mostly German ones for later")
-    with ExitStack() as stack:
+class Demo:
+    """The steps of the loop in the order in which `run` calls them. A step raises AssertionError if it fails."""
+
+    def __init__(self, folder: Path, screenshots: Path | None, stack: ExitStack) -> None:
+        self._folder, self._screenshots, self._stack = folder, screenshots, stack
+        self._timeline = Timeline()
+        self._project = copy_project(folder / "project")
+        self._usual, self._shifted = folder / "usual", folder / "shifted"  # catalogues of the traffic
+        self._env: dict[str, str] = {}
+        self._mlflow = self._prefect = self._prometheus = ""  # addresses
+
+    def run(self) -> None:
+        self.make_catalogues()
+        self.start_mlflow_and_prefect()
+        self.train_first_version()
+        self.serve()
+        self.start_prometheus()
+        self.send_usual_traffic()
+        bodies = self.send_shifted_traffic()
+        self.retrain_under_traffic(bodies)
+        self._timeline.print()
+
+    def make_catalogues(self) -> None:
+        params = self._project / "params.yaml"
+        params.write_text(re.sub(r"  window: \d+", f"  window: {N_TRAFFIC}", params.read_text()))
+        git(self._project, "commit", "--all", "--message", "A window as long as the traffic")
+        write_catalogue(N_TRAIN, 400, 42, self._project / "data" / "raw")
+        write_catalogue(N_TRAFFIC, 1, 7, self._usual)
+        write_catalogue(N_LABELLED, N_TRAFFIC, 8, self._shifted, MOSTLY_GERMAN)
+        result = f"{N_TRAIN:,} synthetic products, {N_TRAFFIC} more as traffic, {N_TRAFFIC} mostly German for later"
+        self._timeline.add("catalogue", result)
+
+    def start_mlflow_and_prefect(self) -> None:
         port = free_port()
-        mlflow = f"http://127.0.0.1:{port}"
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ]
-        command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-        command += ["--artifacts-destination", str(folder / "artifacts")]
-        stack.enter_context(running(command, project, folder / "mlflow.log"))
-        wait_for(lambda: answers(f"{mlflow}/health"), "MLflow's server", 120)
+        self._mlflow = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}"]
+        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        self._stack.enter_context(running(command, self._project, self._folder / "mlflow.log"))
+        wait_for(lambda: answers(f"{self._mlflow}/health"), "MLflow's server", 120)
         port = free_port()
-        prefect = f"http://127.0.0.1:{port}"
-        env = {"MLFLOW_TRACKING_URI": mlflow, "PREFECT_API_URL": f"{prefect}/api"}
-        env["PREFECT_HOME"] = str(folder / "prefect")
+        self._prefect = f"http://127.0.0.1:{port}"
+        self._env = {"MLFLOW_TRACKING_URI": self._mlflow, "PREFECT_API_URL": f"{self._prefect}/api"}
+        self._env["PREFECT_HOME"] = str(self._folder / "prefect")
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        stack.enter_context(running(command, project, folder / "prefect.log", **env))
-        wait_for(lambda: answers(f"{prefect}/api/health"), "Prefect's server", 120)
-        line.say("servers", "MLflow and Prefect answer")
+        self._stack.enter_context(running(command, self._project, self._folder / "prefect.log", **self._env))
+        wait_for(lambda: answers(f"{self._prefect}/api/health"), "Prefect's server", 120)
+        self._timeline.add("servers", "MLflow and Prefect answer")
 
-        said = run_in(project, sys.executable, "flows/pipeline.py", **env)
-        assert "ran ingest, features, train, predict" in said, said
-        assert "version 1 promoted over no champion" in said, said
-        git(project, "commit", "--all", "--message", "dvc.lock and the scores of version 1")
-        line.say("pipeline", "four stages run by the flow, version 1 promoted")
+    def train_first_version(self) -> None:
+        output = self._run_python("flows/pipeline.py")
+        assert "ran ingest, features, train, predict" in output, output
+        assert "version 1 promoted over no champion" in output, output
+        git(self._project, "commit", "--all", "--message", "dvc.lock and the scores of version 1")
+        self._timeline.add("pipeline", "four stages run by the flow, version 1 promoted")
 
-        api = Api(project, folder / "api.log", API_REFRESH_SECONDS="2", **env).wait()
-        stack.callback(api.stop)
-        first = requests.get(f"{api.url}/model", timeout=10).json()["model_version"]
-        line.say("serving", f"the API answers with model {first}")
+    def serve(self) -> None:
+        self._api = Api(self._project, self._folder / "api.log", API_REFRESH_SECONDS="2", **self._env).wait()
+        self._stack.callback(self._api.stop)
+        self._first_version = requests.get(f"{self._api.url}/model", timeout=10).json()["model_version"]
+        self._timeline.add("serving", f"the API answers with model {self._first_version}")
+
+    def start_prometheus(self) -> None:
         port = free_port()
-        prometheus = f"http://127.0.0.1:{port}"
-        place = prometheus_config(project, folder / "prometheus", api.url)
+        self._prometheus = f"http://127.0.0.1:{port}"
+        folder = self._folder / "prometheus"
+        write_prometheus_config(self._project, folder, self._api.url)
         command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=tsdb"]
         command.append(f"--web.listen-address=127.0.0.1:{port}")
-        stack.enter_context(running(command, place, folder / "prometheus.log"))
-        wait_for(lambda: answers(f"{prometheus}/-/ready"), "Prometheus", 60)
+        self._stack.enter_context(running(command, folder, self._folder / "prometheus.log"))
+        wait_for(lambda: answers(f"{self._prometheus}/-/ready"), "Prometheus", 60)
 
-        assert send(api.url, bodies(fresh, "X_train", FRESH)) == FRESH
-        said = run_in(project, sys.executable, "flows/monitor_and_retrain.py", **env)
-        assert "no drift in" in said, said
-        assert not firing(prometheus, "RakutenDrift")
-        line.say("usual traffic", f"{FRESH} products, no drift, no alert")
+    def send_usual_traffic(self) -> None:
+        assert send(self._api.url, request_bodies(self._usual, "X_train", N_TRAFFIC)) == N_TRAFFIC
+        output = self._run_python("flows/monitor_and_retrain.py")
+        assert "no drift in" in output, output
+        assert not is_firing(self._prometheus, "RakutenDrift")
+        self._timeline.add("usual traffic", f"{N_TRAFFIC} products, no drift, no alert")
 
-        later = bodies(shifted, "X_test", FRESH)
-        assert send(api.url, later) == FRESH
-        said = run_in(project, sys.executable, "-m", "rakuten", "monitor", **env)
-        moved = [text.partition("monitoring: ")[2] for text in said.splitlines() if "WARNING monitoring" in text]
-        assert any("language has drifted" in text for text in moved), said
-        line.say("shifted traffic", f"{FRESH} products; {moved[0]}")
-        wait_for(lambda: firing(prometheus, "RakutenDrift"), "the alert", 30)
-        line.say("alert", "RakutenDrift fires in Prometheus")
-        if pictures is not None:
+    def send_shifted_traffic(self) -> list[str]:
+        """Returns the request bodies."""
+        bodies = request_bodies(self._shifted, "X_test", N_TRAFFIC)
+        assert send(self._api.url, bodies) == N_TRAFFIC
+        output = self._run_python("-m", "rakuten", "monitor")
+        alarms = [line.partition("monitoring: ")[2] for line in output.splitlines() if "WARNING monitoring" in line]
+        assert any("language has drifted" in alarm for alarm in alarms), output
+        self._timeline.add("shifted traffic", f"{N_TRAFFIC} products; {alarms[0]}")
+        wait_for(lambda: is_firing(self._prometheus, "RakutenDrift"), "the alert", 30)
+        self._timeline.add("alert", "RakutenDrift fires in Prometheus")
+        if self._screenshots is not None:
             # Debian's package has its pages under /classic.
-            alerts = "/alerts" if answers(f"{prometheus}/alerts") else "/classic/alerts"
-            photograph(pictures, {"prometheus": f"{prometheus}{alerts}"})
+            page = "/alerts" if answers(f"{self._prometheus}/alerts") else "/classic/alerts"
+            take_screenshots(self._screenshots, {"prometheus": f"{self._prometheus}{page}"})
+        return bodies
 
-        traffic = Traffic(api.url, later[:100])
-        stack.callback(traffic.stop)
-        add_labelled(project, shifted)
-        line.say("labels", f"{LABELLED} products like the new ones come, with their codes")
-        said = run_in(project, sys.executable, "flows/monitor_and_retrain.py", **env)
-        assert "the pipeline ran ingest, features, train, predict" in said, said
-        assert "version 2 promoted over version 1" in said, said
-        gain = next(text.partition(": version 2: ")[2] for text in said.splitlines() if ": weighted F1 " in text)
-        line.say("retraining", f"the flow ran the pipeline; the gate promoted version 2: {gain}")
+    def retrain_under_traffic(self, bodies: Sequence[str]) -> None:
+        traffic = Traffic(self._api.url, bodies[:100])
+        self._stack.callback(traffic.stop)
+        add_labelled(self._project, self._shifted)
+        self._timeline.add("labels", f"{N_LABELLED} labelled products like the shifted ones are added")
+        output = self._run_python("flows/monitor_and_retrain.py")
+        assert "the pipeline ran ingest, features, train, predict" in output, output
+        assert "version 2 promoted over version 1" in output, output
+        gain = next(line.partition(": version 2: ")[2] for line in output.splitlines() if ": weighted F1 " in line)
+        self._timeline.add("retraining", f"the flow ran the pipeline; the gate promoted version 2: {gain}")
 
         wait_for(lambda: len(traffic.versions) == 2, "the new model's answers", 60)
-        time.sleep(2)
+        time.sleep(2)  # some more answers of the new model
         traffic.stop()
-        assert traffic.failed == 0, f"{traffic.failed} of {traffic.answers} requests were not answered"
-        assert traffic.versions[0] == first
-        line.say("swap", f"model {traffic.versions[1]} answers; {traffic.answers} requests meanwhile, none dropped")
-        if pictures is not None:
-            models = f"{mlflow}/#/models/rakuten-classifier"
-            photograph(pictures, {"mlflow": models, "prefect": f"{prefect}/runs", "page": api.url})
-            shutil.copy(project / "data" / "live" / "drift" / "drift.png", pictures / "drift.png")
-            line.say("pictures", f"MLflow, Prefect, Prometheus, the page and the drift report in {pictures}")
-    line.print()
+        assert traffic.n_failed == 0, f"{traffic.n_failed} of {traffic.n_sent} requests were not answered"
+        assert traffic.versions[0] == self._first_version
+        self._timeline.add("swap", f"model {traffic.versions[1]} answers; {traffic.n_sent} requests, none dropped")
+        if self._screenshots is not None:
+            pages = {"mlflow": f"{self._mlflow}/#/models/rakuten-classifier", "prefect": f"{self._prefect}/runs"}
+            take_screenshots(self._screenshots, pages | {"page": self._api.url})
+            shutil.copy(self._project / "data" / "live" / "drift" / "drift.png", self._screenshots / "drift.png")
+            self._timeline.add("screenshots", f"MLflow, Prefect, Prometheus, page and report in {self._screenshots}")
+
+    def _run_python(self, *arguments: str) -> str:
+        return run_in(self._project, sys.executable, *arguments, code=0, **self._env)
 
 
-def photograph(folder: Path, pages: dict[str, str]) -> None:
-    """Pages by name in a real Chromium."""
+def take_screenshots(folder: Path, pages: dict[str, str]) -> None:
+    """Save pages, given as name and URL, as images from a real Chromium."""
     from playwright.sync_api import sync_playwright
 
-    from tests.serving.test_page import ARGUMENTS, CHROMIUMS
+    from tests.support.chromium import ARGUMENTS, find_chromium
 
-    found = next(filter(None, map(shutil.which, CHROMIUMS)))
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         for name, url in pages.items():
             page = browser.new_page(viewport={"width": 1280, "height": 900}, locale="en-US")
             page.goto(url)
@@ -283,18 +287,18 @@ def photograph(folder: Path, pages: dict[str, str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.end_to_end", description=__doc__)
-    parser.add_argument("--screenshots", type=Path, help="keep the servers' pages as pictures in this folder")
+    parser.add_argument("--screenshots", type=Path, help="save the servers' pages as images in this folder")
     parser.add_argument("--keep", type=Path, help="work in this folder, and leave it")
     arguments = parser.parse_args(argv)
     if shutil.which("prometheus") is None:
         parser.error("prometheus is not installed: `make test-tools`, or Debian's package of that name")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder: Any = arguments.keep or Path(temporary)
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        folder: Path = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            tell(folder, arguments.screenshots)
+            Demo(folder, arguments.screenshots, stack).run()
         except AssertionError as error:
-            sys.stderr.write(f"the story broke off: {error}\n")
+            sys.stderr.write(f"the loop failed: {error}\n")
             return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""What the flows share: one at a time in a folder, commands run to one clear line, quiet logs."""
+"""Shared by the flows: one flow at a time in a folder, DVC as a subprocess, logs without tracebacks."""
 
 import json
 import logging
@@ -19,24 +19,24 @@ from rakuten.config import ROOT
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 
-LOCK = ROOT / ".dvc" / "tmp" / "flow.lock"
-HOLDER = LOCK.with_suffix(".json")  # who has it, for the others to read
-LAST = 15  # lines of a command's output that its error carries
+LOCK_FILE = ROOT / ".dvc" / "tmp" / "flow.lock"
+HOLDER_FILE = LOCK_FILE.with_suffix(".json")  # process and flow run that hold the lock
+MAX_OUTPUT_LINES = 15  # of a failed command, in the error message
 
 
 class BusyError(UserError):
-    """Another flow works here."""
+    """Another flow runs in this folder."""
 
 
-class PassingError(UserError):
-    """A fault that may be gone in a minute: a network, a server that starts."""
+class RetryableError(UserError):
+    """A failure that a later try may not have: of a network, or of a server that is still starting."""
 
 
-def passing(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether a task that failed is worth another try."""
+def is_retryable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed task raised RetryableError. The signature is that of Prefect's `retry_condition_fn`."""
     try:
         state.result()
-    except PassingError:
+    except RetryableError:
         return True
     except BaseException:
         return False
@@ -44,64 +44,63 @@ def passing(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Nobody else's flow works in this folder meanwhile.
+def exclusive_lock() -> Iterator[None]:
+    """Hold the lock of this folder: no other flow runs in it meanwhile.
 
     Raises:
-        BusyError: one does already.
+        BusyError: another process holds the lock.
     """
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(LOCK, timeout=0)
+    LOCK_FILE.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(LOCK_FILE, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise BusyError(f"another flow works in {ROOT} ({_holder()}): wait for it, or stop it") from error
+        raise BusyError(f"another flow works in {ROOT} ({_describe_holder()}): wait for it, or stop it") from error
     try:
-        with atomic_write(HOLDER) as (part,):
-            dump_json({"pid": os.getpid(), "flow_run": flow_run.name or "none"}, part)
+        with atomic_write(HOLDER_FILE) as (partial,):
+            dump_json({"pid": os.getpid(), "flow_run": flow_run.name or "none"}, partial)
         yield
     finally:
-        HOLDER.unlink(missing_ok=True)
+        HOLDER_FILE.unlink(missing_ok=True)
         lock.release()
 
 
-def _holder() -> str:
+def _describe_holder() -> str:
     try:
-        known = json.loads(HOLDER.read_text(encoding="utf-8"))
-        return f"process {known['pid']}, flow run {known['flow_run']}"
+        holder = json.loads(HOLDER_FILE.read_text(encoding="utf-8"))
+        return f"process {holder['pid']}, flow run {holder['flow_run']}"
     except (OSError, ValueError, KeyError):
-        return "its process is not known"
+        return "unknown process"
 
 
 def dvc(*arguments: str) -> str:
-    """Run DVC; returns what it printed.
+    """Run DVC in this project; returns its output.
 
     Raises:
-        UserError: it failed, with the end of what it said.
+        UserError: DVC failed; the message has the end of its output.
     """
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
-        cwd=ROOT, env=command_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=ROOT, env=dvc_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    if done.returncode:
-        said = [line for line in done.stdout.splitlines() if line.strip()][-LAST:]
-        raise UserError(f"dvc {' '.join(arguments)} failed: {' | '.join(said)}")
-    return done.stdout
+    if result.returncode:
+        lines = [line for line in result.stdout.splitlines() if line.strip()]
+        raise UserError(f"dvc {' '.join(arguments)} failed: {' | '.join(lines[-MAX_OUTPUT_LINES:])}")
+    return result.stdout
 
 
-def command_environment() -> dict[str, str]:
-    """This environment, with this Python first on the path: dvc.yaml says `python`."""
+def dvc_environment() -> dict[str, str]:
+    """The environment of this process, with this Python first on PATH: the commands in dvc.yaml start `python`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**os.environ, "PATH": path}
 
 
-def without_tracebacks() -> None:
-    """Prefect logs the traceback of whatever fails, and that each task ended well; the line that says what went wrong
-    and what to do is in the message."""
+def hide_tracebacks() -> None:
+    """Drop tracebacks, and the line that a task completed, from Prefect's logs: each message is complete without."""
 
-    def strip(record: logging.LogRecord) -> bool:
+    def keep(record: logging.LogRecord) -> bool:
         record.exc_info = record.exc_text = None
         return "Finished in state Completed" not in record.getMessage()
 
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-        logging.getLogger(name).addFilter(strip)
+        logging.getLogger(name).addFilter(keep)

@@ -1,6 +1,6 @@
-"""Live traffic watched, and the pipeline run where it has drifted: `python flows/monitor_and_retrain.py`.
+"""Check live traffic, and on drift run the pipeline: `python flows/monitor_and_retrain.py`.
 
-What counts as drift, and how long to leave it after a retraining, stands under `monitor` in params.yaml.
+The rules (what counts as drift, how long to wait after a retraining) are under `monitor` in params.yaml.
 """
 
 import argparse
@@ -10,11 +10,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+# Import the flows and the library of this tree, whichever is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
-from flows.common import BusyError, PassingError, without_tracebacks
-from flows.pipeline import Outcome, pipeline
+from flows.common import BusyError, RetryableError, hide_tracebacks
+from flows.pipeline import PipelineResult, pipeline
 from rakuten.cli import run_command
 from rakuten.config import load_env, load_params
 from rakuten.monitoring.alerts import may_retrain
@@ -23,84 +27,85 @@ from rakuten.serving.settings import load_settings
 from rakuten.tracking import monitoring_runs
 
 
-class Watched(NamedTuple):
-    """What a look came to."""
+class MonitoringResult(NamedTuple):
+    """The result of one check, and of the retraining if there was one."""
 
-    line: str
+    summary: str  # one line
     alarms: list[str]
-    outcome: Outcome | None  # of the retraining, if there was one
+    retraining: PipelineResult | None
 
 
 @task(name="drift report")
-def report() -> DriftCheck:
+def drift_report() -> DriftCheck:
     settings = load_settings()
     return check_drift(load_params(), settings.live, settings.from_registry)
 
 
 @task(name="artifacts")
-def show(found: DriftCheck) -> None:
-    lines = [f"**{found.line}**", ""]
-    if found.verdict is not None:
-        lines += [f"- {alarm}" for alarm in found.verdict.alarms]
+def publish_artifacts(check: DriftCheck) -> None:
+    """Show alarms and drift scores, and the MLflow run of the report, as Prefect artifacts."""
+    lines = [f"**{check.summary}**", ""]
+    if check.report is not None:
+        lines += [f"- {alarm}" for alarm in check.report.alarms]
         lines += ["", "| column | kind | method | score | threshold |", "|---|---|---|---|---|"]
-        for each in found.verdict.drift:
-            mark = "**" if each.drifted else ""
-            row = (f"{mark}{each.column}{mark}", each.kind, each.method, f"{each.score:.3f}", f"{each.threshold:g}")
-            lines.append(f"| {' | '.join(row)} |")
+        for column in check.report.columns:
+            name = f"**{column.column}**" if column.drifted else column.column
+            cells = (name, column.kind, column.method, f"{column.score:.3f}", f"{column.threshold:g}")
+            lines.append(f"| {' | '.join(cells)} |")
     create_markdown_artifact("\n".join(lines), key="drift", description="live traffic against training")
-    if found.run_id:
-        create_link_artifact(
-            monitoring_runs.run_url(found.run_id), key="drift-report", link_text="the report in MLflow"
-        )
+    if check.run_id:
+        url = monitoring_runs.run_url(check.run_id)
+        create_link_artifact(url, key="drift-report", link_text="the report in MLflow")
 
 
 @flow(name="monitor-and-retrain")
-def monitor_and_retrain(pull_first: bool = False, push_after: bool = False) -> Watched:
-    """Judge live traffic; on drift, unless it led to a retraining lately, run the pipeline to a challenger.
+def monitor_and_retrain(pull_first: bool = False, push_after: bool = False) -> MonitoringResult:
+    """Check live traffic; on drift, unless a retraining was triggered within the cool-down, run the pipeline.
 
     Args:
-        pull_first: fetch new data from the DVC remote before retraining.
-        push_after: send what was made to the DVC remote.
+        pull_first: pull new data from the DVC remote before retraining.
+        push_after: push the results to the DVC remote after retraining.
     """
     load_env()
-    log, live, rules = get_run_logger(), load_settings().live, load_params().monitor
-    found = report()
-    show(found)
-    alarms = list(found.verdict.alarms) if found.verdict else []
+    log, log_folder, rules = get_run_logger(), load_settings().live, load_params().monitor
+    check = drift_report()
+    publish_artifacts(check)
+    alarms = list(check.report.alarms) if check.report else []
     for alarm in alarms:
         log.warning("%s", alarm)
     if not alarms:
-        return Watched(found.line, alarms, None)
-    now, last = datetime.now(UTC), last_retraining(live)
+        return MonitoringResult(check.summary, alarms, None)
+    now, last = datetime.now(UTC), last_retraining(log_folder)
     if last is not None and not may_retrain(last, now, rules.cool_down_hours):
-        until = last + timedelta(hours=rules.cool_down_hours)
-        return Watched(f"{found.line}; no retraining before {until:%Y-%m-%d %H:%M} UTC", alarms, None)
+        end = last + timedelta(hours=rules.cool_down_hours)
+        summary = f"{check.summary}; no retraining before {end:%Y-%m-%d %H:%M} UTC"
+        return MonitoringResult(summary, alarms, None)
     try:
-        outcome = pipeline(pull_first, push_after)
-    except (BusyError, PassingError):
-        raise  # nothing was trained: the next look may try again
+        retraining = pipeline(pull_first, push_after)
+    except (BusyError, RetryableError):
+        raise  # nothing was trained: the next check may retrain
     except Exception:
-        record_retraining(live, now)  # it would fail in the same way within the hour
+        record_retraining(log_folder, now)  # the next checks would fail in the same way
         raise
-    record_retraining(live, now)
-    if "train" not in outcome.ran:
-        log.warning("nothing to learn from is new: add labelled products to data/raw (or `git pull`, then --pull)")
-    return Watched(found.line, alarms, outcome)
+    record_retraining(log_folder, now)
+    if "train" not in retraining.stages_run:
+        log.warning("no new data to train on: add labelled products to data/raw (or `git pull`, then --pull)")
+    return MonitoringResult(check.summary, alarms, retraining)
 
 
 def command(arguments: argparse.Namespace) -> str:
-    without_tracebacks()
-    done = monitor_and_retrain(arguments.pull, arguments.push)
-    if done.outcome is None:
-        return f"{done.line};"
-    ran = ", ".join(done.outcome.ran) if done.outcome.ran else "nothing, no data or parameter is new"
-    return f"{done.line}; the pipeline ran {ran}; {done.outcome.promotion};"
+    hide_tracebacks()
+    result = monitor_and_retrain(arguments.pull, arguments.push)
+    if result.retraining is None:
+        return result.summary
+    stages_run = ", ".join(result.retraining.stages_run) or "nothing, no data or parameter is new"
+    return f"{result.summary}; the pipeline ran {stages_run}; {result.retraining.promotion}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=Path(__file__).name, description=__doc__)
-    parser.add_argument("--pull", action="store_true", help="fetch new data from the DVC remote before retraining")
-    parser.add_argument("--push", action="store_true", help="send what was made to the DVC remote")
+    parser.add_argument("--pull", action="store_true", help="pull new data from the DVC remote before retraining")
+    parser.add_argument("--push", action="store_true", help="push the results to the DVC remote after retraining")
     return run_command("monitor", command, parser, argv)
 
 

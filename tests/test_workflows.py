@@ -1,7 +1,8 @@
-"""The workflows: what they use is pinned, what they may do is little, what they run is make's."""
+"""The GitHub workflows: pinned actions, least permissions, and commands that are Makefile targets."""
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import yaml
 from tests.support.project import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-# Not make's: what belongs to GitHub itself.
-OWN = ("gh pr comment", "docker login", "git diff --quiet -- dvc.lock")
+# Commands that need GitHub itself, and so have no Makefile target.
+GITHUB_COMMANDS = ("gh pr comment", "docker login", "git diff --quiet -- dvc.lock")
 
 
 def steps(workflow: Path) -> list[dict[str, Any]]:
@@ -20,38 +21,38 @@ def steps(workflow: Path) -> list[dict[str, Any]]:
     return [step for job in jobs.values() for step in job["steps"]]
 
 
-def test_there_are_four() -> None:
+def test_the_workflows_are_those_that_are_tested() -> None:
     assert [path.stem for path in WORKFLOWS] == ["ci", "release", "retrain", "security"]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_actions_are_pinned_and_permissions_least(workflow: Path) -> None:
     text = workflow.read_text(encoding="utf-8")
-    for used in re.findall(r"uses: (.+)", text):
-        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), used
+    for action in re.findall(r"uses: (.+)", text):
+        assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
     assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
     for job in yaml.safe_load(text)["jobs"].values():
         assert job["timeout-minutes"]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-def test_what_runs_there_runs_here(workflow: Path) -> None:
+def test_every_command_is_a_makefile_target(workflow: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     commands = [step["run"] for step in steps(workflow) if "run" in step]
     assert commands
     for command in commands:
-        if not any(own in command for own in OWN):
+        if not any(part in command for part in GITHUB_COMMANDS):
             assert (match := re.match(r"make ([a-z-]+)", command)), command
             assert match[1] in targets
 
 
-def test_nothing_committed_is_a_secret_and_a_new_one_is_found(tmp_path: Path) -> None:
+def test_no_committed_file_has_a_secret_and_a_planted_one_is_found(tmp_path: Path) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    files = [name for name in listed.splitlines() if name not in ("requirements.txt", "dvc.lock")]
-    hook = ["detect-secrets-hook", "--baseline", ".secrets.baseline"]
-    done = subprocess.run([*hook, *files], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    files = [name for name in listed.splitlines() if name not in ("requirements.txt", "uv.lock", "dvc.lock")]
+    hook = [str(Path(sys.executable).parent / "detect-secrets-hook"), "--baseline", ".secrets.baseline"]
+    result = subprocess.run([*hook, *files], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
     planted = tmp_path / "settings.py"
     planted.write_text(f"AWS_SECRET_ACCESS_KEY = '{'wJalrXUtnFEMI' + '/K7MDENG/bPxRfiCYzzzzzzzKEY'}'\n")
-    done = subprocess.run([*hook, str(planted)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
+    result = subprocess.run([*hook, str(planted)], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1

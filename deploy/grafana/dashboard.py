@@ -1,4 +1,4 @@
-"""The dashboard as code: `make dashboard` writes dashboards/rakuten.json, which Grafana is provisioned with.
+"""The dashboard as code: `make dashboard` writes dashboards/rakuten.json, which Grafana loads when it starts.
 
 Built with Grafana's own foundation SDK, so its shape is what Grafana's schema allows.
 """
@@ -18,14 +18,14 @@ FRACTION, SECONDS, RATE = "percentunit", "s", "reqps"
 
 
 def query(expr: str, legend: str = "", instant: bool = False) -> prometheus.Dataquery:
-    made = prometheus.Dataquery().datasource(SOURCE).expr(expr).legend_format(legend or "__auto")
-    return made.instant() if instant else made.range()
+    target = prometheus.Dataquery().datasource(SOURCE).expr(expr).legend_format(legend or "__auto")
+    return target.instant() if instant else target.range()
 
 
-def course(title: str, unit: str, *queries: prometheus.Dataquery, width: int = 8) -> timeseries.Panel:
+def time_series(title: str, unit: str, *queries: prometheus.Dataquery, width: int = 8) -> timeseries.Panel:
     panel = timeseries.Panel().title(title).datasource(SOURCE).unit(unit).height(7).span(width).min(0)
-    for each in queries:
-        panel = panel.with_target(each)
+    for target in queries:
+        panel = panel.with_target(target)
     return panel
 
 
@@ -45,21 +45,25 @@ ROWS: dict[str, list[Panel]] = {
         number("API answers", "none", 'min(up{job="api"})'),
         number("Model", "string", "rakuten_api_model_info", "{{version}}").text_mode(BigValueTextMode.NAME),
         number("Weighted F1, out of fold", FRACTION, 'max(rakuten_model_score{score="weighted_f1"})'),
-        number("Trained, ago", SECONDS, "time() - max(rakuten_model_trained_timestamp_seconds)"),
+        number("Since training", SECONDS, "time() - max(rakuten_model_trained_timestamp_seconds)"),
         number("Drift alarms", "none", "max(rakuten_drift_alarms)"),
         number("Pipeline succeeded", "none", "max(rakuten_pipeline_succeeded)"),
     ],
     "Requests": [
-        course("Requests", RATE, query("sum by (route) (rate(rakuten_api_requests_total[5m]))", "{{route}}")),
-        course(
+        time_series("Requests", RATE, query("sum by (route) (rate(rakuten_api_requests_total[5m]))", "{{route}}")),
+        time_series(
             "Latency by modality",
             SECONDS,
             query(f"{LATENCY}:p50_5m", "{{modality}} p50"),
             query(f"{LATENCY}:p99_5m", "{{modality}} p99"),
         ),
-        course("Refused, failed", RATE, query("sum by (code) (rate(rakuten_api_problems_total[5m]))", "{{code}}")),
-        course("Waiting products", "none", query("sum(rakuten_api_waiting_products)", "waiting")),
-        course(
+        time_series(
+            "Refused and failed requests",
+            RATE,
+            query("sum by (code) (rate(rakuten_api_problems_total[5m]))", "{{code}}"),
+        ),
+        time_series("Waiting products", "none", query("sum(rakuten_api_waiting_products)", "waiting")),
+        time_series(
             "Products scored at once",
             "none",
             query(
@@ -67,7 +71,7 @@ ROWS: dict[str, list[Panel]] = {
                 "mean",
             ),
         ),
-        course("Live log's lag", SECONDS, query("max(rakuten_api_live_log_lag_seconds)", "lag")),
+        time_series("Lag of the prediction log", SECONDS, query("max(rakuten_api_live_log_lag_seconds)", "lag")),
     ],
     "Predictions": [
         bars(
@@ -76,19 +80,19 @@ ROWS: dict[str, list[Panel]] = {
             "{{prdtypecode}}",
         ),
         bars(
-            "At most this sure, last hour",
+            "Confidence up to, last hour",
             "sort(sum by (le) (increase(rakuten_api_confidence_bucket[1h])))",
             "{{le}}",
         ),
-        course(
+        time_series(
             "Share to review",
             FRACTION,
             query("job:rakuten_api_to_review:ratio_rate30m", "live"),
-            query('max(rakuten_review_share{which="promised"})', "promised"),
+            query('max(rakuten_review_share{which="promised"})', "expected"),
             width=12,
         ),
-        course(
-            "Pictures",
+        time_series(
+            "Images",
             RATE,
             query("sum by (outcome) (rate(rakuten_api_pictures_total[5m]))", "{{outcome}}"),
             width=12,
@@ -96,36 +100,36 @@ ROWS: dict[str, list[Panel]] = {
     ],
     "Drift": [
         bars(
-            "Each column's drift to its threshold (1: drifted)",
+            "Drift of each column over its threshold (1: drifted)",
             "sort_desc(max by (column) (rakuten_drift_score) / max by (column) (rakuten_drift_threshold))",
             "{{column}}",
         ),
-        course(
-            "Weighted F1 by labels that came later",
+        time_series(
+            "Weighted F1 by later labels",
             FRACTION,
             query("max by (which) (rakuten_live_weighted_f1)", "{{which}}"),
             width=12,
         ),
-        course(
+        time_series(
             "Since the last drift report",
             SECONDS,
             query("time() - max(rakuten_drift_checked_timestamp_seconds)", "ago"),
             width=12,
         ),
-        course("Last pipeline run", SECONDS, query("max(rakuten_pipeline_duration_seconds)", "took"), width=12),
+        time_series("Last pipeline run", SECONDS, query("max(rakuten_pipeline_duration_seconds)", "took"), width=12),
     ],
 }
 
 
 def build() -> str:
     """The dashboard's JSON."""
-    made = dashboard.Dashboard("Rakuten classification").uid("rakuten").tags(["rakuten"]).readonly()
-    made = made.refresh("30s").time("now-6h", "now").timezone("browser")
+    board = dashboard.Dashboard("Rakuten classification").uid("rakuten").tags(["rakuten"]).readonly()
+    board = board.refresh("30s").time("now-6h", "now").timezone("browser")
     for title, panels in ROWS.items():
-        made = made.with_row(dashboard.Row(title))
+        board = board.with_row(dashboard.Row(title))
         for panel in panels:
-            made = made.with_panel(panel)
-    return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"
+            board = board.with_panel(panel)
+    return JSONEncoder(sort_keys=True, indent=2).encode(board.build()) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The flows for real: without a server, against one, one after the other and two at once."""
+"""The flows for real: without a server and against one, one after the other and two at once."""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,19 +19,46 @@ from filelock import FileLock
 
 from rakuten.tracking import lineage
 from rakuten.tracking.registry import CHAMPION, MODEL_NAME
-from tests.support.project import environment, git, log_window, run_in
+from tests.support.prediction_log import log_window
+from tests.support.project import environment, git, run_in
 from tests.support.servers import answers, free_port, wait_for
 
 PIPELINE = (sys.executable, "flows/pipeline.py")
 MONITOR = (sys.executable, "flows/monitor_and_retrain.py")
+Env = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Env:
+    """Prefect's folder, shared by the flows that run without a server."""
+    return {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
 
 
 @pytest.fixture
-def project(workshop: Path, tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """A project whose features are made, and a home for Prefect of its own."""
-    folder = tmp_path / "project"
+def project(workshop: Path, tmp_path: Path) -> Path:
+    """A project whose features are made."""
+    shutil.copytree(workshop, tmp_path / "project", symlinks=True)
+    return tmp_path / "project"
+
+
+@pytest.fixture(scope="module")
+def promoted(workshop: Path, tmp_path_factory: pytest.TempPathFactory, home: Env) -> tuple[Path, str]:
+    """A project whose first version the flow has trained and promoted, and what it printed. Copy it, do not use it."""
+    folder = tmp_path_factory.mktemp("promoted") / "project"
     shutil.copytree(workshop, folder, symlinks=True)
-    return folder, {"PREFECT_HOME": str(tmp_path / "prefect")}
+    return folder, run_in(folder, *PIPELINE, **home)
+
+
+@pytest.fixture
+def drifted(promoted: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of it with live traffic that has drifted, and a changed parameter to train with."""
+    folder = tmp_path / "drifted"
+    shutil.copytree(promoted[0], folder, symlinks=True)
+    log_drift(folder)
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("svm_c: 0.4", "svm_c: 0.2"))
+    git(folder, "commit", "--all", "--message", "another parameter")
+    return folder
 
 
 def status(project: Path) -> dict[str, Any]:
@@ -39,148 +66,186 @@ def status(project: Path) -> dict[str, Any]:
 
 
 def log_drift(project: Path) -> None:
-    """A live log whose every product is taken for one class."""
+    """Log predictions of one class only."""
     reference = pd.read_parquet(project / "reports" / "reference.parquet")
     window = reference.sample(600, replace=True, random_state=0).assign(predicted=2583)
     log_window(project / "data" / "live", window, lineage.model_version(project / "models"))
 
 
-def test_the_loop_without_a_server(project: tuple[Path, dict[str, str]]) -> None:
-    """Pipeline, nothing new, drift, retraining, cool-down."""
-    folder, home = project
-    said = run_in(folder, *PIPELINE, **home)
-    assert "ran train, predict; " in said
-    assert "version 1 promoted over no champion" in said
+def test_the_pipeline_runs_what_is_not_up_to_date_and_promotes(promoted: tuple[Path, str]) -> None:
+    folder, output = promoted
+    assert "ran train, predict; " in output
+    assert "version 1 promoted over no champion" in output
     assert status(folder)["succeeded"] is True
-    assert "ran nothing, all is up to date; nothing to decide" in run_in(folder, *PIPELINE, **home)
-    assert "0 predictions of model" in run_in(folder, *MONITOR, **home)
-
-    log_drift(folder)
-    params = folder / "params.yaml"
-    params.write_text(params.read_text().replace("svm_c: 0.4", "svm_c: 0.2"))
-    git(folder, "commit", "--all", "--message", "something new to learn")
-    with FileLock(folder / ".dvc" / "tmp" / "flow.lock"):
-        assert "another flow works in" in run_in(folder, *MONITOR, code=1, **home)
-    # Nothing was retrained, so the cool-down has not begun: the next look may.
-    said = run_in(folder, *MONITOR, **home)
-    assert "prediction: predicted has drifted" in said
-    assert "the pipeline ran train, predict; " in said
-    assert "version 2 " in said, "the gate judged the challenger"
-    log_drift(folder)
-    said = run_in(folder, *MONITOR, **home)
-    assert "no retraining before " in said
-    assert "the pipeline ran" not in said
 
 
-def test_a_stage_that_fails_is_said_in_a_line_and_not_tried_again(project: tuple[Path, dict[str, str]]) -> None:
-    folder, home = project
-    (folder / "data" / "interim" / "merged_train.csv").unlink()
-    (folder / "data" / "raw" / "X_train.csv").write_text("no,such,columns\n")
-    started = time.monotonic()
-    said = run_in(folder, *PIPELINE, code=1, **home)
-    assert time.monotonic() - started < 60
-    assert "ERROR pipeline: dvc repro ingest failed" in said
-    assert "X_train.csv" in said
-    assert "Traceback" not in said
-    assert "Retry" not in said
-    assert status(folder)["succeeded"] is False
+def test_the_pipeline_runs_nothing_where_all_is_up_to_date(
+    promoted: tuple[Path, str], tmp_path: Path, home: Env
+) -> None:
+    shutil.copytree(promoted[0], tmp_path / "again", symlinks=True)
+    output = run_in(tmp_path / "again", *PIPELINE, **home)
+    assert "ran nothing, all is up to date; nothing to decide" in output
 
 
-def test_two_flows_in_one_folder_do_not_meet(project: tuple[Path, dict[str, str]]) -> None:
-    folder, home = project
-    (folder / ".dvc" / "tmp").mkdir(exist_ok=True)
-    with FileLock(folder / ".dvc" / "tmp" / "flow.lock"):
-        said = run_in(folder, *PIPELINE, code=1, **home)
-    assert f"another flow works in {folder}" in said
-    assert "Traceback" not in said
-    assert not (folder / "models" / "manifest.json").exists()
+def test_without_traffic_nothing_is_retrained(promoted: tuple[Path, str], tmp_path: Path, home: Env) -> None:
+    shutil.copytree(promoted[0], tmp_path / "quiet", symlinks=True)
+    output = run_in(tmp_path / "quiet", *MONITOR, **home)
+    assert "0 predictions of model" in output
+    assert "the pipeline ran" not in output
 
 
-def test_a_push_that_fails_for_a_moment_is_tried_again(project: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    folder, home = project
-    place = tmp_path / "disk"
-    place.write_text("not mounted yet")
-    run_in(folder, "dvc", "remote", "add", "--default", "--force", "origin", str(place / "remote"))
-    with (tmp_path / "log").open("w") as stream:
+def test_drift_leads_to_one_retraining_and_then_a_cool_down(drifted: Path, home: Env) -> None:
+    output = run_in(drifted, *MONITOR, **home)
+    assert "prediction: predicted has drifted" in output
+    assert "the pipeline ran train, predict; " in output
+    assert "version 2 " in output, "the gate judged the challenger"
+    log_drift(drifted)
+    output = run_in(drifted, *MONITOR, **home)
+    assert "no retraining before " in output
+    assert "the pipeline ran" not in output
+
+
+def test_a_retraining_that_finds_another_flow_starts_no_cool_down(drifted: Path, home: Env) -> None:
+    with FileLock(drifted / ".dvc" / "tmp" / "flow.lock"):
+        output = run_in(drifted, *MONITOR, code=1, **home)
+    assert "another flow works in" in output
+    assert not (drifted / "data" / "live" / "retrained.json").exists()
+
+
+def test_a_stage_that_fails_is_reported_in_a_line_and_not_retried(project: Path, home: Env) -> None:
+    (project / "data" / "interim" / "merged_train.csv").unlink()
+    (project / "data" / "raw" / "X_train.csv").write_text("no,such,columns\n")
+    output = run_in(project, *PIPELINE, code=1, **home)
+    assert "ERROR pipeline: dvc repro ingest failed" in output
+    assert "X_train.csv" in output
+    assert "Traceback" not in output
+    assert "Retry" not in output
+    assert status(project)["succeeded"] is False
+
+
+def test_two_flows_do_not_run_in_one_folder(project: Path, home: Env) -> None:
+    (project / ".dvc" / "tmp").mkdir(exist_ok=True)
+    with FileLock(project / ".dvc" / "tmp" / "flow.lock"):
+        output = run_in(project, *PIPELINE, code=1, **home)
+    assert f"another flow works in {project}" in output
+    assert "Traceback" not in output
+    assert not (project / "models" / "manifest.json").exists()
+
+
+def test_a_push_that_fails_for_a_moment_is_retried(project: Path, tmp_path: Path, home: Env) -> None:
+    disk, log = tmp_path / "disk", tmp_path / "log"
+    disk.write_text("not mounted yet")
+    run_in(project, "dvc", "remote", "add", "--default", "--force", "origin", str(disk / "remote"))
+    with log.open("w") as stream:
         flow = subprocess.Popen(
             [*PIPELINE, "--push", "--no-promotion"],
-            cwd=folder, env=environment(folder, **home), stdout=stream, stderr=stream,
+            cwd=project, env=environment(project, **home), stdout=stream, stderr=stream,
         )  # fmt: skip
-    wait_for(lambda: "Retry 1/3 will start" in (tmp_path / "log").read_text(), "the first try's failure", 180)
-    place.unlink()
-    place.mkdir()
-    assert flow.wait(120) == 0
-    assert "dvc push --run-cache failed" in (tmp_path / "log").read_text()
-    assert list((place / "remote" / "files" / "md5").iterdir())
+    wait_for(lambda: "Retry 1/3 will start" in log.read_text(), "the first try's failure", 300)
+    disk.unlink()
+    disk.mkdir()
+    assert flow.wait(600) == 0
+    assert "dvc push --run-cache failed" in log.read_text()
+    assert list((disk / "remote" / "files" / "md5").iterdir())
+
+
+class PrefectServer:
+    """A Prefect server for a project, and requests to its API."""
+
+    def __init__(self, project: Path, folder: Path) -> None:
+        self.project, self.folder = project, folder
+        self.port = free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.env = {
+            "PWD": str(project),  # as in a shell whose folder it is: prefect.yaml reads it
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+        }
+
+    def start(self, name: str, *command: str) -> "subprocess.Popen[bytes]":
+        """A process of its own group that logs to a file of this name."""
+        with (self.folder / f"{name}.log").open("w") as stream:
+            return subprocess.Popen(
+                command, cwd=self.project, env=environment(self.project, **self.env), stdout=stream, stderr=stream,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def request(self, path: str, body: object = None, method: str = "POST") -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.api}/{path}", data, {"Content-Type": "application/json"}, method=method
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            text = response.read()
+        return json.loads(text) if text else None
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(60)
 
 
 @pytest.fixture
-def server(project: tuple[Path, dict[str, str]], tmp_path: Path) -> Iterator[tuple[Path, dict[str, str], str]]:
-    folder, home = project
-    port = free_port()
-    api = f"http://127.0.0.1:{port}/api"
-    env = home | {
-        "PWD": str(folder),  # as a shell there has it: prefect.yaml reads it
-        "PREFECT_API_URL": api,
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (tmp_path / "server.log").open("w") as stream:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment(folder, **env), stdout=stream, stderr=stream, start_new_session=True
-        )
+def server(project: Path, tmp_path: Path) -> Iterator[PrefectServer]:
+    server = PrefectServer(project, tmp_path)
+    process = server.start(
+        "server", sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(server.port)
+    )
     try:
-        wait_for(lambda: answers(f"{api}/health"), "Prefect's server", 120)
-        yield folder, env, api
+        wait_for(lambda: answers(f"{server.api}/health"), "Prefect's server", 300)
+        yield server
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+        stop(process)
 
 
-def ask(api: str, path: str, body: dict[str, Any]) -> Any:
-    data = json.dumps(body).encode()
-    request = urllib.request.Request(f"{api}/{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+def deploy(server: PrefectServer) -> dict[str, Any]:
+    """Deploy the flows of prefect.yaml with no schedule left that may come due; returns the deployments by name."""
+    run_in(server.project, "prefect", "work-pool", "create", "local", "--type", "process", **server.env)
+    run_in(server.project, "prefect", "--no-prompt", "deploy", "--all", **server.env)
+    deployments = {deployment["name"]: deployment for deployment in server.request("deployments/filter", {})}
+    for deployment in deployments.values():
+        for schedule in deployment["schedules"]:
+            server.request(f"deployments/{deployment['id']}/schedules/{schedule['id']}", method="DELETE")
+    return deployments
 
 
-def test_a_schedule_fires_against_a_real_server(server: tuple[Path, dict[str, str], str], tmp_path: Path) -> None:
-    folder, env, api = server
-    run_in(folder, "prefect", "work-pool", "create", "local", "--type", "process", **env)
-    said = run_in(folder, "prefect", "--no-prompt", "deploy", "--all", **env)
-    assert "pipeline/nightly" in said and "monitor-and-retrain/hourly" in said
-    found = {each["name"]: each for each in ask(api, "deployments/filter", {})}
-    assert found["nightly"]["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
-    # The same deployment on a schedule that comes due in a moment.
+def test_a_schedule_fires_against_a_real_server(server: PrefectServer, tmp_path: Path) -> None:
+    deployments = deploy(server)
+    crons = {name: deployment["schedules"][0]["schedule"]["cron"] for name, deployment in deployments.items()}
+    assert crons == {"nightly": "0 3 * * *", "hourly": "20 * * * *"}
+
+    # The nightly deployment alone, on a schedule that comes due in a moment.
+    server.request(f"deployments/{deployments['hourly']['id']}", method="DELETE")
+    nightly = deployments["nightly"]["id"]
     soon = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
     schedule = {"schedule": {"interval": 86_400, "anchor_date": soon}, "active": True}
-    ask(api, f"deployments/{found['nightly']['id']}/schedules", [schedule])  # type: ignore[arg-type]
-    command = ["prefect", "worker", "start", "--pool", "local", "--type", "process"]
-    with (tmp_path / "worker.log").open("w") as stream:
-        worker = subprocess.Popen(
-            command, cwd=folder, env=environment(folder, **env), stdout=stream, stderr=stream, start_new_session=True
-        )
+    server.request(f"deployments/{nightly}/schedules", [schedule])
+
+    def ended() -> dict[str, Any] | None:
+        """The deployment's first run, once it has ended."""
+        query = {"sort": "EXPECTED_START_TIME_ASC", "deployments": {"id": {"any_": [nightly]}}, "limit": 1}
+        runs = server.request("flow_runs/filter", query)
+        return next((run for run in runs if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")), None)
+
+    worker = server.start("worker", "prefect", "worker", "start", "--pool", "local", "--type", "process")
     try:
-
-        def ended() -> dict[str, Any] | None:
-            runs = ask(api, "flow_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
-            return next((run for run in runs if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")), None)
-
-        wait_for(lambda: ended() is not None, "the scheduled run", 180)
-        run = ended()
-        assert run is not None
-        assert run["state_type"] == "COMPLETED", (run["state"], (tmp_path / "worker.log").read_text()[-3000:])
-        assert run["auto_scheduled"]
+        wait_for(lambda: ended() is not None, "the scheduled run", 600)
     finally:
-        os.killpg(worker.pid, 15)
-        worker.wait(30)
-    artifacts = {each["key"]: each for each in ask(api, "artifacts/filter", {}) if each["key"]}
+        stop(worker)
+    run = ended()
+    assert run is not None
+    assert run["state_type"] == "COMPLETED", (run["state"], (tmp_path / "worker.log").read_text()[-3000:])
+    assert run["auto_scheduled"]
+    assert {other["deployment_id"] for other in server.request("flow_runs/filter", {})} == {nightly}
+    assert status(server.project)["succeeded"] is True
+
+    artifacts = {artifact["key"]: artifact for artifact in server.request("artifacts/filter", {}) if artifact["key"]}
     assert {"data-quality", "metrics", "model-card", "promotion", "mlflow-run"} <= set(artifacts)
     assert "**Synthetic** products" in artifacts["metrics"]["data"]
     # The flow run leads to the MLflow run, and back.
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(f"sqlite:///{server.project / 'mlflow.db'}")
     version = client.get_model_version_by_alias(MODEL_NAME, CHAMPION)
     assert str(version.run_id) in artifacts["mlflow-run"]["data"]
     tags = client.get_run(str(version.run_id)).data.tags

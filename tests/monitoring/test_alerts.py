@@ -1,97 +1,154 @@
 """The rules that turn a window into alarms, and alarms into a retraining."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from rakuten.config import load_params
-from rakuten.errors import UserError
-from rakuten.monitoring.alerts import class_shares, judge_drift, live_score, may_retrain
+from rakuten.monitoring.alerts import LiveScore, class_shares, judge_drift, live_score, may_retrain
 from rakuten.monitoring.drift import ColumnDrift
-from rakuten.monitoring.monitor import last_retraining, read_labels, record_retraining
 
 PARAMS = load_params()
-CALM = ColumnDrift("language", "text", "jensenshannon", 0.19, 0.2)
-LOUD = ColumnDrift("designation_len", "data", "psi", 0.2, 0.2)
+BELOW_THRESHOLD = ColumnDrift("language", "text", "jensenshannon", 0.19, 0.2)
+AT_THRESHOLD = ColumnDrift("designation_len", "data", "psi", 0.2, 0.2)
+FAR_BEYOND = ColumnDrift("predicted", "prediction", "jensenshannon", 0.6, 0.2)
 
 
-def frame(rows: int, review: float = 0.2, right: float = 0.9) -> pd.DataFrame:
-    """Predictions of two codes, of which some need review and some are right."""
-    at = np.arange(rows)
-    true = np.where(at % 2 == 0, 10, 2583)
-    wrong = at % 100 >= 100 * right
+def predictions(n_rows: int, review: float = 0.2, correct: float = 0.9) -> pd.DataFrame:
+    """Predictions of the classes 10 and 2583 by turns; of each hundred some need review and some are correct."""
+    row = np.arange(n_rows)
+    y_true = np.where(row % 2 == 0, 10, 2583)
+    other_class = np.where(row % 2 == 0, 2583, 10)
     return pd.DataFrame(
         {
-            "prediction_id": [f"p{each}" for each in at],
-            "prdtypecode": true,
-            "predicted": np.where(wrong, 12593 - 10000 - true, true),
+            "prediction_id": [f"p{number}" for number in row],
+            "prdtypecode": y_true,
+            "predicted": np.where(row % 100 < 100 * correct, y_true, other_class),
             "confidence": 0.8,
-            "needs_review": (at % 100 < 100 * review).astype(int),
+            "needs_review": (row % 100 < 100 * review).astype(int),
         }
     )
 
 
-def test_a_column_alarms_from_its_threshold_on() -> None:
-    assert not judge_drift(frame(1000), frame(1000), [CALM], None, PARAMS).alarms
-    (alarm,) = judge_drift(frame(1000), frame(1000), [CALM, LOUD], None, PARAMS).alarms
-    assert alarm == "data: designation_len has drifted, psi 0.200 (from 0.2)"
+def labels_of(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[["prediction_id", "prdtypecode"]]
 
 
-def test_more_to_review_than_promised_alarms() -> None:
+def test_a_column_below_its_threshold_raises_no_alarm() -> None:
+    assert not judge_drift(predictions(1000), predictions(1000), [BELOW_THRESHOLD], None, PARAMS).alarms
+
+
+def test_a_column_at_its_threshold_raises_an_alarm() -> None:
+    report = judge_drift(predictions(1000), predictions(1000), [BELOW_THRESHOLD, AT_THRESHOLD], None, PARAMS)
+    assert report.alarms == ["data: designation_len has drifted, psi 0.200 (from 0.2)"]
+
+
+def test_the_column_farthest_beyond_its_threshold_comes_first() -> None:
+    report = judge_drift(predictions(1000), predictions(1000), [AT_THRESHOLD, FAR_BEYOND], None, PARAMS)
+    assert [alarm.split(" has ")[0] for alarm in report.alarms] == ["prediction: predicted", "data: designation_len"]
+
+
+def test_more_products_to_review_than_expected_raise_an_alarm() -> None:
     allowed = PARAMS.monitor.max_review_rise
-    assert not judge_drift(frame(1000, 0.2), frame(1000, 0.2 + allowed), [], None, PARAMS).alarms
-    (alarm,) = judge_drift(frame(1000, 0.2), frame(1000, 0.21 + allowed), [], None, PARAMS).alarms
-    assert alarm.startswith("abstention: 36.0% to review, 20.0% promised")
+    reference = predictions(1000, review=0.2)
+    assert not judge_drift(reference, predictions(1000, review=0.2 + allowed), [], None, PARAMS).alarms
+    report = judge_drift(reference, predictions(1000, review=0.21 + allowed), [], None, PARAMS)
+    assert report.alarms == ["abstention: 36.0% to review, 20.0% expected"]
 
 
-def test_labels_that_come_later_give_the_live_score() -> None:
-    reference, live = frame(1000, right=0.9), frame(1000, right=0.7)
-    labels = live[["prediction_id", "prdtypecode"]]
-    assert live_score(reference, live, labels.head(PARAMS.monitor.min_labels - 1), PARAMS) is None
-    found = live_score(reference, live, labels, PARAMS)
-    assert found is not None
-    assert (found.rows, found.promised, found.weighted_f1) == (1000, pytest.approx(0.9), pytest.approx(0.7))
-    assert found.interval[0] < 0.7 < found.interval[1] < 0.75
-    (alarm,) = judge_drift(reference, live, [], found, PARAMS).alarms
+def test_labels_give_the_live_score() -> None:
+    reference, window = predictions(1000, correct=0.9), predictions(1000, correct=0.7)
+    live = live_score(reference, window, labels_of(window), PARAMS)
+    assert live is not None
+    assert live.n_rows == 1000
+    assert live.expected == pytest.approx(0.9)
+    assert live.weighted_f1 == pytest.approx(0.7)
+    assert live.interval[0] < 0.7 < live.interval[1] < 0.75
+
+
+def test_too_few_labels_give_no_score() -> None:
+    window = predictions(1000)
+    labels = labels_of(window)
+    min_labels = PARAMS.monitor.min_labels
+    assert live_score(window, window, labels.head(min_labels - 1), PARAMS) is None
+    assert live_score(window, window, labels.head(min_labels), PARAMS) is not None
+    assert live_score(window, window, labels.assign(prediction_id="another"), PARAMS) is None
+
+
+def test_the_last_label_of_a_prediction_counts() -> None:
+    window = predictions(400)
+    wrong = labels_of(window).assign(prdtypecode=10)
+    live = live_score(window, window, pd.concat([wrong, labels_of(window)]), PARAMS)
+    assert live is not None
+    assert live.weighted_f1 == live.expected
+
+
+def test_a_live_score_below_the_expected_one_raises_an_alarm() -> None:
+    reference, window = predictions(1000, correct=0.9), predictions(1000, correct=0.7)
+    live = live_score(reference, window, labels_of(window), PARAMS)
+    (alarm,) = judge_drift(reference, window, [], live, PARAMS).alarms
     assert alarm.startswith("score: weighted F1 0.700 [")
-    # As good as promised, or labels of other predictions: no alarm.
-    assert not judge_drift(reference, reference, [], live_score(reference, reference, labels, PARAMS), PARAMS).alarms
-    strangers = labels.assign(prediction_id="stranger")
-    assert live_score(reference, live, strangers, PARAMS) is None
+    assert alarm.endswith("on 1,000 labels, 0.900 expected")
 
 
-def test_of_a_label_given_twice_the_last_counts() -> None:
-    live = frame(400)
-    labels = live[["prediction_id", "prdtypecode"]].assign(prdtypecode=10)
-    corrected = pd.concat([labels, live[["prediction_id", "prdtypecode"]]])
-    found = live_score(live, live, corrected, PARAMS)
-    assert found is not None
-    assert found.weighted_f1 == found.promised
+@pytest.mark.parametrize(
+    ("weighted_f1", "interval", "alarms"),
+    [
+        (0.84, (0.81, 0.87), True),
+        (0.84, (0.78, 0.90), False),  # the interval reaches the expected score: it may be chance
+        (0.86, (0.85, 0.87), False),  # lower, but by less than max_f1_drop
+        (0.95, (0.94, 0.96), False),
+    ],
+)
+def test_only_a_large_drop_that_chance_does_not_explain_alarms(
+    weighted_f1: float, interval: tuple[float, float], alarms: bool
+) -> None:
+    live = LiveScore(n_rows=1000, weighted_f1=weighted_f1, interval=interval, expected=0.9)
+    assert bool(judge_drift(predictions(1000), predictions(1000), [], live, PARAMS).alarms) == alarms
 
 
-def test_each_class_stands_beside_its_promise() -> None:
-    live = frame(100).query("predicted == 10")
-    (books, pools) = class_shares(frame(100), live)
+def test_the_report_keeps_the_keys_of_drift_json() -> None:
+    reference, window = predictions(1000, review=0.2), predictions(400, review=0.3)
+    live = live_score(reference, window, labels_of(window), PARAMS)
+    assert live is not None
+    assert judge_drift(reference, window, [AT_THRESHOLD], live, PARAMS).as_json() == {
+        "rows": 400,
+        "drift": [
+            {
+                "column": "designation_len",
+                "kind": "data",
+                "method": "psi",
+                "score": 0.2,
+                "threshold": 0.2,
+                "drifted": True,
+            }
+        ],
+        "review": 0.3,
+        "promised_review": 0.2,
+        "live": {
+            "rows": 400,
+            "weighted_f1": live.weighted_f1,
+            "interval": list(live.interval),
+            "promised": live.expected,
+        },
+        "alarms": ["data: designation_len has drifted, psi 0.200 (from 0.2)"],
+    }
+    assert judge_drift(reference, window, [], None, PARAMS).as_json()["live"] is None
+
+
+def test_class_shares_compare_training_and_live_traffic() -> None:
+    window = predictions(100).query("predicted == 10")
+    (books, pools) = class_shares(predictions(100), window)
     assert (books["prdtypecode"], books["promised_share"], books["live_share"]) == (10, 0.5, 1.0)
-    assert (pools["live_share"], pools["live_confidence"], pools["promised_confidence"]) == (0.0, None, 0.8)
+    assert (books["promised_confidence"], books["promised_to_review"]) == (0.8, 0.2)
+    assert pools["prdtypecode"] == 2583
+    assert (pools["live_share"], pools["live_confidence"], pools["live_to_review"]) == (0.0, None, None)
 
 
-def test_drift_waits_out_the_cool_down(tmp_path: Path) -> None:
+def test_drift_may_retrain_again_after_the_cool_down() -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    assert last_retraining(tmp_path) is None
     assert may_retrain(None, now, 24)
-    record_retraining(tmp_path, now - timedelta(hours=23))
-    assert not may_retrain(last_retraining(tmp_path), now, 24)
-    record_retraining(tmp_path, now - timedelta(hours=24))
-    assert may_retrain(last_retraining(tmp_path), now, 24)
-
-
-@pytest.mark.parametrize("text", ["", "prediction_id\na\n", "prediction_id,prdtypecode\na,ten\n"])
-def test_labels_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "labels.csv").write_text(text)
-    with pytest.raises(UserError, match=r"labels\.csv: not a CSV of prediction_id and prdtypecode"):
-        read_labels(tmp_path / "labels.csv")
-    assert read_labels(tmp_path / "none.csv").empty
+    assert not may_retrain(now - timedelta(hours=23, minutes=59), now, 24)
+    assert may_retrain(now - timedelta(hours=24), now, 24)

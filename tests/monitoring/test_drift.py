@@ -1,27 +1,80 @@
-"""The drift report on products that went through the real model: quiet where nothing moved, loud where it did."""
+"""Drift of columns: no alarm where nothing moved, an alarm where a shift was planted."""
 
-import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 
-from bench.drift import BLURRED, LONGER, MISSING, NEW, PRIOR, Live, alarmed
 from rakuten.config import load_params
 from rakuten.data.synthetic import write_catalogue
 from rakuten.features.monitored_columns import MONITORED_COLUMNS
 from rakuten.models.classifier import ProductClassifier
 from rakuten.models.pyfunc_model import PyfuncModel
-from rakuten.monitoring.drift import COLUMN_KINDS, column_drift
-from rakuten.tracking import lineage
-from tests.support.project import log_window, run_in
+from rakuten.monitoring.drift import COLUMN_KINDS, ColumnDrift, column_drift
+from tests.support.drift import LiveTraffic, Shift, alarms_of
 
 PARAMS = load_params()
-FRESH = 120  # products that windows are drawn from
+N_FRESH = 120  # products that windows of live traffic are drawn from
+
+MakeFrame = Callable[..., pd.DataFrame]
+
+
+def drift_by_column(reference: pd.DataFrame, window: pd.DataFrame) -> dict[str, ColumnDrift]:
+    return {column.column: column for column in column_drift(reference, window, PARAMS.monitor).columns}
+
+
+def test_every_monitored_column_is_scored(monitored_frame: MakeFrame) -> None:
+    frame = monitored_frame(1000, 0)
+    columns = column_drift(frame, frame, PARAMS.monitor).columns
+    assert set(COLUMN_KINDS) == set(MONITORED_COLUMNS)
+    assert [column.column for column in columns] == list(COLUMN_KINDS)
+    assert all(column.score == pytest.approx(0, abs=1e-9) for column in columns)
+
+
+def test_a_column_with_too_few_values_is_left_out(monitored_frame: MakeFrame) -> None:
+    reference, window = monitored_frame(2000, 0), monitored_frame(1000, 1)
+    min_rows = PARAMS.monitor.min_rows
+    window.loc[min_rows - 1 :, "picture_0"] = np.nan
+    window.loc[min_rows:, "picture_1"] = np.nan
+    assert set(COLUMN_KINDS) - set(drift_by_column(reference, window)) == {"picture_0"}
+
+
+def test_the_configured_threshold_holds_for_large_samples(monitored_frame: MakeFrame) -> None:
+    drift = drift_by_column(monitored_frame(5000, 0), monitored_frame(5000, 1))
+    assert (drift["confidence"].method, drift["confidence"].threshold) == ("psi", PARAMS.monitor.psi)
+    assert (drift["language"].method, drift["language"].threshold) == ("jensenshannon", PARAMS.monitor.js)
+
+
+def test_the_threshold_of_small_samples_is_what_chance_reaches_once_in_ten_thousand(
+    monitored_frame: MakeFrame,
+) -> None:
+    drift = drift_by_column(monitored_frame(200, 0), monitored_frame(200, 1))
+    n_bins = 10  # ceil(log2(400) + 1), as Evidently cuts them
+    by_chance = (1 / 200 + 1 / 200) * chi2.isf(1e-4, n_bins - 1)
+    assert drift["confidence"].threshold == pytest.approx(by_chance)
+    by_chance = (1 / 200 + 1 / 200) * chi2.isf(1e-4, 2 - 1)  # two languages
+    assert drift["language"].threshold == pytest.approx(np.sqrt(by_chance / 8))
+
+
+@pytest.mark.parametrize("side", ["reference", "window"])
+def test_one_extreme_value_does_not_hide_a_shift(monitored_frame: MakeFrame, side: str) -> None:
+    """Bins have equal widths: without clipping all other values would share one bin."""
+    reference, window = monitored_frame(2000, 0), monitored_frame(2000, 1)
+    window["text_0"] += 1.0
+    {"reference": reference, "window": window}[side].loc[0, "text_0"] = 1e9
+    assert drift_by_column(reference, window)["text_0"].drifted
+
+
+def test_lengths_are_compared_on_a_logarithmic_scale(monitored_frame: MakeFrame) -> None:
+    """Half the descriptions are ten times longer in both frames; a shift of the short half must not vanish."""
+    reference, window = monitored_frame(2000, 0), monitored_frame(2000, 1)
+    for frame in (reference, window):
+        frame.loc[::2, "description_len"] *= 1000
+    window.loc[1::2, "description_len"] *= 3
+    assert drift_by_column(reference, window)["description_len"].drifted
 
 
 @pytest.fixture(scope="module")
@@ -30,86 +83,30 @@ def reference(trained: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def live(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Live:
+def live(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> LiveTraffic:
     raw = tmp_path_factory.mktemp("fresh")
-    write_catalogue(FRESH, 1, 8, raw)
-    return Live(PyfuncModel(ProductClassifier.load(trained / "models")), raw)
-
-
-def test_every_watched_column_is_judged(reference: pd.DataFrame) -> None:
-    assert set(COLUMN_KINDS) == set(MONITORED_COLUMNS)
-    drift = column_drift(reference, reference, PARAMS.monitor)
-    assert [each.column for each in drift.columns] == list(COLUMN_KINDS)
-    assert all(each.score == pytest.approx(0, abs=1e-9) for each in drift.columns)
+    write_catalogue(N_FRESH, 1, 8, raw)
+    return LiveTraffic(PyfuncModel(ProductClassifier.load(trained / "models")), raw)
 
 
 def test_windows_of_the_reference_raise_no_alarm(reference: pd.DataFrame) -> None:
     for seed in range(12):
-        assert alarmed(reference, reference.sample(1000, replace=True, random_state=seed), PARAMS) == []
+        assert alarms_of(reference, reference.sample(1000, replace=True, random_state=seed), PARAMS) == []
 
 
 @pytest.mark.parametrize(
-    ("kind", "size", "moved"),
+    ("shift", "size", "column"),
     [
-        (PRIOR, 0.6, "predicted"),
-        (MISSING, 0.6, "has_image"),
-        (NEW, 0.6, "text_"),
-        (LONGER, 0.8, "designation_len"),
-        (BLURRED, 8, "picture_"),
+        (Shift.PRIOR, 0.6, "predicted"),
+        (Shift.MISSING_IMAGES, 0.6, "has_image"),
+        (Shift.NEW_CLASS, 0.6, "text_"),
+        (Shift.LONGER_TITLES, 0.8, "designation_len"),
+        (Shift.BLURRED_IMAGES, 8, "picture_"),
     ],
+    ids=lambda value: value.name if isinstance(value, Shift) else None,
 )
-def test_a_planted_shift_is_found(reference: pd.DataFrame, live: Live, kind: str, size: float, moved: str) -> None:
-    alarms = alarmed(reference, live.shifted(kind, size, 0)(1000, 1), PARAMS)
-    assert any(moved in alarm for alarm in alarms), alarms
-
-
-def test_a_column_with_too_few_values_is_not_judged(reference: pd.DataFrame) -> None:
-    few = reference.sample(1000, replace=True, random_state=0, ignore_index=True)
-    few.loc[20:, "picture_0"] = np.nan
-    judged = {each.column for each in column_drift(reference, few, PARAMS.monitor).columns}
-    assert set(COLUMN_KINDS) - judged == {"picture_0"}
-
-
-@pytest.fixture
-def project(trained: Path, tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """What tells the monitoring of a live log and an MLflow of its own; the model is the trained project's."""
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    yield tmp_path / "live", {"API_LIVE": str(tmp_path / "live"), "API_MODEL": "local", "MLFLOW_TRACKING_URI": uri}
-
-
-def test_the_report_is_written_and_recorded(
-    trained: Path, reference: pd.DataFrame, live: Live, project: tuple[Path, dict[str, str]]
+def test_a_planted_shift_is_found(
+    reference: pd.DataFrame, live: LiveTraffic, shift: Shift, size: float, column: str
 ) -> None:
-    folder, env = project
-    monitoring = (sys.executable, "-m", "rakuten", "monitor")
-    version = lineage.model_version(trained / "models")
-    assert "0 predictions of model" in run_in(trained, *monitoring, **env)
-    log_window(folder, reference.sample(300, random_state=0), version)
-    assert f"300 predictions of model {version}: too few to judge (min_rows 500)" in run_in(trained, *monitoring, **env)
-    # Predictions of another model are none of its business.
-    log_window(folder, live.shifted(PRIOR, 0.9, 0)(800, 0), "another")
-    assert "300 predictions" in run_in(trained, *monitoring, **env)
-    log_window(folder, live.shifted(PRIOR, 0.9, 0)(800, 0), version, first=300)
-    labels = reference.assign(prediction_id=[f"p{at}" for at in range(len(reference))])
-    labels[["prediction_id", "prdtypecode"]].to_csv(folder / "labels.csv", index=False)
-    said = run_in(trained, *monitoring, **env)
-    assert "WARNING monitoring: prediction: predicted has drifted, jensenshannon" in said
-    found = json.loads((folder / "drift" / "drift.json").read_text(encoding="utf-8"))
-    assert (found["rows"], found["model_version"], found["synthetic"]) == (1100, version, True)
-    assert found["live"]["rows"] == len(reference)
-    assert next(row for row in found["classes"] if row["prdtypecode"] == 2583)["live_share"] > 0.6
-    assert "<html" in (folder / "drift" / "drift.html").read_text(encoding="utf-8")[:2000].lower()
-    assert (folder / "drift" / "drift.png").read_bytes().startswith(b"\x89PNG")
-    client = mlflow.MlflowClient(env["MLFLOW_TRACKING_URI"])
-    experiment = client.get_experiment_by_name("rakuten-baseline-monitoring")
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.data.metrics["alarms"] == len(found["alarms"])
-    assert {"drift.html", "drift.json", "drift.png"} == {each.path for each in client.list_artifacts(run.info.run_id)}
-
-
-def test_without_a_model_it_says_what_to_do(workshop: Path, project: tuple[Path, dict[str, str]]) -> None:
-    said = run_in(workshop, sys.executable, "-m", "rakuten", "monitor", code=1, **project[1])
-    assert "no reference of a model; make both with `make run`" in said
-    assert "Traceback" not in said
+    alarms = alarms_of(reference, live.shifted(shift, size, 0)(1000, 1), PARAMS)
+    assert any(column in alarm for alarm in alarms), alarms

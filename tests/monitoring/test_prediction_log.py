@@ -1,175 +1,219 @@
-"""What the API keeps of its predictions: every one, the right features, no text unless asked, come what may."""
+"""The prediction log by itself: no row lost or written twice, no text unless asked for, no error for the caller."""
 
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
-import threading
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
-import requests
 
-from rakuten.features.monitored_columns import MONITORED_COLUMNS, NUMERIC_COLUMNS, PROJECTION_COLUMNS
-from rakuten.models.classifier import ProductClassifier
-from rakuten.models.pyfunc_model import PyfuncModel
-from rakuten.monitoring.prediction_log import COLUMNS, PredictionLog, append, prediction_record, read_window
-from tests.support.project import ROOT
-from tests.serving.conftest import Api
-from tests.serving.test_app import POOL as PRODUCT
-from tests.serving.test_app import get, post
+from rakuten.features.feature_set import FeatureBatch
+from rakuten.models.classifier import TopK
+from rakuten.monitoring import prediction_log
+from rakuten.monitoring.prediction_log import COLUMNS, PredictionLog, append_rows, prediction_record, read_window
+from tests.support.features import feature_table
+from tests.support.prediction_log import append_each_day
 from tests.support.servers import wait_for
 
-
-def rows(folder: Path, count: int) -> pd.DataFrame:
-    """The log, once it has this many rows."""
-    wait_for(lambda: len(read_window(folder, 10_000)) >= count, f"{count} rows in the live log", 30)
-    return read_window(folder, 10_000)
+TEXTS = [("Roman", "policier"), ("Piscine", "")]
+Open = Callable[..., PredictionLog]
 
 
-@pytest.fixture(scope="module")
-def watched_api(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Path]]:
-    folder = tmp_path_factory.mktemp("watched")
-    server = Api(trained, folder / "log", API_LIVE=str(folder / "live")).wait()
-    yield server, folder / "live"
-    server.stop()
+def record(n_products: int = 2, model_version: str = "one") -> prediction_log.PredictionRecord:
+    """Products without embeddings, of which the first is predicted as class 10 and needs review."""
+    texts = (TEXTS * n_products)[:n_products]
+    batch = FeatureBatch(feature_table([title for title, _ in texts], [description for _, description in texts]))
+    first = np.arange(n_products) == 0
+    codes = np.where(first[:, None], [[10, 2583]], [[2583, 10]])
+    confidence = np.where(first[:, None], [[0.4, 0.3]], [[0.9, 0.05]])
+    ids = [f"p{number}" for number in range(n_products)]
+    return prediction_record(model_version, ids, texts, batch, TopK(codes, confidence, first))
 
 
-def test_every_prediction_is_kept_without_its_text(watched_api: tuple[Api, Path]) -> None:
-    server, live = watched_api
-    one = post(f"{server.url}/predict", json=PRODUCT).json()
-    many = post(f"{server.url}/predict/batch", json={"products": [PRODUCT, {"designation": ""}]}).json()
-    why = post(f"{server.url}/explain", json=PRODUCT).json()
-    ids = [one["prediction_id"], *(each["prediction_id"] for each in many["predictions"])]
-    ids.append(why["prediction"]["prediction_id"])
-    found = rows(live, 4)
-    assert sorted(found["prediction_id"]) == sorted(ids)
-    assert len(set(ids)) == 4
-    by_id = found.set_index("prediction_id")
-    row = by_id.loc[ids[0]]
-    assert (row["predicted"], row["confidence"]) == (one["prdtypecode"], one["confidence"])
-    assert row["model_version"] == one["model_version"]
-    assert (row["designation_len"], row["has_description"], row["has_image"]) == (23, 1, 0)
-    assert row["language"] in ("french", "unknown")
-    assert by_id.loc[ids[0], list(PROJECTION_COLUMNS["meaning"])].notna().all()
-    assert by_id[list(PROJECTION_COLUMNS["picture"])].isna().all(axis=None)
-    assert by_id.loc[ids[2], list(PROJECTION_COLUMNS["meaning"])].isna().all(), "no text, no embedding"
-    assert found[["designation", "description"]].isna().all(axis=None)
-    assert b"gonflable" not in b"".join(path.read_bytes() for path in live.iterdir())
+def row(**values: Any) -> tuple[Any, ...]:
+    return tuple((dict.fromkeys(COLUMNS, 0) | {"model_version": "one", "language": "french"} | values).values())
 
 
-def test_what_is_watched_live_is_what_training_kept(trained: Path, watched_api: tuple[Api, Path]) -> None:
-    """The same product has the same features in the reference and in the log."""
-    reference = pd.read_parquet(trained / "reports" / "reference.parquet")
-    raw = pd.read_csv(trained / "data" / "raw" / "X_train.csv", dtype="str", keep_default_na=False)
-    server, live = watched_api
-    before, asked = len(read_window(live, 10_000)), raw.head(40)
-    ids = []
-    for row in asked.itertuples():
-        answer = post(f"{server.url}/predict", json={"designation": row.designation, "description": row.description})
-        ids.append(answer.json()["prediction_id"])
-    found = rows(live, before + len(ids)).set_index("prediction_id").loc[ids]
-    kept = reference.head(len(ids))
-    same = ["designation_len", "description_len", "has_description", "language"]
-    assert found[same].to_numpy().tolist() == kept[same].to_numpy().tolist()
-    names = list(PROJECTION_COLUMNS["meaning"])
-    assert found[names].to_numpy(float) == pytest.approx(kept[names].to_numpy(float), abs=2e-4, nan_ok=True)
-    assert set(MONITORED_COLUMNS) <= set(reference.columns) and set(NUMERIC_COLUMNS) <= set(MONITORED_COLUMNS)
+@pytest.fixture
+def dropped() -> list[int]:
+    """Numbers of rows that were dropped."""
+    return []
 
 
-def test_a_server_that_is_killed_leaves_a_sound_log(start: Callable[..., Api], tmp_path: Path) -> None:
-    server = start(API_LIVE=str(tmp_path / "live"))
-    asking = threading.Thread(target=lambda: [_quietly(server) for _ in range(400)])
-    asking.start()
-    rows(tmp_path / "live", 20)
-    os.killpg(server.process.pid, signal.SIGKILL)
-    asking.join()
-    before = len(read_window(tmp_path / "live", 10_000))
-    assert before >= 20
-    again = start(API_LIVE=str(tmp_path / "live"))
-    post(f"{again.url}/predict", json=PRODUCT)
-    assert len(rows(tmp_path / "live", before + 1)) == before + 1
+@pytest.fixture
+def open_log(tmp_path: Path, dropped: list[int]) -> Iterator[Open]:
+    """`open_log(keep_days=30, with_text=False)`: a log in tmp_path; stopped at the end."""
+    logs: list[PredictionLog] = []
+
+    def make(keep_days: int = 30, with_text: bool = False, folder: Path = tmp_path) -> PredictionLog:
+        logs.append(PredictionLog(folder, keep_days, with_text, dropped.append))
+        return logs[-1]
+
+    yield make
+    for log in logs:
+        log.stop()
 
 
-def _quietly(server: Api) -> None:
-    try:
-        requests.post(f"{server.url}/predict", json=PRODUCT, timeout=10)
-    except requests.RequestException:
-        return
+def test_a_record_becomes_a_row_for_each_product(open_log: Open, tmp_path: Path) -> None:
+    before, log = time.time(), open_log()
+    log.enqueue(record())
+    log.stop()
+    frame = read_window(tmp_path, 10)
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["time"].between(before, time.time()).all()
+    expected = {
+        "prediction_id": ["p0", "p1"],
+        "model_version": ["one", "one"],
+        "predicted": [10, 2583],
+        "confidence": [0.4, 0.9],
+        "needs_review": [1, 0],
+        "designation_len": [5, 7],
+        "has_description": [1, 0],
+        "has_image": [0, 0],
+    }
+    assert frame[list(expected)].to_dict("list") == expected
+    assert frame[["text_0", "picture_7"]].isna().all(axis=None), "no embedding, no projection"
 
 
-def test_two_servers_write_one_log_and_a_stop_loses_nothing(start: Callable[..., Api], tmp_path: Path) -> None:
-    servers = [start(API_LIVE=str(tmp_path / "live")) for _ in range(2)]
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda at: post(f"{servers[at % 2].url}/predict", json=PRODUCT).json(), range(60)))
-    for server in servers:
-        assert server.stop() == 0
-    found = read_window(tmp_path / "live", 10_000)
-    assert sorted(found["prediction_id"]) == sorted(answer["prediction_id"] for answer in answers)
-
-
-def test_a_log_that_cannot_be_written_costs_no_answer(start: Callable[..., Api], tmp_path: Path) -> None:
-    (tmp_path / "live").write_text("a file where the folder should be")
-    server = start(API_LIVE=str(tmp_path / "live"))
-    for _ in range(3):
-        assert post(f"{server.url}/predict", json=PRODUCT).status_code == 200
-
-    def dropped() -> bool:
-        return "rakuten_api_live_log_dropped_rows_total 3.0" in get(f"{server.url}/metrics").text
-
-    wait_for(dropped, "the lost rows in the metrics", 30)
-    assert server.log.read_text().count("the live log cannot be written") == 1
-
-
-def test_a_new_day_begun_by_several_servers_at_once_loses_no_row(tmp_path: Path) -> None:
-    """SQLite refuses at once, and does not wait, where two make a file's journal at the same moment."""
-    row = tuple((dict.fromkeys(COLUMNS, 0) | {"model_version": "one", "language": "french"}).values())
-    script = f"import sys, time; from pathlib import Path; from rakuten.serving import live_log\nrow = {row!r}\n"
-    script += "for day in range(1, 29):\n"
-    script += "    time.sleep(max(0, float(sys.argv[1]) + 0.1 * day - time.time()))\n"  # all at the same moment
-    script += "    live_log._append_patiently(Path(sys.argv[2]) / f'2026-01-{day:02}.sqlite', [row])\n"
-    command = [sys.executable, "-c", script, str(time.time() + 6), str(tmp_path)]
-    servers = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
-    assert [server.wait(120) for server in servers] == [0, 0, 0]
-    assert len(read_window(tmp_path, 1000)) == 3 * 28
-
-
-@pytest.mark.parametrize("with_text", [True, False])
-def test_texts_are_kept_where_asked_for(trained: Path, tmp_path: Path, with_text: bool) -> None:
-    model = PyfuncModel(ProductClassifier.load(trained / "models"))
-    texts = [("Roman", "policier")]
-    products, _ = model.describe_all(texts, [None])
-    live = PredictionLog(tmp_path, 30, with_text, lambda _: None)
-    live.put(prediction_record("one", ["a"], texts, products, model.classifier.rank(products, 27)))
-    live.stop()
-    assert live.lag() == 0
-    kept = read_window(tmp_path, 1)[["designation", "description"]].to_numpy().tolist()
-    assert kept == ([["Roman", "policier"]] if with_text else [[None, None]])
-
-
-def test_old_days_are_forgotten_and_windows_span_days(
-    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("with_text", "expected"), [(True, TEXTS), (False, [(None, None)] * 2)])
+def test_texts_are_logged_only_where_asked_for(
+    open_log: Open, tmp_path: Path, with_text: bool, expected: list[tuple[str, str]]
 ) -> None:
-    row = dict.fromkeys(COLUMNS, 0) | {"model_version": "one", "language": "french"}
-    for day, many in (("2020-01-01", 5), ("2020-01-02", 3)):
-        lines = [tuple((row | {"time": at, "prediction_id": f"{day}-{at}"}).values()) for at in range(many)]
-        append(tmp_path / f"{day}.sqlite", lines)
-    found = read_window(tmp_path, 4)
-    assert found["prediction_id"].tolist() == ["2020-01-01-4", "2020-01-02-0", "2020-01-02-1", "2020-01-02-2"]
-    assert read_window(tmp_path, 4, "another").empty
-    # A day's file that is none is left out, and said.
-    (tmp_path / "2020-01-03.sqlite").write_bytes(b"")
-    (tmp_path / "2020-01-04.sqlite").write_text("no database")
-    assert len(read_window(Path(os.path.relpath(tmp_path)), 4)) == 4
-    assert [record.message for record in caplog.records if "left out, not a log of this code" in record.message]
-    model = PyfuncModel(ProductClassifier.load(trained / "models"))
-    products, _ = model.describe_all([("Roman", "")], [None])
-    live = PredictionLog(tmp_path, 30, False, lambda _: None)
-    live.put(prediction_record("one", ["a"], [("Roman", "")], products, model.classifier.rank(products, 27)))
-    live.stop()
-    assert [path.name for path in tmp_path.glob("*.sqlite")] == [f"{datetime.now(UTC).date()}.sqlite"]
+    log = open_log(with_text=with_text)
+    log.enqueue(record())
+    log.stop()
+    logged = read_window(tmp_path, 10)[["designation", "description"]]
+    assert list(logged.itertuples(index=False, name=None)) == expected
+
+
+def test_the_lag_is_the_wait_of_the_oldest_pending_row(
+    open_log: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_log, "FLUSH_SECONDS", 3600)
+    log = open_log()
+    assert log.lag() == 0
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    log.enqueue(record())
+    monkeypatch.setattr(time, "time", lambda: 1007.0)
+    log.enqueue(record())
+    assert log.lag() == 7
+    log.stop()
+    assert log.lag() == 0
+
+
+def test_rows_beyond_the_limit_are_dropped_whole_records_at_a_time(
+    open_log: Open, dropped: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_log, "FLUSH_SECONDS", 3600)
+    monkeypatch.setattr(prediction_log, "MAX_PENDING_ROWS", 5)
+    log = open_log()
+    for n_products in (3, 3, 2):
+        log.enqueue(record(n_products))
+    log.stop()
+    assert dropped == [3]
+    assert len(read_window(tmp_path, 10)) == 5
+
+
+def test_a_log_that_cannot_be_written_drops_rows_and_warns_once(
+    open_log: Open, dropped: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "log"
+    folder.write_text("a file where the folder should be")
+    log = open_log(folder=folder)
+    for _ in range(2):
+        n_failures = len(dropped)
+        log.enqueue(record())
+        wait_for(lambda before=n_failures: len(dropped) > before, "the dropped rows", 30)  # type: ignore[misc]
+    assert dropped == [2, 2]
+    assert [message for message in caplog.messages if "the prediction log cannot be written" in message] == [
+        caplog.messages[0]
+    ]
+
+
+def test_a_record_that_cannot_be_built_is_dropped(
+    open_log: Open, dropped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("cannot be built")
+
+    monkeypatch.setattr(prediction_log, "monitored_values", fail)
+    open_log().enqueue(record())
+    assert dropped == [2]
+
+
+def test_days_beyond_the_limit_are_deleted(open_log: Open, tmp_path: Path) -> None:
+    today = datetime.now(UTC).date()
+    days = [str(today - timedelta(days=age)) for age in (40, 31, 30)]
+    for day in days:
+        append_rows(tmp_path / f"{day}.sqlite", [row()])
+    (tmp_path / "notes.sqlite").touch()
+    log = open_log(keep_days=30)
+    log.enqueue(record())
+    log.stop()
+    assert sorted(path.stem for path in tmp_path.glob("*.sqlite")) == sorted([days[2], str(today), "notes"])
+
+
+def test_rows_are_added_all_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "2026-01-01.sqlite"
+    append_rows(path, [row()])
+    with pytest.raises(sqlite3.ProgrammingError):
+        append_rows(path, [row(), row()[1:]])
+    assert len(read_window(tmp_path, 10)) == 1
+
+
+def test_a_new_day_begun_by_several_processes_at_once_loses_no_row(tmp_path: Path) -> None:
+    n_processes, n_days = 3, 28
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(n_processes)
+    processes = [context.Process(target=append_each_day, args=(tmp_path, n_days, barrier)) for _ in range(n_processes)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * n_processes
+    assert len(read_window(tmp_path, 1000)) == n_processes * n_days
+
+
+@pytest.fixture
+def two_days(tmp_path: Path) -> Path:
+    """Five predictions on one day, three on the next."""
+    for day, n_rows in (("2020-01-01", 5), ("2020-01-02", 3)):
+        rows = [row(time=number, prediction_id=f"{day}-{number}") for number in range(n_rows)]
+        append_rows(tmp_path / f"{day}.sqlite", rows)
+    return tmp_path
+
+
+def test_a_window_is_the_latest_rows_across_days_oldest_first(two_days: Path) -> None:
+    expected = ["2020-01-01-4", "2020-01-02-0", "2020-01-02-1", "2020-01-02-2"]
+    assert read_window(two_days, 4)["prediction_id"].tolist() == expected
+    assert read_window(two_days, 2)["prediction_id"].tolist() == expected[2:]
+    assert len(read_window(two_days, 100)) == 8
+    assert len(read_window(Path(os.path.relpath(two_days)), 4)) == 4
+
+
+def test_a_window_may_be_of_one_model(two_days: Path) -> None:
+    append_rows(two_days / "2020-01-02.sqlite", [row(model_version="another", time=9)])
+    assert read_window(two_days, 4, "another")["model_version"].tolist() == ["another"]
+    assert read_window(two_days, 100, "one")["model_version"].tolist() == ["one"] * 8
+    empty = read_window(two_days, 4, "none")
+    assert empty.empty and tuple(empty.columns) == COLUMNS
+
+
+def test_a_file_that_is_no_log_is_left_out_with_a_warning(two_days: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (two_days / "2020-01-03.sqlite").write_bytes(b"")
+    (two_days / "2020-01-04.sqlite").write_text("no database")
+    with closing(sqlite3.connect(two_days / "2020-01-05.sqlite")) as database:
+        database.execute("CREATE TABLE live_of_another_version (time REAL)")
+    assert len(read_window(two_days, 4)) == 4
+    warnings = [message for message in caplog.messages if "left out, not a log of this code" in message]
+    assert len(warnings) == 3
+
+
+def test_there_may_be_no_log_yet(tmp_path: Path) -> None:
+    assert read_window(tmp_path / "none", 4).empty

@@ -1,1 +1,9 @@
-"""What became of live traffic: drift against the champion's training data, and what to do about it."""
+"""What happens to live traffic: logged by the API, compared with the model's training data, turned into alarms.
+
+monitor         one check: read the log, score drift, apply the rules, write the report, record it in MLflow
+drift           drift score of each monitored column (the only module that imports evidently)
+alerts          the rules under `monitor` in params.yaml: from drift scores and later labels to alarms
+plots           the drift report as a figure
+prediction_log  the API's SQLite log of predictions: writer and reader
+status_files    names of the status files that the API exports to Prometheus
+"""

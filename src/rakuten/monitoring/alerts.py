@@ -1,8 +1,9 @@
-"""From a window of live traffic to a verdict, by the rules under `monitor` in params.yaml. Pure functions."""
+"""From a window of live traffic to alarms, by the rules under `monitor` in params.yaml. Pure functions."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -13,97 +14,138 @@ from rakuten.features.monitored_columns import PREDICTED_COLUMN
 from rakuten.monitoring.drift import ColumnDrift
 
 
-class LiveScore(NamedTuple):
-    """Scores by labels that came later."""
+@dataclass(frozen=True)
+class LiveScore:
+    """Weighted F1 of live predictions, by labels that were added later."""
 
-    rows: int
+    n_rows: int  # labelled predictions
     weighted_f1: float
-    interval: tuple[float, float]
-    promised: float  # out of fold
-
-
-class DriftReport(NamedTuple):
-    rows: int
-    drift: Sequence[ColumnDrift]
-    review: float  # share of the window that needs review
-    promised_review: float
-    live: LiveScore | None
-    alarms: Sequence[str]  # one line each; none: all is well
+    interval: tuple[float, float]  # 95 %, by bootstrap
+    expected: float  # weighted F1 of the out-of-fold predictions
 
     def as_json(self) -> dict[str, Any]:
         return {
-            **self._asdict(),
-            "drift": [{**each._asdict(), "drifted": each.drifted} for each in self.drift],
-            "live": self.live and self.live._asdict(),
+            "rows": self.n_rows,
+            "weighted_f1": self.weighted_f1,
+            "interval": list(self.interval),
+            "promised": self.expected,
+        }
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """How a window of live traffic compares with the reference, and the alarms that follow."""
+
+    n_rows: int  # predictions in the window
+    columns: Sequence[ColumnDrift]
+    review_share: float  # of the window
+    expected_review_share: float  # of the reference
+    live: LiveScore | None  # None: too few labels
+    alarms: Sequence[str]  # one line each
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "rows": self.n_rows,
+            "drift": [{**column._asdict(), "drifted": column.drifted} for column in self.columns],
+            "review": self.review_share,
+            "promised_review": self.expected_review_share,
+            "live": self.live and self.live.as_json(),
             "alarms": list(self.alarms),
         }
 
 
 def judge_drift(
-    reference: pd.DataFrame, current: pd.DataFrame, drift: Sequence[ColumnDrift], live: LiveScore | None, params: Params
+    reference: pd.DataFrame,
+    window: pd.DataFrame,
+    columns: Sequence[ColumnDrift],
+    live: LiveScore | None,
+    params: Params,
 ) -> DriftReport:
-    """What the window says.
+    """Apply the rules to a window of live traffic.
 
     Args:
-        reference: columns WATCHED, of training, out of fold.
-        current: the same, of the window.
-        live: what labels say, if there are enough.
+        reference: MONITORED_COLUMNS of train products, by their out-of-fold predictions.
+        window: MONITORED_COLUMNS of live products.
+        columns: their drift, column by column.
+        live: the score by later labels; None while there are too few.
+
+    Returns:
+        The report; its alarms are the drifted columns, farthest beyond their threshold first, then too many
+        products to review, then a live score below the expected one by more than chance explains.
     """
     rules = params.monitor
-    review, promised = float(current["needs_review"].mean()), float(reference["needs_review"].mean())
+    review, expected_review = float(window["needs_review"].mean()), float(reference["needs_review"].mean())
     alarms = [
-        f"{each.kind}: {each.column} has drifted, {each.method} {each.score:.3f} (from {each.threshold:g})"
-        for each in sorted(drift, key=lambda each: -each.score / each.threshold)
-        if each.drifted
+        f"{column.kind}: {column.column} has drifted, {column.method} {column.score:.3f} (from {column.threshold:g})"
+        for column in sorted(columns, key=lambda column: -column.score / column.threshold)
+        if column.drifted
     ]
-    if review - promised > rules.max_review_rise:
-        alarms.append(f"abstention: {review:.1%} to review, {promised:.1%} promised")
-    if live is not None and live.promised - live.weighted_f1 > rules.max_f1_drop and live.interval[1] < live.promised:
+    if review - expected_review > rules.max_review_rise:
+        alarms.append(f"abstention: {review:.1%} to review, {expected_review:.1%} expected")
+    if live is not None and live.expected - live.weighted_f1 > rules.max_f1_drop and live.interval[1] < live.expected:
         low, high = live.interval
         alarms.append(
-            f"score: weighted F1 {live.weighted_f1:.3f} [{low:.3f}, {high:.3f}] on {live.rows:,} labels, "
-            f"{live.promised:.3f} promised"
+            f"score: weighted F1 {live.weighted_f1:.3f} [{low:.3f}, {high:.3f}] on {live.n_rows:,} labels, "
+            f"{live.expected:.3f} expected"
         )
-    return DriftReport(len(current), drift, review, promised, live, alarms)
+    return DriftReport(
+        n_rows=len(window),
+        columns=columns,
+        review_share=review,
+        expected_review_share=expected_review,
+        live=live,
+        alarms=alarms,
+    )
 
 
-def live_score(
-    reference: pd.DataFrame, current: pd.DataFrame, labels: pd.DataFrame, params: Params
-) -> LiveScore | None:
-    """Live scores beside the promised one; None while there are too few labels.
+def live_score(reference: pd.DataFrame, window: pd.DataFrame, labels: pd.DataFrame, params: Params) -> LiveScore | None:
+    """Weighted F1 of the labelled predictions of a window; None while fewer than `min_labels` are labelled.
 
     Args:
-        current: with prediction_id.
-        labels: prediction_id, prdtypecode; of one that is named twice the last counts.
+        reference: columns prdtypecode and predicted of train products, out of fold.
+        window: columns prediction_id and predicted of live products.
+        labels: columns prediction_id and prdtypecode; the last row of a prediction_id counts.
     """
-    known = labels.drop_duplicates("prediction_id", keep="last").set_index("prediction_id")["prdtypecode"]
-    found = current[["prediction_id", PREDICTED_COLUMN]].assign(true=current["prediction_id"].map(known)).dropna()
-    if len(found) < params.monitor.min_labels:
+    label_by_id = labels.drop_duplicates("prediction_id", keep="last").set_index("prediction_id")["prdtypecode"]
+    labelled = window[["prediction_id", PREDICTED_COLUMN]].assign(label=window["prediction_id"].map(label_by_id))
+    labelled = labelled.dropna()
+    if len(labelled) < params.monitor.min_labels:
         return None
-    true, predicted = found["true"].to_numpy(dtype="int64"), found[PREDICTED_COLUMN].to_numpy(dtype="int64")
-    interval = bootstrap.bootstrap_ci(true, predicted, params.train.bootstrap, params.seed).scores["weighted_f1"]
-    promised = metrics.classification_scores(
+    y_true = labelled["label"].to_numpy(dtype="int64")
+    y_pred = labelled[PREDICTED_COLUMN].to_numpy(dtype="int64")
+    expected = metrics.classification_scores(
         reference["prdtypecode"].to_numpy(), reference[PREDICTED_COLUMN].to_numpy()
-    )["weighted_f1"]
-    return LiveScore(len(found), metrics.classification_scores(true, predicted)["weighted_f1"], interval, promised)
+    )
+    return LiveScore(
+        n_rows=len(labelled),
+        weighted_f1=metrics.classification_scores(y_true, y_pred)["weighted_f1"],
+        interval=bootstrap.bootstrap_ci(y_true, y_pred, params.train.bootstrap, params.seed).scores["weighted_f1"],
+        expected=expected["weighted_f1"],
+    )
 
 
-def class_shares(reference: pd.DataFrame, current: pd.DataFrame) -> list[dict[str, Any]]:
-    """What is predicted, class by class: share, mean confidence and share to review, promised and live."""
-    codes = sorted({*reference[PREDICTED_COLUMN], *current[PREDICTED_COLUMN]})
-    sides = {"promised": reference, "live": current}
-    found = []
+def class_shares(reference: pd.DataFrame, window: pd.DataFrame) -> list[dict[str, Any]]:
+    """What is predicted, a row for each class that either side predicts, in the order of their codes.
+
+    Returns:
+        Rows of prdtypecode, label and, each with the prefix `promised_` for the reference and `live_` for the
+        window: share (of the products predicted as this class), confidence (mean; None without a product) and
+        to_review (share; None without a product).
+    """
+    codes = sorted({*reference[PREDICTED_COLUMN], *window[PREDICTED_COLUMN]})
+    frames = {"promised": reference, "live": window}  # prefixes in drift.json
+    rows = []
     for code in codes:
         row: dict[str, Any] = {"prdtypecode": int(code), "label": label_of(int(code))}
-        for name, frame in sides.items():
-            some = frame[frame[PREDICTED_COLUMN] == code]
-            row[f"{name}_share"] = round(len(some) / max(1, len(frame)), 4)
-            row[f"{name}_confidence"] = round(float(some["confidence"].mean()), 4) if len(some) else None
-            row[f"{name}_to_review"] = round(float(some["needs_review"].mean()), 4) if len(some) else None
-        found.append(row)
-    return found
+        for prefix, frame in frames.items():
+            of_class = frame[frame[PREDICTED_COLUMN] == code]
+            row[f"{prefix}_share"] = round(len(of_class) / max(1, len(frame)), 4)
+            row[f"{prefix}_confidence"] = round(float(of_class["confidence"].mean()), 4) if len(of_class) else None
+            row[f"{prefix}_to_review"] = round(float(of_class["needs_review"].mean()), 4) if len(of_class) else None
+        rows.append(row)
+    return rows
 
 
 def may_retrain(last: datetime | None, now: datetime, cool_down_hours: float) -> bool:
-    """Whether drift may ask for a retraining again."""
+    """Whether drift may trigger a retraining: none was triggered yet, or the last one is `cool_down_hours` ago."""
     return last is None or now - last >= timedelta(hours=cool_down_hours)

@@ -1,10 +1,11 @@
-"""How far live traffic is from the reference, column by column. The only place that imports evidently.
+"""How far live traffic is from the reference, column by column. The only module that imports evidently.
 
-Numbers are compared by the population stability index, categories by the Jensen-Shannon distance: on
-this data both told planted shifts from chance better than Evidently's defaults (docs/monitoring.md).
-A threshold of params.yaml says what matters; where few rows make more than that by chance alone, what
-chance makes once in ten thousand columns takes its place. Without a shift, n rows against m give a PSI of
-(1/n + 1/m) times a chi-squared of bins - 1 (Yurdakul, 2018), and an eighth of that is the square of the distance.
+Numbers are compared by the population stability index (PSI), categories by the Jensen-Shannon distance: on
+this data both separated planted shifts from chance better than Evidently's defaults (docs/monitoring.md).
+A threshold in params.yaml sets which drift matters. Small windows can exceed it by chance: the threshold is then
+raised to what chance exceeds in one of ten thousand columns. Without a shift, n rows against m give a PSI of
+(1/n + 1/m) times a chi-squared variable of bins - 1 degrees of freedom (Yurdakul, 2018), and the square of the
+Jensen-Shannon distance is an eighth of that.
 """
 
 import math
@@ -21,7 +22,7 @@ from rakuten.features.monitored_columns import LANGUAGE_COLUMN, PREDICTED_COLUMN
 from rakuten.types import IMAGE, TEXT
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # its dependencies' own, at import
+    warnings.simplefilter("ignore")  # of evidently's dependencies, at import
     from evidently import DataDefinition, Dataset, Report
     from evidently.core.report import Snapshot
     from evidently.metrics import ValueDrift
@@ -31,7 +32,7 @@ NUMERIC_KINDS = {
     "description_len": "data",
     "confidence": "confidence",
     **dict.fromkeys(PROJECTION_COLUMNS[TEXT], "text embedding"),
-    **dict.fromkeys(PROJECTION_COLUMNS[IMAGE], "picture embedding"),
+    **dict.fromkeys(PROJECTION_COLUMNS[IMAGE], "picture embedding"),  # also a label of a Prometheus metric
 }
 CATEGORY_KINDS = {
     "has_description": "data",
@@ -40,18 +41,19 @@ CATEGORY_KINDS = {
     PREDICTED_COLUMN: "prediction",
     "needs_review": "confidence",
 }
-COLUMN_KINDS = NUMERIC_KINDS | CATEGORY_KINDS  # column -> what kind of drift it shows
+COLUMN_KINDS = NUMERIC_KINDS | CATEGORY_KINDS  # column -> kind of drift that it shows
 LENGTH_COLUMNS = ("designation_len", "description_len")
-FALSE_ALARM_RATE = 1e-4
-CLIP_QUANTILE = (
-    0.01  # of the reference, on either side: what lies beyond counts as its edge, for a bin of one row is all chance
-)
+FALSE_ALARM_RATE = 1e-4  # of one column without a shift
+# Values are clipped to the reference's 1st and 99th percentile: a histogram bin with a single row makes the PSI noise.
+CLIP_QUANTILE = 0.01
 
 
 class ColumnDrift(NamedTuple):
+    """Drift of one column. The field names are keys of drift.json."""
+
     column: str
-    kind: str
-    method: str
+    kind: str  # see COLUMN_KINDS
+    method: str  # "psi" or "jensenshannon"
     score: float
     threshold: float
 
@@ -60,68 +62,75 @@ class ColumnDrift(NamedTuple):
         return self.score >= self.threshold
 
 
-class DriftResult(NamedTuple):
-    columns: list[ColumnDrift]  # those that could be judged
+class DriftScores(NamedTuple):
+    """Drift of every column that has enough values, and Evidently's own report of it."""
+
+    columns: list[ColumnDrift]
     snapshot: Snapshot
 
     def save_html(self, path: Path) -> None:
         self.snapshot.save_html(str(path))
 
 
-def column_drift(reference: pd.DataFrame, current: pd.DataFrame, params: MonitorParams) -> DriftResult:
-    """Drift of each column of KINDS, in their order.
+def column_drift(reference: pd.DataFrame, window: pd.DataFrame, params: MonitorParams) -> DriftScores:
+    """Drift of each column of COLUMN_KINDS, in their order.
 
-    A column that fewer than `min_rows` rows have a value of, on either side, is left out: its score would be
-    chance. What is missing shows in has_image and has_description.
+    A column with fewer than `min_rows` values in the reference or in the window is left out: its score would be
+    noise. Missing values themselves show in has_image and has_description.
 
     Args:
-        reference: columns WATCHED, of training.
-        current: the same, of a window of live traffic.
+        reference: MONITORED_COLUMNS of train products.
+        window: MONITORED_COLUMNS of live products.
     """
-    sides = _prepare(reference, current)
-    judged = [
-        column
-        for column in COLUMN_KINDS
-        if all(side[column].count() >= min(params.min_rows, len(reference)) for side in sides)
-    ]
-    numbers = [column for column in judged if column in NUMERIC_KINDS]
-    categories = [column for column in judged if column in CATEGORY_KINDS]
-    definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
-    data = [Dataset.from_pandas(side[judged], definition) for side in sides]
+    min_values = min(params.min_rows, len(reference))
+    reference, window = _prepare(reference, window)
+    columns = [name for name in COLUMN_KINDS if min(reference[name].count(), window[name].count()) >= min_values]
+    definition = DataDefinition(
+        numerical_columns=[name for name in columns if name in NUMERIC_KINDS],
+        categorical_columns=[name for name in columns if name in CATEGORY_KINDS],
+    )
     methods = {
-        column: _method(column, sides[0][column].dropna(), sides[1][column].dropna(), params) for column in judged
+        name: _method_and_threshold(name, reference[name].dropna(), window[name].dropna(), params) for name in columns
     }
-    metrics = [ValueDrift(column=column, method=name, threshold=level) for column, (name, level) in methods.items()]
+    metrics = [ValueDrift(column=name, method=method, threshold=level) for name, (method, level) in methods.items()]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # its own, about pandas to come
-        snapshot = Report(metrics).run(data[1], data[0])
-        found = snapshot.dict()["metrics"]
-    scores = {entry["config"]["column"]: float(entry["value"]) for entry in found}
-    columns = [
-        ColumnDrift(column, COLUMN_KINDS[column], name, scores[column], level)
-        for column, (name, level) in methods.items()
-    ]
-    return DriftResult(columns, snapshot)
-
-
-def _method(column: str, reference: pd.Series, current: pd.Series, params: MonitorParams) -> tuple[str, float]:
-    """Evidently's name of the method, and the threshold."""
-    rows = len(reference) + len(current)
-    number = column in NUMERIC_KINDS
-    bins = math.ceil(math.log2(rows) + 1) if number else pd.concat([reference, current]).nunique()
-    chance = (1 / len(reference) + 1 / len(current)) * float(chi2.isf(FALSE_ALARM_RATE, max(1, bins - 1)))
-    return ("psi", max(params.psi, chance)) if number else ("jensenshannon", max(params.js, math.sqrt(chance / 8)))
-
-
-def _prepare(reference: pd.DataFrame, current: pd.DataFrame) -> list[pd.DataFrame]:
-    """Lengths by their logarithm (bins are of equal width), numbers cut to the reference's range, codes as text."""
-    sides = []
-    for frame in (reference, current):
-        lengths = {name: np.log1p(frame[name]) for name in LENGTH_COLUMNS}
-        sides.append(
-            frame.assign(**lengths, **{name: frame[name].astype(str) for name in CATEGORY_KINDS})[list(COLUMN_KINDS)]
+        warnings.simplefilter("ignore")  # of evidently, about pandas' deprecations
+        snapshot = Report(metrics).run(
+            Dataset.from_pandas(window[columns], definition), Dataset.from_pandas(reference[columns], definition)
         )
-    bounds = sides[0][list(NUMERIC_KINDS)].quantile([CLIP_QUANTILE, 1 - CLIP_QUANTILE])
-    for side in sides:
-        side[list(NUMERIC_KINDS)] = side[list(NUMERIC_KINDS)].clip(bounds.iloc[0], bounds.iloc[1], axis=1)
-    return sides
+        results = snapshot.dict()["metrics"]
+    scores = {result["config"]["column"]: float(result["value"]) for result in results}
+    return DriftScores(
+        [
+            ColumnDrift(column=name, kind=COLUMN_KINDS[name], method=method, score=scores[name], threshold=level)
+            for name, (method, level) in methods.items()
+        ],
+        snapshot,
+    )
+
+
+def _method_and_threshold(
+    column: str, reference: pd.Series, window: pd.Series, params: MonitorParams
+) -> tuple[str, float]:
+    """Evidently's name of the method, and the score from which the column has drifted."""
+    is_numeric = column in NUMERIC_KINDS
+    n_rows = len(reference) + len(window)
+    n_bins = math.ceil(math.log2(n_rows) + 1) if is_numeric else pd.concat([reference, window]).nunique()
+    chi2_quantile = float(chi2.isf(FALSE_ALARM_RATE, max(1, n_bins - 1)))
+    psi_by_chance = (1 / len(reference) + 1 / len(window)) * chi2_quantile
+    if is_numeric:
+        return "psi", max(params.psi, psi_by_chance)
+    return "jensenshannon", max(params.js, math.sqrt(psi_by_chance / 8))
+
+
+def _prepare(reference: pd.DataFrame, window: pd.DataFrame) -> list[pd.DataFrame]:
+    """Both frames with logarithms of lengths (bins have equal widths), clipped numbers, and categories as text."""
+    frames = []
+    for frame in (reference, window):
+        lengths = {name: np.log1p(frame[name]) for name in LENGTH_COLUMNS}
+        categories = {name: frame[name].astype(str) for name in CATEGORY_KINDS}
+        frames.append(frame.assign(**lengths, **categories)[list(COLUMN_KINDS)])
+    bounds = frames[0][list(NUMERIC_KINDS)].quantile([CLIP_QUANTILE, 1 - CLIP_QUANTILE])
+    for frame in frames:
+        frame[list(NUMERIC_KINDS)] = frame[list(NUMERIC_KINDS)].clip(bounds.iloc[0], bounds.iloc[1], axis=1)
+    return frames

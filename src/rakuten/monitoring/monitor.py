@@ -1,11 +1,13 @@
-"""One look at live traffic: read the log, compare, judge, write the report, record it in MLflow.
+"""One check of live traffic: read the prediction log, score drift, apply the rules, write the report, record it.
 
-Reads what the API logged (`data/live/`), the champion's reference and, if it is there, `labels.csv`;
-writes `drift.html`, `drift.json` and `drift.png` to `data/live/drift/`, which the API shows to Prometheus.
+Reads the prediction log, the model's reference (`reference.parquet`) and, where there is one, `labels.csv`;
+writes `drift.html`, `drift.json` and `drift.png` to the log's subfolder `drift/`, and an MLflow run. The API
+exports drift.json to Prometheus.
 """
 
 import json
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,104 +21,141 @@ from rakuten.evaluation.report import REFERENCE_FILE
 from rakuten.features.monitored_columns import MONITORED_COLUMNS
 from rakuten.files import atomic_write, dump_json
 from rakuten.monitoring.alerts import DriftReport, class_shares, judge_drift, live_score
-from rakuten.monitoring.drift import column_drift
+from rakuten.monitoring.drift import DriftScores, column_drift
 from rakuten.monitoring.plots import drift_figure
 from rakuten.monitoring.prediction_log import read_window
 from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE
 from rakuten.tracking import lineage, monitoring_runs, registered_model
 
 LABELS_FILE, RETRAINING_FILE = "labels.csv", "retrained.json"
-LABELLED_WINDOW = 50_000  # of the latest predictions, those that labels are looked for
+LABELLED_WINDOW = 50_000  # latest predictions that are matched with labels
 
 
 class Reference(NamedTuple):
-    """What live traffic is compared with, and whose it is."""
+    """Predictions on train products that live traffic is compared with, and the model that made them."""
 
-    frame: pd.DataFrame
+    frame: pd.DataFrame  # MONITORED_COLUMNS and prdtypecode
     model_version: str
-    registry_version: str | None
+    registry_version: str | None  # None: the model in models/
     synthetic: bool
 
 
 class DriftCheck(NamedTuple):
-    """What one look found; `verdict` is None where there is too little to judge."""
+    """The result of one check."""
 
-    verdict: DriftReport | None
-    line: str
-    report: Path | None
-    run_id: str | None
+    report: DriftReport | None  # None: too few predictions to judge
+    summary: str  # one line
+    html: Path | None  # the written report
+    run_id: str | None  # its MLflow run; None where the server could not be reached
 
 
-def check_drift(params: Params, live: Path, from_registry: bool) -> DriftCheck:
-    """Compare the latest predictions of the model that answers with what it was trained on.
+def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftCheck:
+    """Compare the latest predictions of the model that answers with its reference.
 
     Args:
-        live: the API's folder of the live log.
-        from_registry: the champion of the registry answers; else the model in models/.
+        log_folder: folder of the API's prediction log.
+        from_registry: the registry's champion answers; otherwise the model in models/.
 
     Raises:
-        UserError: there is no reference, or what is there cannot be read.
+        UserError: the reference is missing, or the reference or labels.csv cannot be read.
     """
     reference = champion_reference() if from_registry else local_reference()
-    current = read_window(live, params.monitor.window, reference.model_version)
+    version = reference.model_version
+    window = read_window(log_folder, params.monitor.window, version)
     checked = datetime.now(UTC).isoformat(timespec="seconds")
-    with atomic_write(live / LAST_CHECK_FILE) as (part,):
-        dump_json({"checked": checked}, part)
-    if len(current) < params.monitor.min_rows:
-        line = f"{len(current):,} predictions of model {reference.model_version}: too few to judge"
-        return DriftCheck(None, f"{line} (min_rows {params.monitor.min_rows:,})", None, None)
-    drift = column_drift(reference.frame, current, params.monitor)
-    labelled = read_window(live, LABELLED_WINDOW, reference.model_version)
-    scores = live_score(reference.frame, labelled, read_labels(live / LABELS_FILE), params)
-    verdict = judge_drift(reference.frame, current, drift.columns, scores, params)
-    classes = class_shares(reference.frame, current)
-    window = [datetime.fromtimestamp(current["time"].iloc[at], UTC).isoformat(timespec="seconds") for at in (0, -1)]
-    about: dict[str, Any] = {
+    with atomic_write(log_folder / LAST_CHECK_FILE) as (partial,):
+        dump_json({"checked": checked}, partial)
+    min_rows = params.monitor.min_rows
+    if len(window) < min_rows:
+        summary = f"{len(window):,} predictions of model {version}: too few to judge (min_rows {min_rows:,})"
+        return DriftCheck(report=None, summary=summary, html=None, run_id=None)
+    scores = column_drift(reference.frame, window, params.monitor)
+    labelled = read_window(log_folder, LABELLED_WINDOW, version)
+    live = live_score(reference.frame, labelled, read_labels(log_folder / LABELS_FILE), params)
+    report = judge_drift(reference.frame, window, scores.columns, live, params)
+    metadata = {
         "checked": checked,
-        "window": window,
-        "model_version": reference.model_version,
+        "window": [_iso_time(window["time"].iloc[0]), _iso_time(window["time"].iloc[-1])],
+        "model_version": version,
         "registry_version": reference.registry_version,
         "synthetic": reference.synthetic,
     }
-    kind = "synthetic reference, " if reference.synthetic else ""
-    title = f"{kind}{verdict.rows:,} predictions of model {reference.model_version}, {window[0]} to {window[1]}"
-    files = [(live / DRIFT_FILE).with_suffix(ending) for ending in (".html", ".png", ".json")]
-    with atomic_write(*files) as (page, picture, table):
-        drift.save_html(page)
-        plots.save_figure(drift_figure(verdict, classes, title), picture)
-        dump_json(about | verdict.as_json() | {"classes": classes}, table)
-    run_id = monitoring_runs.log_drift_report(
-        _metrics(verdict), {name: str(value) for name, value in about.items()}, files
+    files = _write_report(log_folder, report, scores, class_shares(reference.frame, window), metadata)
+    tags = {name: str(value) for name, value in metadata.items()}
+    return DriftCheck(
+        report=report,
+        summary=f"{f'{len(report.alarms)} alarms' if report.alarms else 'no drift'} in {len(window):,} predictions",
+        html=files[0],
+        run_id=monitoring_runs.log_drift_report(_mlflow_metrics(report), tags, files),
     )
-    line = f"{len(verdict.alarms)} alarms" if verdict.alarms else "no drift"
-    return DriftCheck(verdict, f"{line} in {verdict.rows:,} predictions", files[0], run_id)
 
 
-def _metrics(verdict: DriftReport) -> dict[str, float]:
-    found = {f"drift_{each.column}": each.score for each in verdict.drift}
-    found |= {"rows": verdict.rows, "review": verdict.review, "alarms": len(verdict.alarms)}
-    if verdict.live is not None:
-        found |= {"live_weighted_f1": verdict.live.weighted_f1, "labels": verdict.live.rows}
-    return found
+def _iso_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _write_report(
+    log_folder: Path,
+    report: DriftReport,
+    scores: DriftScores,
+    classes: list[dict[str, Any]],
+    metadata: Mapping[str, Any],
+) -> list[Path]:
+    """Write drift.html, drift.png and drift.json; returns their paths in this order."""
+    start, end = metadata["window"]
+    synthetic = "synthetic reference, " if metadata["synthetic"] else ""
+    title = f"{synthetic}{report.n_rows:,} predictions of model {metadata['model_version']}, {start} to {end}"
+    files = [(log_folder / DRIFT_FILE).with_suffix(suffix) for suffix in (".html", ".png", ".json")]
+    with atomic_write(*files) as (html, image, table):
+        scores.save_html(html)
+        plots.save_figure(drift_figure(report, classes, title), image)
+        dump_json({**metadata, **report.as_json(), "classes": classes}, table)
+    return files
+
+
+def _mlflow_metrics(report: DriftReport) -> dict[str, float]:
+    values = {f"drift_{column.column}": column.score for column in report.columns}
+    values |= {"rows": report.n_rows, "review": report.review_share, "alarms": len(report.alarms)}
+    if report.live is not None:
+        values |= {"live_weighted_f1": report.live.weighted_f1, "labels": report.live.n_rows}
+    return values
 
 
 def local_reference() -> Reference:
-    """The reference beside the model in models/."""
-    version = lineage.model_version(MODELS) if (MODELS / "manifest.json").is_file() else None
-    if version is None or not (REPORTS / REFERENCE_FILE).is_file():
-        raise UserError(f"{REPORTS / REFERENCE_FILE}: no reference of a model; make both with `make run`")
+    """The reference that was written with the model in models/.
+
+    Raises:
+        UserError: there is no model or no reference, or the reference cannot be read.
+    """
+    path = REPORTS / REFERENCE_FILE
+    if not ((MODELS / "manifest.json").is_file() and path.is_file()):
+        raise UserError(f"{path}: no reference of a model; make both with `make run`")
     metrics = json.loads((MODELS / "metrics.json").read_text(encoding="utf-8"))
-    return Reference(_read_reference(REPORTS / REFERENCE_FILE), version, None, bool(metrics["synthetic"]))
+    return Reference(
+        frame=_read_reference(path),
+        model_version=lineage.model_version(MODELS),
+        registry_version=None,
+        synthetic=bool(metrics["synthetic"]),
+    )
 
 
 def champion_reference() -> Reference:
-    """The reference that the champion's run holds."""
-    held = registered_model.get_champion()
-    if held is None:
+    """The reference that the training run of the registry's champion logged.
+
+    Raises:
+        UserError: there is no champion, the server cannot be reached, or the reference cannot be read.
+    """
+    champion = registered_model.get_champion()
+    if champion is None:
         raise UserError("no champion: promote one with `make promote`")
     with tempfile.TemporaryDirectory() as folder:
-        path, about = registered_model.download_reference(held, f"{REPORTS.name}/{REFERENCE_FILE}", Path(folder))
-        return Reference(_read_reference(path), about["model_version"], held.number, about["synthetic"])
+        path, run = registered_model.download_reference(champion, f"{REPORTS.name}/{REFERENCE_FILE}", Path(folder))
+        return Reference(
+            frame=_read_reference(path),
+            model_version=run["model_version"],
+            registry_version=champion.number,
+            synthetic=run["synthetic"],
+        )
 
 
 def _read_reference(path: Path) -> pd.DataFrame:
@@ -127,10 +166,10 @@ def _read_reference(path: Path) -> pd.DataFrame:
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """Labels that came later: prediction_id, prdtypecode. No rows where there is no file.
+    """Labels that were added later: columns prediction_id and prdtypecode. No rows if there is no file.
 
     Raises:
-        UserError: it is no CSV with these columns, or a code is no whole number.
+        UserError: the file is no CSV with these columns, or a code is no whole number.
     """
     if not path.is_file():
         return pd.DataFrame({"prediction_id": pd.Series(dtype="str"), "prdtypecode": pd.Series(dtype="int64")})
@@ -141,14 +180,15 @@ def read_labels(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not a CSV of prediction_id and prdtypecode ({error})") from error
 
 
-def last_retraining(live: Path) -> datetime | None:
-    """When drift last led to a retraining."""
+def last_retraining(log_folder: Path) -> datetime | None:
+    """When drift last triggered a retraining; None if it never did, or the record cannot be read."""
     try:
-        return datetime.fromisoformat(json.loads((live / RETRAINING_FILE).read_text(encoding="utf-8"))["at"])
+        return datetime.fromisoformat(json.loads((log_folder / RETRAINING_FILE).read_text(encoding="utf-8"))["at"])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def record_retraining(live: Path, now: datetime) -> None:
-    with atomic_write(live / RETRAINING_FILE) as (part,):
-        dump_json({"at": now.isoformat()}, part)
+def record_retraining(log_folder: Path, now: datetime) -> None:
+    """Write down that drift has triggered a retraining: its cool-down starts."""
+    with atomic_write(log_folder / RETRAINING_FILE) as (partial,):
+        dump_json({"at": now.isoformat()}, partial)

@@ -1,10 +1,11 @@
-"""Every prediction's watched features, kept for the monitoring: one SQLite file a day, rows only added.
+"""The log of predictions: one SQLite file a day, rows are only added. Written by the API, read by the monitoring.
 
-A thread of its own writes what was answered, so no request waits for the disk; the rows themselves are made
-by the thread that scored, once it has answered: made all at once every half second they held Python's lock for
-a tenth of it. SQLite's transactions make it safe to kill and safe for several servers at once. Where the log
-cannot be written, or rows come faster than it writes, they are dropped, counted and said once; an answer never
-hangs on it.
+A row has the monitored features of one product and its prediction (COLUMNS). A writer thread inserts the pending
+rows every half second, so no request waits for the disk. Rows are built in the scoring thread after it has
+answered: building them in the writer thread, in bulk, held the GIL for about 10 % of the time. SQLite's
+transactions keep the file sound when a server is killed and when several servers write at once. Rows that cannot
+be written, or that exceed MAX_PENDING_ROWS, are dropped and counted, with one warning; predictions never fail
+because of the log.
 """
 
 import logging
@@ -14,9 +15,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -33,141 +35,159 @@ from rakuten.models.classifier import TopK
 
 log = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.5  # seconds between two transactions
-BUSY_SECONDS = 10.0  # seconds for another server that writes
-RETRIES = 5
+FLUSH_SECONDS = 0.5  # between two transactions
+BUSY_SECONDS = 10.0  # SQLite's wait for another server that writes
+RETRIES = 5  # attempts to write
 MAX_PENDING_ROWS = 20_000  # rows that wait to be written
 FILE_SUFFIX = ".sqlite"
-ID_COLUMNS = ("time", "prediction_id", "model_version", "designation", "description")  # texts only if asked for
+ID_COLUMNS = ("time", "prediction_id", "model_version", "designation", "description")  # texts: NULL unless asked for
 COLUMNS = (*ID_COLUMNS, *MONITORED_COLUMNS)
 _TYPES = {"time": "REAL", LANGUAGE_COLUMN: "TEXT", PREDICTED_COLUMN: "INTEGER"} | dict.fromkeys(ID_COLUMNS[1:], "TEXT")
 _TYPES |= dict.fromkeys(FLAG_COLUMNS, "INTEGER")
 _DECLARED = ", ".join(f"{name} {_TYPES.get(name, 'REAL')}" for name in COLUMNS)
-TABLE = f"live_{zlib.crc32(_DECLARED.encode()):08x}"  # other columns, another table: an upgrade at noon loses nothing
+# The name depends on the columns: servers before and after an upgrade write to the same file, each to its own table.
+TABLE = f"live_{zlib.crc32(_DECLARED.encode()):08x}"
 _SCHEMA = f"CREATE TABLE IF NOT EXISTS {TABLE} ({_DECLARED})"
 _INDEX = f"CREATE INDEX IF NOT EXISTS {TABLE}_time ON {TABLE} (time)"
 _INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(COLUMNS))})"
 
+Row = tuple[Any, ...]  # values of COLUMNS
 
-Row = tuple[Any, ...]  # COLUMNS
 
+@dataclass(frozen=True)
+class PredictionRecord:
+    """Products that were scored together, and their predictions; nothing is computed for the log yet."""
 
-class PredictionRecord(NamedTuple):
-    "FeatureBatchts that were scored together."
-
-    time: float
-    names: Sequence[str]  # prediction ids
+    time: float  # seconds since the epoch
     model_version: str
-    products: FeatureBatch
-    texts: Sequence[tuple[str, str]]  # designation and description as they came
-    predicted: Sequence[int]
+    prediction_ids: Sequence[str]
+    texts: Sequence[tuple[str, str]]  # raw designation and description
+    batch: FeatureBatch
+    predicted: Sequence[int]  # prdtypecode
     confidence: Sequence[float]
     needs_review: Sequence[bool]
 
 
 def prediction_record(
-    model_version: str, names: Sequence[str], texts: Sequence[tuple[str, str]], products: FeatureBatch, ranked: TopK
+    model_version: str,
+    prediction_ids: Sequence[str],
+    texts: Sequence[tuple[str, str]],
+    batch: FeatureBatch,
+    top_k: TopK,
 ) -> PredictionRecord:
-    """What the log is given: nothing is computed yet."""
-    first = ranked.codes[:, 0].tolist(), ranked.confidence[:, 0].tolist(), ranked.needs_review.tolist()
-    return PredictionRecord(time.time(), names, model_version, products, texts, *first)
+    """The record of the first choices in `top_k`, made now."""
+    return PredictionRecord(
+        time=time.time(),
+        model_version=model_version,
+        prediction_ids=prediction_ids,
+        texts=texts,
+        batch=batch,
+        predicted=top_k.codes[:, 0].tolist(),
+        confidence=top_k.confidence[:, 0].tolist(),
+        needs_review=top_k.needs_review.tolist(),
+    )
 
 
 class PredictionLog:
-    """Takes what was answered, from any thread, and writes it down.
+    """Takes records from any thread and writes them to the day's file from a thread of its own.
 
     Args:
-        folder: where the files of the days stand.
-        keep_days: older files are deleted.
-        with_text: whether to keep product text.
-        dropped: called with a number of rows that are lost.
+        folder: of the daily files; made if it is missing.
+        keep_days: files of days before that are deleted.
+        with_text: whether to log designation and description.
+        on_drop: called with the number of rows that were dropped.
     """
 
-    def __init__(self, folder: Path, keep_days: int, with_text: bool, dropped: Callable[[int], object]) -> None:
-        self._folder, self._keep_days, self._with_text, self._dropped = folder, keep_days, with_text, dropped
-        self._waiting: list[Row] = []
+    def __init__(self, folder: Path, keep_days: int, with_text: bool, on_drop: Callable[[int], object]) -> None:
+        self._folder, self._keep_days, self._with_text, self._on_drop = folder, keep_days, with_text, on_drop
+        self._pending: list[Row] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._said = ""
-        self._oldest: float | None = None
-        self._thread = threading.Thread(target=self._work, name="live-log", daemon=True)
+        self._last_error = ""
+        self._writing_since: float | None = None  # time of the oldest row that is being written
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
-    def put(self, answered: PredictionRecord) -> None:
-        """Take rows to be written; never waits for the disk, never raises."""
+    def enqueue(self, record: PredictionRecord) -> None:
+        """Build the rows and leave them to the writer thread. Never waits for the disk, never raises."""
         try:
-            rows = list(self._rows_of(answered))
+            rows = list(self._rows(record))
         except Exception as error:
-            self._lose(len(answered.names), error)
+            self._drop(len(record.prediction_ids), error)
             return
         with self._lock:
-            taken = len(self._waiting) + len(rows) <= MAX_PENDING_ROWS
-            if taken:
-                self._waiting += rows
-        if not taken:
-            self._dropped(len(rows))
+            has_room = len(self._pending) + len(rows) <= MAX_PENDING_ROWS
+            if has_room:
+                self._pending += rows
+        if not has_room:
+            self._on_drop(len(rows))
 
     def lag(self) -> float:
-        """Seconds that the oldest row has waited to be written."""
+        """Seconds that the oldest row not yet written has waited; 0 if there is none."""
         with self._lock:
-            oldest = self._waiting[0][0] if self._waiting else None
-        waits = [each for each in (oldest, self._oldest) if each is not None]
-        return max(0.0, time.time() - min(waits)) if waits else 0.0
+            oldest_pending = self._pending[0][0] if self._pending else None
+        times = [moment for moment in (oldest_pending, self._writing_since) if moment is not None]
+        return max(0.0, time.time() - min(times)) if times else 0.0
 
     def stop(self) -> None:
-        """Write what waits, then end."""
+        """Write the pending rows, then end the thread."""
         self._stop.set()
         self._thread.join()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while not self._stop.wait(FLUSH_SECONDS):
-            self._write()
-        self._write()
+            self._flush()
+        self._flush()
 
-    def _write(self) -> None:
+    def _flush(self) -> None:
         with self._lock:
-            taken, self._waiting = self._waiting, []
-            self._oldest = taken[0][0] if taken else None
-        if not taken:
+            rows, self._pending = self._pending, []
+            self._writing_since = rows[0][0] if rows else None
+        if not rows:
             return
         try:
             today = datetime.now(UTC).date()
-            _append_with_retries(self._folder / f"{today}{FILE_SUFFIX}", taken)
+            append_rows(self._folder / f"{today}{FILE_SUFFIX}", rows)
             _delete_before(self._folder, today - timedelta(days=self._keep_days))
-            self._said = ""
-        except Exception as error:  # whatever it is, the answers go on
-            self._lose(len(taken), error)
+            self._last_error = ""
+        except Exception as error:  # of any kind: the thread must go on
+            self._drop(len(rows), error)
         finally:
-            self._oldest = None
+            self._writing_since = None
 
-    def _lose(self, rows: int, error: Exception) -> None:
-        self._dropped(rows)
-        if str(error) != self._said:  # once, not every half second
-            log.warning("%s: the live log cannot be written (%s); rows are dropped", self._folder, error)
-        self._said = str(error)
+    def _drop(self, n_rows: int, error: Exception) -> None:
+        self._on_drop(n_rows)
+        if str(error) != self._last_error:  # once, not every half second
+            log.warning("%s: the prediction log cannot be written (%s); rows are dropped", self._folder, error)
+        self._last_error = str(error)
 
-    def _rows_of(self, answered: PredictionRecord) -> Iterator[Row]:
-        seen = monitored_values(answered.products, answered.predicted, answered.confidence, answered.needs_review)
-        values = zip(*seen.values(), strict=True)
-        for name, texts, row in zip(answered.names, answered.texts, values, strict=True):
-            kept = texts if self._with_text else (None, None)
-            yield (answered.time, name, answered.model_version, *kept, *row)
+    def _rows(self, record: PredictionRecord) -> Iterator[Row]:
+        values = monitored_values(record.batch, record.predicted, record.confidence, record.needs_review)
+        monitored_rows = zip(*values.values(), strict=True)
+        for prediction_id, texts, monitored in zip(record.prediction_ids, record.texts, monitored_rows, strict=True):
+            logged_texts = texts if self._with_text else (None, None)
+            yield (record.time, prediction_id, record.model_version, *logged_texts, *monitored)
 
 
-def _append_with_retries(path: Path, rows: Sequence[Row]) -> None:
-    """SQLite does not wait where two servers make the same file at the same moment."""
-    for attempt in range(RETRIES):
+def append_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Add rows to a day's file, in one transaction: all or none.
+
+    Retried: where two servers create the same file at the same moment, SQLite fails at once instead of waiting.
+
+    Raises:
+        sqlite3.Error: the file cannot be written, or is no database.
+    """
+    for attempt in range(1, RETRIES + 1):
         try:
-            append(path, rows)
+            _append(path, rows)
             return
         except sqlite3.OperationalError:
-            if attempt == RETRIES - 1:
+            if attempt == RETRIES:
                 raise
             time.sleep(FLUSH_SECONDS)
 
 
-def append(path: Path, rows: Sequence[Row]) -> None:
-    """Add rows to a day's file: all of them or none."""
+def _append(path: Path, rows: Sequence[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as database:
         database.execute("PRAGMA journal_mode = WAL")
@@ -178,41 +198,52 @@ def append(path: Path, rows: Sequence[Row]) -> None:
             database.executemany(_INSERT, rows)
 
 
-def read_window(folder: Path, rows: int, model_version: str | None = None) -> pd.DataFrame:
-    """The last `rows` predictions (of one model), oldest first, in the columns COLUMNS. Fewer where there are fewer."""
-    parts: list[pd.DataFrame] = []
+def read_window(folder: Path, max_rows: int, model_version: str | None = None) -> pd.DataFrame:
+    """The latest predictions, at most `max_rows`, oldest first, in COLUMNS.
+
+    A file that is no log of this code is left out, with a warning.
+
+    Args:
+        model_version: of this model only.
+    """
+    frames: list[pd.DataFrame] = []
     for path in sorted(_day_files(folder), reverse=True):
-        wanted = rows - sum(map(len, parts))
-        if wanted <= 0:
+        remaining = max_rows - sum(map(len, frames))
+        if remaining <= 0:
             break
-        where, given = ("WHERE model_version = ?", [model_version]) if model_version else ("", [])
-        query = f"SELECT {', '.join(COLUMNS)} FROM {TABLE} {where} ORDER BY time DESC, rowid DESC LIMIT ?"
         try:
-            with closing(
-                sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
-            ) as database:
-                part = pd.read_sql_query(query, database, params=[*given, wanted])
+            frame = _read_day(path, remaining, model_version)
         except (sqlite3.Error, pd.errors.DatabaseError) as error:
             log.warning("%s: left out, not a log of this code (%s)", path, error)
             continue
-        if len(part):
-            parts.append(with_dtypes(part[::-1]))
-    return pd.concat(parts[::-1], ignore_index=True) if parts else with_dtypes(pd.DataFrame(columns=list(COLUMNS)))
+        if len(frame):
+            frames.append(with_dtypes(frame))
+    return pd.concat(frames[::-1], ignore_index=True) if frames else with_dtypes(pd.DataFrame(columns=list(COLUMNS)))
+
+
+def _read_day(path: Path, max_rows: int, model_version: str | None) -> pd.DataFrame:
+    """The latest rows of one file, oldest first."""
+    condition, values = ("WHERE model_version = ?", [model_version]) if model_version else ("", [])
+    query = f"SELECT {', '.join(COLUMNS)} FROM {TABLE} {condition} ORDER BY time DESC, rowid DESC LIMIT ?"
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as database:
+        return pd.read_sql_query(query, database, params=[*values, max_rows])[::-1]
 
 
 def _day_files(folder: Path) -> list[Path]:
-    found = []
+    """The daily files of a folder: named YYYY-MM-DD.sqlite."""
+    paths = []
     for path in folder.glob(f"*{FILE_SUFFIX}"):
         try:
             date.fromisoformat(path.stem)
         except ValueError:
             continue
-        found.append(path)
-    return found
+        paths.append(path)
+    return paths
 
 
-def _delete_before(folder: Path, before: date) -> None:
+def _delete_before(folder: Path, first_day: date) -> None:
     for path in _day_files(folder):
-        if date.fromisoformat(path.stem) < before:
-            for ending in ("", "-wal", "-shm"):
-                path.with_name(path.name + ending).unlink(missing_ok=True)
+        if date.fromisoformat(path.stem) < first_day:
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)

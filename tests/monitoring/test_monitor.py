@@ -1,0 +1,173 @@
+"""One check of live traffic: what it reads, what it writes, what it says when something is missing."""
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from rakuten.config import Params, load_params
+from rakuten.errors import UserError
+from rakuten.monitoring import monitor
+from rakuten.monitoring.monitor import (
+    DriftCheck,
+    Reference,
+    check_drift,
+    last_retraining,
+    read_labels,
+    record_retraining,
+)
+from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE
+from rakuten.tracking import lineage
+from tests.support.prediction_log import log_window
+from tests.support.project import run_in
+
+PARAMS = load_params()
+N_REFERENCE = 2000
+
+MakeFrame = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def reference(monitored_frame: MakeFrame) -> pd.DataFrame:
+    return monitored_frame(N_REFERENCE, 0)
+
+
+class Monitored:
+    """A log folder that is checked against a reference of random products by the model "one"."""
+
+    def __init__(self, folder: Path, params: Params) -> None:
+        self.folder, self.params = folder, params
+
+    def check(self) -> DriftCheck:
+        return check_drift(self.params, self.folder, from_registry=False)
+
+    def written(self) -> dict[str, object]:
+        return dict(json.loads((self.folder / DRIFT_FILE).read_text(encoding="utf-8")))
+
+
+@pytest.fixture
+def monitored(reference: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Monitored:
+    monkeypatch.setattr(monitor, "local_reference", lambda: Reference(reference, "one", None, True))
+    monkeypatch.setattr(monitor.monitoring_runs, "log_drift_report", lambda *_: "a run")
+    bootstrap = PARAMS.train.model_copy(update={"bootstrap": 50})
+    return Monitored(tmp_path / "live", PARAMS.model_copy(update={"train": bootstrap}))
+
+
+def test_too_few_predictions_are_not_judged(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    log_window(monitored.folder, monitored_frame(PARAMS.monitor.min_rows - 1, 1), "one")
+    check = monitored.check()
+    assert (check.report, check.html, check.run_id) == (None, None, None)
+    assert check.summary == "499 predictions of model one: too few to judge (min_rows 500)"
+    assert (monitored.folder / LAST_CHECK_FILE).is_file()
+    assert not (monitored.folder / DRIFT_FILE).exists()
+
+
+def test_predictions_of_another_model_are_ignored(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    log_window(monitored.folder, monitored_frame(1000, 1), "another")
+    assert monitored.check().summary.startswith("0 predictions of model one")
+
+
+def test_a_window_like_the_reference_has_no_drift(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    log_window(monitored.folder, monitored_frame(1000, 1), "one")
+    check = monitored.check()
+    assert check.summary == "no drift in 1,000 predictions"
+    assert check.report is not None and not check.report.alarms
+    assert check.run_id == "a run"
+    assert monitored.written()["live"] is None
+
+
+def test_only_the_latest_predictions_are_judged(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    n_window = PARAMS.monitor.window
+    log_window(monitored.folder, monitored_frame(600, 1).assign(predicted=2583), "one")
+    log_window(monitored.folder, monitored_frame(n_window, 2), "one", first=600)
+    assert monitored.check().summary == f"no drift in {n_window:,} predictions"
+
+
+def test_a_shifted_window_is_reported(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    log_window(monitored.folder, monitored_frame(1000, 1).assign(predicted=2583), "one")
+    check = monitored.check()
+    assert check.report is not None
+    (alarm,) = check.report.alarms
+    assert alarm.startswith("prediction: predicted has drifted, jensenshannon")
+    assert check.summary == "1 alarms in 1,000 predictions"
+    assert check.html == (monitored.folder / DRIFT_FILE).with_suffix(".html")
+
+
+def test_the_report_is_written_as_page_figure_and_json(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    log_window(monitored.folder, monitored_frame(1000, 1), "one")
+    monitored.check()
+    drift_json = monitored.folder / DRIFT_FILE
+    assert "<html" in drift_json.with_suffix(".html").read_text(encoding="utf-8")[:2000].lower()
+    assert drift_json.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    written = monitored.written()
+    assert set(written) == {
+        "alarms", "checked", "classes", "drift", "live", "model_version", "promised_review", "registry_version",
+        "review", "rows", "synthetic", "window",
+    }  # fmt: skip
+    assert (written["rows"], written["model_version"], written["registry_version"]) == (1000, "one", None)
+    assert written["synthetic"] is True
+    checked = json.loads((monitored.folder / LAST_CHECK_FILE).read_text(encoding="utf-8"))["checked"]
+    assert written["checked"] == checked
+
+
+def test_labels_of_logged_predictions_are_scored(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    window = monitored_frame(1000, 1)
+    ids = log_window(monitored.folder, window, "one")
+    labels = pd.DataFrame({"prediction_id": ids, "prdtypecode": window["prdtypecode"]}).head(300)
+    labels.to_csv(monitored.folder / "labels.csv", index=False)
+    report = monitored.check().report
+    assert report is not None and report.live is not None
+    assert (report.live.n_rows, report.live.weighted_f1) == (300, 1.0)
+
+
+@pytest.mark.parametrize("text", ["", "prediction_id\na\n", "prediction_id,prdtypecode\na,ten\n"])
+def test_labels_that_cannot_be_read_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UserError, match=r"labels\.csv: not a CSV of prediction_id and prdtypecode"):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_without_a_file_there_are_no_labels(tmp_path: Path) -> None:
+    assert read_labels(tmp_path / "none.csv").empty
+
+
+def test_a_retraining_is_remembered(tmp_path: Path) -> None:
+    assert last_retraining(tmp_path) is None
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    record_retraining(tmp_path, now)
+    assert last_retraining(tmp_path) == now
+    (tmp_path / "retrained.json").write_text("{}")
+    assert last_retraining(tmp_path) is None
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings of a log folder, and of an MLflow store of its own."""
+    folder = tmp_path_factory.mktemp("monitor")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    return {"API_LIVE": str(folder / "live"), "API_MODEL": "local", "MLFLOW_TRACKING_URI": uri}
+
+
+@pytest.fixture(scope="module")
+def shifted_check(trained: Path, store: dict[str, str]) -> str:
+    """Output of `rakuten monitor` in a trained project whose live products all get one class."""
+    reference = pd.read_parquet(trained / "reports" / "reference.parquet")
+    window = reference.sample(600, replace=True, random_state=0).assign(predicted=2583)
+    log_window(Path(store["API_LIVE"]), window, lineage.model_version(trained / "models"))
+    return run_in(trained, sys.executable, "-m", "rakuten", "monitor", **store)
+
+
+def test_the_report_is_recorded_in_mlflow(shifted_check: str, store: dict[str, str]) -> None:
+    client = mlflow.MlflowClient(store["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("rakuten-baseline-monitoring")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.data.metrics["alarms"], run.data.metrics["rows"]) == (1, 600)
+    assert run.data.metrics["drift_predicted"] > PARAMS.monitor.js
+    artifacts = client.list_artifacts(run.info.run_id)
+    assert {"drift.html", "drift.json", "drift.png"} == {artifact.path for artifact in artifacts}

@@ -1,0 +1,42 @@
+"""The figure of a drift report."""
+
+from rakuten.evaluation.plots import ACCENT
+from rakuten.monitoring.alerts import DriftReport
+from rakuten.monitoring.drift import ColumnDrift
+from rakuten.monitoring.plots import GREY, drift_figure
+
+COLUMNS = [
+    ColumnDrift("predicted", "prediction", "jensenshannon", 0.5, 0.1),
+    ColumnDrift("language", "text", "jensenshannon", 0.05, 0.1),
+]
+CLASSES = [
+    {"prdtypecode": 10, "label": "books", "promised_share": 0.2, "live_share": 0.7},
+    {"prdtypecode": 2583, "label": "pools", "promised_share": 0.8, "live_share": 0.3},
+]
+
+
+def report(columns: list[ColumnDrift]) -> DriftReport:
+    return DriftReport(n_rows=500, columns=columns, review_share=0.2, expected_review_share=0.2, live=None, alarms=[])
+
+
+def test_columns_are_bars_of_their_score_over_the_threshold_drifted_ones_marked() -> None:
+    axes = drift_figure(report(COLUMNS), CLASSES, "a title").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["language  (text)", "predicted  (prediction)"]
+    assert [round(bar.get_width(), 6) for bar in axes.patches] == [0.5, 5.0]
+    grey, accent = axes.containers[0][0], axes.containers[0][1]
+    assert grey.get_facecolor() != accent.get_facecolor()
+    assert ACCENT != GREY
+
+
+def test_classes_are_ordered_by_how_much_their_share_grew() -> None:
+    figure = drift_figure(report(COLUMNS), CLASSES, "a title")
+    axes = figure.axes[1]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["2583  pools", "10  books"]
+    live, training = axes.containers
+    assert [bar.get_width() for bar in live] == [0.3, 0.7]
+    assert [bar.get_width() for bar in training] == [0.8, 0.2]
+    assert figure.get_suptitle() == "a title"
+
+
+def test_a_report_without_columns_is_drawn() -> None:
+    assert drift_figure(report([]), [], "empty").axes[0].get_xlim() == (0, 1.5)
