@@ -1,0 +1,104 @@
+"""The lock, what is exported from it, and what each extra is enough for."""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.project import ROOT, environment
+
+UV = Path(sys.executable).with_name("uv")
+# Extras -> modules that must import where nothing but the library's dependencies and these extras is installed.
+# "module.py" stands for a script.
+IMPORTABLE = {
+    (): ["rakuten.__main__", "rakuten.commands.doctor", "rakuten.commands.sample", "rakuten.models.pyfunc_model"],
+    ("pipeline",): [
+        "src/data/make_dataset.py", "src/features/build_features.py", "src/models/train_model.py",
+        "src/models/predict_model.py", "src/models/promote.py", "rakuten.commands.remote", "rakuten.commands.score",
+        "rakuten.commands.summary", "rakuten.commands.sync", "rakuten.commands.trace",
+    ],
+    ("serve",): ["rakuten.commands.serve", "rakuten.commands.keys"],
+    ("monitor",): ["rakuten.commands.monitor"],
+    ("dask",): ["rakuten.compute.dask", "distributed"],
+    ("flows",): ["flows.pipeline", "flows.monitor_and_retrain"],
+}  # fmt: skip
+# Imports what argv[2] names as if the packages named in argv[1] were not installed.
+IMPORT_WITHOUT = """
+import importlib, json, runpy, sys
+from importlib.machinery import PathFinder
+hidden, modules = set(json.loads(sys.argv[1])), json.loads(sys.argv[2])
+class WithoutHidden(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
+sys.meta_path = [WithoutHidden if finder is PathFinder else finder for finder in sys.meta_path]
+for module in modules:
+    if module.endswith(".py"):
+        runpy.run_path(module)
+    else:
+        importlib.import_module(module)
+"""
+
+
+def uv(*arguments: str) -> str:
+    done = subprocess.run([UV, *arguments, "--offline"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@cache
+def other_modules(extras: tuple[str, ...]) -> list[str]:
+    """Installed top-level modules whose packages are not among the dependencies with these extras."""
+    options = [option for extra in extras for option in ("--extra", extra)]
+    exported = uv("export", "--frozen", "--no-dev", "--no-hashes", "--no-annotate", "--no-header", *options)
+    kept = {re.split(r"[=\[ ]", line)[0] for line in exported.splitlines()}
+    return sorted(
+        module
+        for module, packages in importlib.metadata.packages_distributions().items()
+        if module != "rakuten" and not {re.sub(r"[-_.]+", "-", package).lower() for package in packages} & kept
+    )
+
+
+def test_the_lock_is_that_of_pyproject() -> None:
+    uv("lock", "--check")
+
+
+def test_requirements_are_those_of_the_lock() -> None:
+    exported = uv("export", "--frozen", "--all-extras", "--no-emit-project", "--no-header")
+    assert (ROOT / "requirements.txt").read_text(encoding="utf-8") == exported, "run `make lock`"
+
+
+def test_every_package_is_pinned_and_has_its_digests() -> None:
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    packages = [block for block in re.split(r"\n(?=\S)", text) if block.strip()]
+    assert packages
+    for package in packages:
+        assert re.match(r"[A-Za-z0-9_.-]+(\[[a-z0-9,-]+\])?==[^ ]+ (; .+ )?\\\n    --hash=sha256:[0-9a-f]{64}", package)
+
+
+def test_the_lock_names_no_host_but_the_public_index() -> None:
+    text = (ROOT / "uv.lock").read_text(encoding="utf-8")
+    assert {urlsplit(url).netloc for url in re.findall(r'"(\w+://[^"]+)"', text)} == {
+        "pypi.org", "files.pythonhosted.org",
+    }  # fmt: skip
+    sources = {json.dumps(package["source"]) for package in tomllib.loads(text)["package"]}
+    assert sources == {'{"registry": "https://pypi.org/simple"}', '{"editable": "."}'}
+
+
+@pytest.mark.parametrize("extras", IMPORTABLE, ids=lambda extras: "+".join(extras) or "none")
+def test_an_extra_is_enough_for_its_modules(extras: tuple[str, ...]) -> None:
+    arguments = [json.dumps(other_modules(extras)), json.dumps(IMPORTABLE[extras])]
+    command = [sys.executable, "-c", IMPORT_WITHOUT, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment(ROOT), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_api_does_not_import_what_its_container_lacks() -> None:
+    assert {"dvc", "matplotlib", "pyarrow", "sqlalchemy", "flask"} <= set(other_modules(("serve",)))
