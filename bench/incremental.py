@@ -28,7 +28,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {"PYTHONPATH": str(folder), "MLFLOW_TRACKING_URI": "", "DVC_NO_ANALYTICS": "1"}
+        self.environment = {"MLFLOW_TRACKING_URI": "", "DVC_NO_ANALYTICS": "1"}
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, *command: str) -> tuple[Cost, str]:
@@ -52,7 +52,7 @@ class Project:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.changes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.incremental", description=__doc__)
     parser.add_argument("--rows", type=int, default=84_916)
     parser.add_argument("--test-rows", type=int, default=13_812)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rakuten-changes")

@@ -25,7 +25,7 @@ import mlflow.pyfunc
 import psutil
 from mlflow.models import ModelSignature
 
-from bench.beside import words_only
+from bench.baselines import ngrams_only
 from bench.measure import memory
 from rakuten.config import ROOT
 from rakuten.data.images import ImageFiles
@@ -116,7 +116,7 @@ def _bodies(folder: Path, work: Path) -> dict[bool, tuple[Path, Path]]:
 
 def _models(models: Path, work: Path) -> dict[str, Path]:
     quick = work / "quick"
-    words_only(ProductClassifier.load(models)).save(quick)
+    ngrams_only(ProductClassifier.load(models)).save(quick)
     return {"default": models, "quick": quick}
 
 

@@ -1,10 +1,9 @@
 """How memory and cost grow with the rows: `make bench-scale` (hours; --rows 10000 100000 for a try).
 
-Each stage runs on synthetic catalogues of two sizes, outside the project, on the quick path (words
-alone), and so does the scoring of a file. Training runs once more with the two other views and
-one small block of n-grams, on embeddings drawn at random around a mean of each class: it reads
-them like real ones, and at this size they could not be made here. What is printed are ratios of
-the larger size to the smaller one.
+Each stage runs on synthetic catalogues of two sizes, outside the project, without encoders, and so does the scoring of
+a file. Training runs once more with the two embedding views and one small block of n-grams, on embeddings drawn at random
+around a mean of each class: it reads them like real ones, which could not be made here at this size. Printed are the
+ratios of the larger size to the smaller one.
 """
 
 import argparse
@@ -19,15 +18,16 @@ import numpy as np
 import yaml
 
 from bench.measure import Cost, run
-from rakuten.config import PARAMS, ROOT
+from rakuten.config import PARAMS, ROOT, SOURCE
 from rakuten.data.tables import read_table_chunks
+from rakuten.disk_array import DiskArray
 
 SCRIPTS = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
     "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache")),
     "train": ("src/models/train_model.py", ("processed", "models", "reports")),
     "predict": ("src/models/predict_model.py", ("processed", "models", "reports")),
-    "batch": ("src/models/predict_model.py", ("models", "cache")),
+    "batch": ("", ("models", "cache")),  # `rakuten score`
     "train-all-views": ("src/models/train_model.py", ("processed", "models", "reports")),
 }
 MEMORY, CPU = 1.5, 1.2  # the targets: of the peak, and of CPU seconds a row
@@ -50,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             cost = measure(stage, folder)
             known.setdefault(stage, {})[str(rows)] = [round(value, 1) for value in cost]
             results.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-            tell(f"{rows:>9,} rows  {stage:<16} {cost.cpu:8.1f} CPU s {cost.wall:8.1f} s {cost.memory:8,.0f} MB")
+            print_line(f"{rows:>9,} rows  {stage:<16} {cost.cpu:8.1f} CPU s {cost.wall:8.1f} s {cost.memory:8,.0f} MB")
     small, large = map(str, arguments.rows)
     for stage, costs in known.items():
         if small in costs and large in costs:
-            tell(compared(stage, costs[small], costs[large], arguments.rows[1] / arguments.rows[0]))
+            print_line(compared(stage, costs[small], costs[large], arguments.rows[1] / arguments.rows[0]))
     return 0
 
 
@@ -93,26 +93,26 @@ def measure(stage: str, folder: Path) -> Cost:
         (folder / "scored.csv").unlink(missing_ok=True)
         flags += ["--input", folder / "raw" / "X_train.csv", "--output", folder / "scored.csv"]
     flags += ["--params", folder / ("all.yaml" if stage == "train-all-views" else "quick.yaml")]
-    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{(folder / 'mlflow.db').as_posix()}"}
-    return run([sys.executable, ROOT / script, *flags], tracking, folder / f"{stage}.log")
+    program: list[str | Path] = [ROOT / script] if script else ["-m", "rakuten", "score"]
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{(folder / 'mlflow.db').as_posix()}", "PYTHONPATH": str(SOURCE)}
+    return run([sys.executable, *program, *flags], tracking, folder / f"{stage}.log")
 
 
-def embed(features: Path, out: Path) -> None:
-    """The features' table, with embeddings around a mean of each class; by the chunk, for there may be gigabytes."""
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(features / "train_features.csv", out / "train_features.csv")
+def embed(features: Path, output: Path) -> None:
+    """Write the feature table, with embeddings drawn around a mean of each class, chunk by chunk."""
+    output.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(features / "train_features.csv", output / "train_features.csv")
+    n_rows = sum(map(len, read_table_chunks(output / "train_features.csv")))
     for name, width in WIDTHS.items():
         rng = np.random.default_rng(0)
         means = rng.normal(size=(3000, width)).astype(np.float32)
-        rows = sum(len(part) for part in read_table_chunks(out / "train_features.csv"))
-        room = np.lib.format.open_memmap(out / f"train_{name}.npy", mode="w+", dtype=np.float16, shape=(rows, width))
-        for part in read_table_chunks(out / "train_features.csv", ("prdtypecode",)):
-            noise = rng.standard_normal((len(part), width), dtype=np.float32)
-            room[part.index[0] : part.index[-1] + 1] = 0.1 * means[part["prdtypecode"] % 3000] + noise
-        room.flush()
+        embeddings = DiskArray.full(output / f"train_{name}.npy", (n_rows, width), np.nan, np.float16)
+        for chunk in read_table_chunks(output / "train_features.csv", ("prdtypecode",)):
+            noise = rng.standard_normal((len(chunk), width), dtype=np.float32)
+            embeddings[chunk.index.to_numpy()] = 0.1 * means[chunk["prdtypecode"] % 3000] + noise
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

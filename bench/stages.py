@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.measure import Cost, run
-from rakuten.config import ROOT
+from rakuten.config import ROOT, SOURCE
 
 STAGES = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
@@ -48,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out",
         folder / "raw",
     ]
-    run([sys.executable, "-m", "rakuten", "sample", "--if-absent", *sample], {}, folder / "sample.log")
+    run(
+        [sys.executable, "-m", "rakuten", "sample", "--if-absent", *sample],
+        {"PYTHONPATH": str(SOURCE)},
+        folder / "sample.log",
+    )
     results = _read(folder / "results.json")
     results["machine"] = (
         f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
@@ -90,7 +94,7 @@ def _beside(name: str, folder: Path) -> dict[str, object]:
     out = folder / f"{name}.json"
     environment = {} if name == "encoder-loop" else THREADS
     cost = run(
-        [sys.executable, "-m", "bench.beside", name, "--folder", folder, "--out", out],
+        [sys.executable, "-m", "bench.baselines", name, "--folder", folder, "--out", out],
         environment,
         folder / f"{name}.log",
     )

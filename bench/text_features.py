@@ -1,4 +1,4 @@
-"""The text model's features in memory, for measurements: counted once, learnt from some rows."""
+"""N-gram features in memory, for measurements: counted once, then learnt from any set of rows."""
 
 from collections.abc import Sequence
 
@@ -10,24 +10,25 @@ from rakuten.features.ngrams import CountMatrix, NgramBlock, TfidfWeighter, coun
 from rakuten.types import IntArray
 
 
-class Counted:
-    """A table's n-grams."""
+class CountedTable:
+    """The n-gram counts of a table."""
 
     def __init__(self, table: pd.DataFrame, blocks: Sequence[NgramBlock]) -> None:
         self.blocks = blocks
         self.counts: list[CountMatrix] = [count_ngrams(table, block) for block in blocks]
 
-    def features(self, seen: IntArray, *asked: IntArray) -> list[csr_matrix]:
-        """TF-IDF, learnt from the rows `seen`, of each set of rows that is asked."""
-        learnt = [
-            fit_vocabulary(block, np.bincount(matrix[seen].indices, minlength=len(terms)), len(seen))
+    def tfidf(self, train: IntArray, *row_sets: IntArray) -> list[csr_matrix]:
+        """TF-IDF of each set of rows, by the vocabulary and idf of the rows `train`."""
+        vocabularies = [
+            fit_vocabulary(block, np.bincount(matrix[train].indices, minlength=len(terms)), len(train))
             for block, (matrix, terms) in zip(self.blocks, self.counts, strict=True)
         ]
-        weights = TfidfWeighter(self.blocks, [each.idf for each in learnt])
-        found = []
-        for rows in asked:
+        weighter = TfidfWeighter(self.blocks, [vocabulary.idf for vocabulary in vocabularies])
+        features = []
+        for rows in row_sets:
             parts = [
-                select_columns(matrix[rows], each.kept) for (matrix, _), each in zip(self.counts, learnt, strict=True)
+                select_columns(matrix[rows], vocabulary.kept)
+                for (matrix, _), vocabulary in zip(self.counts, vocabularies, strict=True)
             ]
-            found.append(weights.of(csr_matrix(hstack(parts, format="csr", dtype=np.float32))))
-        return found
+            features.append(weighter.transform(csr_matrix(hstack(parts, format="csr", dtype=np.float32))))
+        return features

@@ -21,16 +21,15 @@ from pathlib import Path
 import yaml
 
 from bench.measure import run
-from rakuten.config import PARAMS, ROOT
+from rakuten.config import PARAMS, ROOT, SOURCE
 from rakuten.data.synthetic import write_catalogue
 
 SCRIPTS = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
     "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache")),
     "train": ("src/models/train_model.py", ("processed", "models", "reports")),
-    "batch": ("src/models/predict_model.py", ("models", "cache")),
 }
-MEASURED = {"features": "pictures", "batch": "pictures", "train": "words"}  # stage: its catalogue
+MEASURED = {"features": "images", "batch": "images", "train": "texts"}  # stage: its catalogue
 SHARDS = 6  # of a training
 TARGET = 1.7
 DASK = str(Path(sys.executable).parent / "dask")
@@ -38,13 +37,13 @@ DASK = str(Path(sys.executable).parent / "dask")
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.workers", description=__doc__)
-    parser.add_argument("--rows", type=int, default=8_000, help="products with pictures: of features, and of a batch")
-    parser.add_argument("--words", type=int, default=200_000, help="products without pictures: of train")
+    parser.add_argument("--rows", type=int, default=8_000, help="products with images: of features, and of a batch")
+    parser.add_argument("--texts", type=int, default=200_000, help="products without images: of train")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rakuten-workers")
     arguments = parser.parse_args(argv)
     folder: Path = arguments.folder
-    prepare(folder / "pictures", arguments.rows, pictures=True)
-    prepare(folder / "words", arguments.words, pictures=False)
+    prepare(folder / "images", arguments.rows, images=True)
+    prepare(folder / "texts", arguments.texts, images=False)
     found: dict[str, dict[str, float]] = {}
     for workers in (1, 2):
         with cluster(folder / f"cluster-{workers}", workers) as address:
@@ -61,20 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def prepare(folder: Path, rows: int, pictures: bool) -> None:
+def prepare(folder: Path, rows: int, images: bool) -> None:
     """A catalogue and all that is made of it, by this machine's own processes, where it is not there yet."""
     ready = folder / "ready"
     if ready.exists():
         return
-    write_catalogue(rows, rows // 2, 1, folder / "raw", pictures=pictures)
+    write_catalogue(rows, rows // 2, 1, folder / "raw", images=images)
     values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     values["train"]["shard_rows"] = rows // SHARDS
-    if not pictures:
+    if not images:
         values["features"] |= {"image_encoder": "none", "text_encoder": "none"}
     for engine in ("local", "dask"):
         values["compute"]["engine"] = engine
         (folder / f"{engine}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    for stage in ("ingest", "features", "train") if pictures else ("ingest", "features"):
+    for stage in ("ingest", "features", "train") if images else ("ingest", "features"):
         run_stage(folder, stage, "local", {})
     ready.touch()
 
@@ -86,15 +85,18 @@ def measure(folder: Path, stage: str, address: str) -> float:
 
 
 def run_stage(folder: Path, stage: str, engine: str, environment: Mapping[str, str]) -> float:
-    """Seconds of a stage's script."""
-    script, names = SCRIPTS[stage]
-    flags = [part for name in names for part in (f"--{name}", folder / name)]
+    """Seconds of a stage's script, or of the scoring of a file."""
+    command: list[str | Path] = [sys.executable]
     if stage == "batch":
         raw = folder / "raw"
-        flags += ["--input", raw / "X_train.csv", "--images", raw / "images", "--output", folder / "scored.csv"]
-    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    whole = [sys.executable, ROOT / script, "--params", folder / f"{engine}.yaml", *flags]
-    return run(whole, {**store, **environment}, folder / f"{stage}.log").wall
+        command += ["-m", "rakuten", "score", "--input", raw / "X_train.csv", "--images", raw / "images"]
+        command += ["--output", folder / "scored.csv", "--models", folder / "models", "--cache", folder / "cache"]
+    else:
+        script, names = SCRIPTS[stage]
+        command += [ROOT / script, *(part for name in names for part in (f"--{name}", folder / name))]
+    command += ["--params", folder / f"{engine}.yaml"]
+    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "PYTHONPATH": str(SOURCE)}
+    return run(command, {**own, **environment}, folder / f"{stage}.log").wall
 
 
 @contextmanager
@@ -115,7 +117,7 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
     try:
         with (folder / "log").open("wb") as log:
             for command in commands:
-                environment = {**os.environ, "PYTHONPATH": str(ROOT), "DASK_CONFIG": str(ROOT / "deploy/dask.yaml")}
+                environment = {**os.environ, "PYTHONPATH": str(SOURCE), "DASK_CONFIG": str(ROOT / "deploy/dask.yaml")}
                 started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
         time.sleep(8)  # so that all workers are there before the first stage
         yield address

@@ -1,16 +1,18 @@
-"""Catalogues to test on: a sample drawn once, and a small one written by hand to be broken."""
+"""Fixtures that tests of several rooms share: catalogues, clones of the project, a trained model, an API."""
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from rakuten.data.synthetic import write_catalogue
+from tests.support.api import Api
 from tests.support.project import ROOT, copy_project, run_in
 
 X_TRAIN = """\
@@ -34,10 +36,17 @@ X_TEST = """\
 """
 
 
+HEAVY_FIXTURES = {"workshop", "trained"}  # projects that ran the pipeline; an API and a browser need `trained`
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: they are dealt out to two processes, which should end together."""
-    order = {"flows": 0, "stack": 0, "serving": 1, "monitoring": 1, "model": 2}
-    items.sort(key=lambda item: order.get(item.path.parent.name, 3))
+    """Mark what `make check` leaves out, and put the longest files first: two processes share them."""
+    for item in items:
+        if "integration" in item.path.parts or HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("heavy")
+    order = {"integration": 0, "serving": 1, "monitoring": 1, "promotion": 2, "models": 3}
+    items.sort(key=lambda item: order.get(item.path.parent.name, 4))
 
 
 Once = Callable[[str, Callable[[Path], object]], Path]
@@ -62,13 +71,13 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(scope="session")
 def sample(once: Once) -> Path:
-    """300 + 60 synthetic products with pictures. Read only."""
+    """Raw files of 300 + 60 synthetic products with images. Read only."""
     return once("sample", lambda folder: write_catalogue(300, 60, 7, folder))
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """A sound catalogue of 4 + 2 products, without pictures, to break."""
+    """Valid raw files of 4 + 2 products without images, for a test to change."""
     folder = tmp_path / "raw"
     (folder / "images" / "image_train").mkdir(parents=True)
     for name, text in (("X_train.csv", X_TRAIN), ("Y_train.csv", Y_TRAIN), ("X_test.csv", X_TEST)):
@@ -116,3 +125,24 @@ def trained(once: Once, sample: Path) -> Path:
         run_in(folder, "dvc", "repro")
 
     return once("trained", make)
+
+
+@pytest.fixture(scope="session")
+def api(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    server = Api(trained, tmp_path_factory.mktemp("api") / "log").wait()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start(trained: Path, tmp_path: Path) -> Iterator[Callable[..., Api]]:
+    """Start an API with settings of its own: `start(API_QUEUE="1")`; all are stopped at the end."""
+    started: list[Api] = []
+
+    def make(project: Path = trained, **settings: str) -> Api:
+        started.append(Api(project, tmp_path / f"api{len(started)}.log", **settings))
+        return started[-1].wait()
+
+    yield make
+    for server in started:
+        server.stop(signal.SIGKILL)

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rakuten.compute import executor
+from rakuten.compute import dask, executor_from, is_remote, parallel, parallel_map
+from rakuten.compute.dask import SCHEDULER_ADDRESS, DaskExecutor
 from rakuten.config import ComputeParams
 from rakuten.errors import UserError
-from tests.support.project import ROOT, copy_project, environment, run_in
 from tests.support.cluster import Cluster
+from tests.support.project import ROOT, copy_project, environment, run_in
 from tests.support.servers import KEY, S3, SECRET, free_port, wait_for
-from tests.support.tasks import crash, fail, product, setting, square
+from tests.support.tasks import crash, environment_variable, fail, product_label, square
 
 ON_DASK = ComputeParams(engine="dask")
 MADE = ("interim", "processed", "models")  # folders whose files must be the same
@@ -38,7 +39,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def shared(lasting: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """The same, its address in the environment."""
-    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, lasting.address)
+    monkeypatch.setenv(SCHEDULER_ADDRESS, lasting.address)
     return lasting
 
 
@@ -48,33 +49,33 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     folder = tmp_path / "cluster"
     folder.mkdir()
     started = Cluster(folder)
-    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, started.address)
+    monkeypatch.setenv(SCHEDULER_ADDRESS, started.address)
     started.start()
     started.add(2)
     yield started
     started.end()
 
 
-def test_each_comes_back_in_order_from_both_workers(shared: Cluster, tmp_path: Path) -> None:
-    with executor.executor_from(ON_DASK):
-        assert executor.is_remote()
-        assert list(executor.parallel_map(partial(square, tmp_path), range(40), 2)) == [n * n for n in range(40)]
-    assert not executor.is_remote()
+def test_results_come_in_order_from_both_workers(shared: Cluster, tmp_path: Path) -> None:
+    with executor_from(ON_DASK):
+        assert is_remote()
+        assert list(parallel_map(partial(square, tmp_path), range(40), 2)) == [n * n for n in range(40)]
+    assert not is_remote()
     assert len({path.name.split(".")[1] for path in tmp_path.iterdir()}) == 2
 
 
-def test_the_projects_settings_reach_the_workers_beside_dasks_own(shared: Cluster) -> None:
+def test_the_settings_of_dask_yaml_reach_the_workers(shared: Cluster) -> None:
     names = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"]
-    with executor.executor_from(ON_DASK):
-        assert list(executor.parallel_map(setting, names, 1)) == [str(1 << 25), str(1 << 26), "1"]
+    with executor_from(ON_DASK):
+        assert list(parallel_map(environment_variable, names, 1)) == [str(1 << 25), str(1 << 26), "1"]
 
 
-def test_a_killed_worker_costs_its_own_work_only(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_killed_worker_loses_only_its_own_work(cluster: Cluster, tmp_path: Path) -> None:
     done = tmp_path / "done"
     done.mkdir()
     results = []
-    with executor.executor_from(ON_DASK):
-        for at, result in enumerate(executor.parallel_map(partial(square, done), range(100), 5)):
+    with executor_from(ON_DASK):
+        for at, result in enumerate(parallel_map(partial(square, done), range(100), 5)):
             results.append(result)
             if at == 20:
                 cluster.workers[0].stop()
@@ -86,85 +87,87 @@ def test_a_killed_worker_costs_its_own_work_only(cluster: Cluster, tmp_path: Pat
 
 
 def test_a_task_that_fails_names_its_product(shared: Cluster) -> None:
-    with executor.executor_from(ON_DASK), pytest.raises(UserError, match="^product 37: ValueError: cannot be squared$"):
-        list(executor.parallel_map(fail, range(100), 5, product))
+    with executor_from(ON_DASK), pytest.raises(UserError, match="^product 37: ValueError: cannot be squared$"):
+        list(parallel_map(fail, range(100), 5, product_label))
 
 
-def test_a_task_that_kills_its_workers_names_its_product_and_the_cluster_lives_on(
+def test_a_task_that_kills_its_workers_names_its_product_and_the_cluster_goes_on(
     shared: Cluster, tmp_path: Path
 ) -> None:
     results = []
-    with executor.executor_from(ON_DASK):
+    with executor_from(ON_DASK):
         with pytest.raises(UserError, match="^product 37: kills every process that works on it"):
-            for result in executor.parallel_map(crash, range(100), 5, product):
+            for result in parallel_map(crash, range(100), 5, product_label):
                 results.append(result)
         assert results == list(range(37))  # its batch was tried one by one
-        assert list(executor.parallel_map(partial(square, tmp_path), range(4), 1)) == [0, 1, 4, 9]
+        assert list(parallel_map(partial(square, tmp_path), range(4), 1)) == [0, 1, 4, 9]
 
 
-def test_a_lost_scheduler_is_said(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_lost_scheduler_is_reported(cluster: Cluster, tmp_path: Path) -> None:
     with (
-        executor.executor_from(ON_DASK),
+        executor_from(ON_DASK),
         pytest.raises(UserError, match=f"the Dask scheduler at {cluster.address} is gone"),
     ):
-        for at, _ in enumerate(executor.parallel_map(partial(square, tmp_path), range(200), 5)):
+        for at, _ in enumerate(parallel_map(partial(square, tmp_path), range(200), 5)):
             if at == 20:
                 cluster.stop()
 
 
-def test_a_scheduler_that_goes_between_two_steps_is_said_to_be_lost(cluster: Cluster) -> None:
-    with executor.executor_from(ON_DASK):
-        engine = executor._executor
-        assert isinstance(engine, executor.DaskExecutor)
+def test_a_scheduler_that_stops_between_two_steps_is_reported(cluster: Cluster) -> None:
+    with executor_from(ON_DASK):
+        executor = parallel._executor.get()
+        assert isinstance(executor, DaskExecutor)
         cluster.stop()
         for _ in range(2):  # before its client notices, and when it has given it up
             with pytest.raises(UserError, match="is gone"):
-                engine.check()
+                executor.check_alive()
             with pytest.raises(UserError, match="is gone"):
-                engine.begin(False)
-            wait_for(lambda: engine._client.status == "closed", "the client's end", 30)
+                executor.start(False)
+            wait_for(lambda: executor._client.status == "closed", "the client's end", 30)
 
 
-def test_when_no_worker_is_left_it_is_said(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "LOOK", 1.0)
-    monkeypatch.setattr(executor, "WORKERS", 1.0)
-    with executor.executor_from(ON_DASK), pytest.raises(UserError, match="no worker left"):
-        for at, _ in enumerate(executor.parallel_map(partial(square, tmp_path), range(200), 5)):
+def test_it_is_reported_when_no_worker_is_left(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "POLL_SECONDS", 1.0)
+    monkeypatch.setattr(dask, "WORKER_SECONDS", 1.0)
+    with executor_from(ON_DASK), pytest.raises(UserError, match="no worker left"):
+        for at, _ in enumerate(parallel_map(partial(square, tmp_path), range(200), 5)):
             if at == 20:
                 for worker in cluster.workers:
                     worker.stop()
 
 
-def test_a_cluster_that_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(executor.SCHEDULER_ADDRESS, raising=False)
+def test_a_cluster_that_cannot_be_reached_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SCHEDULER_ADDRESS, raising=False)
     with (
-        pytest.raises(UserError, match=f"compute.engine is dask: set {executor.SCHEDULER_ADDRESS}"),
-        executor.executor_from(ON_DASK),
+        pytest.raises(UserError, match=f"compute.engine is dask: set {SCHEDULER_ADDRESS}"),
+        executor_from(ON_DASK),
     ):
         pass
-    monkeypatch.setattr(executor, "CONNECT", 1.0)
-    monkeypatch.setattr(executor, "WORKERS", 1.0)
-    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, f"tcp://127.0.0.1:{free_port()}")
-    with pytest.raises(UserError, match="no Dask scheduler at tcp://127.0.0.1"), executor.executor_from(ON_DASK):
+    monkeypatch.setattr(dask, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(dask, "WORKER_SECONDS", 1.0)
+    monkeypatch.setenv(SCHEDULER_ADDRESS, f"tcp://127.0.0.1:{free_port()}")
+    with pytest.raises(UserError, match="no Dask scheduler at tcp://127.0.0.1"), executor_from(ON_DASK):
         pass
     alone = Cluster(tmp_path)
     alone.start()
-    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, alone.address)
-    with pytest.raises(UserError, match="no worker at tcp://127.0.0.1"), executor.executor_from(ON_DASK):
+    monkeypatch.setenv(SCHEDULER_ADDRESS, alone.address)
+    with pytest.raises(UserError, match="no worker at tcp://127.0.0.1"), executor_from(ON_DASK):
         pass
     alone.end()
 
 
 def test_a_worker_with_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = copy_project(tmp_path / "other")
-    with (other / "src" / "features" / "text.py").open("a") as file:
+    with (other / "src" / "rakuten" / "features" / "text.py").open("a") as file:
         file.write("\n# changed\n")
     old = Cluster(tmp_path, other)
     old.start()
     old.add()
-    monkeypatch.setenv(executor.SCHEDULER_ADDRESS, old.address)
-    with executor.executor_from(ON_DASK), pytest.raises(UserError, match="has other code or other libraries"):
-        list(executor.parallel_map(fail, range(20), 5))
+    monkeypatch.setenv(SCHEDULER_ADDRESS, old.address)
+    with executor_from(ON_DASK), pytest.raises(UserError, match="has other code or other libraries"):
+        list(parallel_map(fail, range(20), 5))
     old.end()
 
 
@@ -181,9 +184,11 @@ class Project:
             (folder / f"{engine}.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
     def command(self, script: str, engine: str, *names: str) -> list[str]:
-        own = {name: self.folder / engine / "data" / name for name in names} | {"raw": self.raw}
-        flags = [part for name in names for part in (f"--{name}", str(own[name]))]
-        return [sys.executable, str(ROOT / script), "--params", str(self.folder / f"{engine}.yaml"), *flags]
+        """The command of a script, or of `rakuten score`, with these path flags."""
+        paths = {name: self.folder / engine / "data" / name for name in names} | {"raw": self.raw}
+        flags = [part for name in names for part in (f"--{name}", str(paths[name]))]
+        program = ["-m", "rakuten", "score"] if script == "score" else [str(ROOT / script)]
+        return [sys.executable, *program, "--params", str(self.folder / f"{engine}.yaml"), *flags]
 
     def run(self, script: str, engine: str, *names: str, more: Sequence[object] = (), code: int = 0, **env: str) -> str:
         command = [*self.command(script, engine, *names), *map(str, more)]
@@ -227,11 +232,10 @@ def test_the_pipeline_gives_the_same_bytes_from_s3_on_two_workers(sample: Path, 
         local.raw = "s3://scale/raw"
         local.stages("dask", **env)
         local.same(*MADE, "reports")
-        score = "src/models/predict_model.py"
         files = {"local": (sample, tmp_path), "dask": ("s3://scale/raw", "s3://scale/out")}
         for engine, (raw, out) in files.items():
             more = ["--input", f"{raw}/X_test.csv", "--images", f"{raw}/images", "--output", f"{out}/scored.parquet"]
-            local.run(score, engine, "models", "cache", more=more, **(env if engine == "dask" else {}))
+            local.run("score", engine, "models", "cache", more=more, **(env if engine == "dask" else {}))
         sent = s3.client.get_object(Bucket="scale", Key="out/scored.parquet")["Body"].read()
         assert sent == (tmp_path / "scored.parquet").read_bytes()
     finally:
@@ -277,7 +281,7 @@ def _kept(cache: Path) -> int:
     return total
 
 
-def test_prefects_flow_runs_on_it(workshop: Path, cluster: Cluster, tmp_path: Path) -> None:
+def test_the_prefect_flow_runs_on_the_cluster(workshop: Path, cluster: Cluster, tmp_path: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(workshop, project, symlinks=True)
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))

@@ -1,7 +1,6 @@
 """The whole pipeline by real `dvc repro`, on the sample, in clones of the project."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -34,76 +33,97 @@ def runs_of(folder: Path) -> list[mlflow.entities.Run]:
     return list(mlflow.search_runs(experiment_names=["rakuten-baseline"], output_format="list"))
 
 
-def test_from_raw_files_to_predictions_and_back(clone: Clone, sample: Path) -> None:
-    folder = with_sample(clone("first"), sample)
-    said = run(folder, "dvc", "repro")
-    assert (
-        said.index("INFO ingest") < said.index("INFO features") < said.index("INFO train") < said.index("INFO predict")
-    )
-    assert "SYNTHETIC" in said
+@pytest.fixture(scope="module")
+def first(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the pipeline ran once. Read only."""
+    folder = with_sample(copy_project(tmp_path_factory.mktemp("pipeline") / "first"), sample)
+    (folder / "repro.log").write_text(run(folder, "dvc", "repro"), encoding="utf-8")
+    return folder
 
-    quality = json.loads((folder / "reports" / "data_quality.json").read_text())
-    predictions = pd.read_csv(folder / "data" / "processed" / "predictions.csv", dtype=str)
+
+@pytest.fixture
+def second(first: Path, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    shutil.copytree(first, tmp_path / "second", symlinks=True)
+    return tmp_path / "second"
+
+
+def test_the_stages_run_in_order_and_call_synthetic_data_synthetic(first: Path) -> None:
+    log = (first / "repro.log").read_text(encoding="utf-8")
+    positions = [log.index(f"INFO {stage}") for stage in ("ingest", "features", "train", "predict")]
+    assert positions == sorted(positions)
+    assert "SYNTHETIC" in log
+
+
+def test_every_test_product_is_predicted_in_the_order_of_the_raw_file(first: Path, sample: Path) -> None:
+    quality = json.loads((first / "reports" / "data_quality.json").read_text())
+    predictions = pd.read_csv(first / "data" / "processed" / "predictions.csv", dtype=str)
     assert quality["train"]["rows_in"] == 300
     assert predictions["productid"].tolist() == pd.read_csv(sample / "X_test.csv", dtype=str)["productid"].tolist()
 
-    # The run holds the dvc.lock that records this very training, and the digests of the raw files.
-    lock = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-    (logged,) = runs_of(folder)
+
+def test_the_run_holds_the_dvc_lock_the_data_digests_and_the_commit(first: Path) -> None:
+    lock = yaml.safe_load((first / "dvc.lock").read_text())["stages"]
+    (logged,) = runs_of(first)
     attached = yaml.safe_load(
         Path(mlflow.artifacts.download_artifacts(f"runs:/{logged.info.run_id}/dvc.lock")).read_text()
     )
     assert attached["stages"]["train"] == lock["train"]
     inputs = {entry.dataset.name: entry.dataset.digest for entry in logged.inputs.dataset_inputs}
-    recorded = {Path(entry["path"]).name: entry["md5"] for entry in lock["ingest"]["deps"]}
+    raw = {Path(entry["path"]).name: entry["md5"] for entry in lock["ingest"]["deps"]}
     assert inputs == {
-        **{name: recorded[name] for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images")},
-        **{name: digest(folder / "data" / "processed" / name, "md5") for name in TRAINED_ON},
+        **{name: raw[name] for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images")},
+        **{name: digest(first / "data" / "processed" / name, "md5") for name in TRAINED_ON},
     }
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=first, capture_output=True, text=True, check=True)
     assert logged.data.tags["git_commit"] == head.stdout.strip()
     assert (logged.data.tags["git_branch"], logged.data.tags["git_dirty"]) == ("main", "false")
 
-    # Nothing to do the second time, and the closing table tells what there is.
-    assert "Data and pipelines are up to date" in run(folder, "dvc", "repro")
-    table = run(folder, sys.executable, "-m", "rakuten", "summary")
+
+def test_nothing_runs_the_second_time_and_the_summary_shows_what_there_is(second: Path) -> None:
+    assert "Data and pipelines are up to date" in run(second, "dvc", "repro")
+    table = run(second, sys.executable, "-m", "rakuten", "summary")
     assert "300 read, 0 rejected" in table
     assert "SYNTHETIC" in table
     assert "of 60 test products without review" in table
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in table
 
-    # Forced, the same training is a second run, which the closing table completes; dvc.lock stays.
-    before = (folder / "dvc.lock").read_bytes()
-    run(folder, "dvc", "repro", "--force", "--single-item", "train")
-    assert (folder / "dvc.lock").read_bytes() == before
-    run(folder, sys.executable, "-m", "rakuten", "summary")
-    assert len(runs_of(folder)) == 2
-    assert all("dvc_lock" in found.data.tags for found in runs_of(folder))
 
-    # From scratch elsewhere: the same dvc.lock, byte for byte.
-    again = with_sample(clone("second"), sample)
-    run(again, "dvc", "repro")
-    assert (again / "dvc.lock").read_bytes() == before
+def test_the_same_training_forced_is_a_second_run_with_the_same_dvc_lock(second: Path) -> None:
+    before = (second / "dvc.lock").read_bytes()
+    run(second, "dvc", "repro", "--force", "--single-item", "train")
+    assert (second / "dvc.lock").read_bytes() == before
+    run(second, sys.executable, "-m", "rakuten", "summary")  # attaches dvc.lock, since no later stage ran
+    new = runs_of(second)[0]
+    assert "dvc_lock" in new.data.tags
+    assert new.info.run_id != runs_of(second)[-1].info.run_id
 
-    # What a comment in the README changes is nothing; a parameter of the model reruns train and predict only.
-    (again / "README.md").write_text("changed")
-    params = again / "params.yaml"
+
+def test_the_pipeline_gives_the_same_dvc_lock_in_another_clone(first: Path, clone: Clone, sample: Path) -> None:
+    other = with_sample(clone("other"), sample)
+    run(other, "dvc", "repro")
+    assert (other / "dvc.lock").read_bytes() == (first / "dvc.lock").read_bytes()
+
+
+def test_a_parameter_of_the_model_reruns_train_and_predict_only(second: Path) -> None:
+    (second / "README.md").write_text("changed")
+    params = second / "params.yaml"
     params.write_text(params.read_text().replace("target_precision: 0.95", "target_precision: 0.7"))
-    said = run(again, "dvc", "status")
-    assert "train:" in said
-    assert "ingest:" not in said
-    assert "features:" not in said
-    run(again, "dvc", "repro")
-    (changed, _) = runs_of(again)
-    assert changed.data.tags["git_dirty"] == "true"
-    reviewed = pd.read_csv(again / "data" / "processed" / "predictions.csv")
-    decisions = json.loads((again / "reports" / "decisions.json").read_text())
+    status = run(second, "dvc", "status")
+    assert [stage for stage in ("ingest", "features", "train", "predict") if f"{stage}:" in status] == [
+        "train",
+        "predict",
+    ]
+    run(second, "dvc", "repro")
+    assert runs_of(second)[0].data.tags["git_dirty"] == "true"
+    reviewed = pd.read_csv(second / "data" / "processed" / "predictions.csv")
+    decisions = json.loads((second / "reports" / "decisions.json").read_text())
     assert decisions["target_precision"] == 0.7
     assert reviewed["needs_review"].tolist() == (reviewed["confidence"] < decisions["threshold"]).tolist()
     assert decisions["decided"] == (~reviewed["needs_review"]).sum() > 20
 
 
-# Kills its whole process group, DVC included, when the script named by KILL is about to put its second file in place.
+# Kills its process group, DVC included, when the script named by KILL is about to rename its second file.
 KILLER = """
 import os, pathlib, signal, sys
 renamed = []
@@ -126,14 +146,14 @@ def undisturbed(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def test_stages_that_are_killed_go_on_to_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
+def test_stages_that_are_killed_resume_and_end_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "killed", quick=True)
     shutil.copytree(undisturbed / "data" / "raw", folder / "data" / "raw")
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(KILLER)
     for stage in PIPELINE:
         script = PIPELINE[stage]["cmd"].removeprefix("python ")
-        env = environment(folder, KILL=script, PYTHONPATH=f"{tmp_path / 'hook'}{os.pathsep}{folder}")
+        env = environment(folder, KILL=script, PYTHONPATH=str(tmp_path / "hook"))
         killed = subprocess.run(["dvc", "repro"], cwd=folder, env=env, start_new_session=True, capture_output=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert script.encode() in killed.stdout
@@ -158,7 +178,7 @@ def test_an_experiment_has_one_name_in_dvc_and_mlflow(undisturbed: Path, tmp_pat
     assert "softer-margin" in run(folder, "dvc", "exp", "list", "--all-commits")
 
 
-def test_a_prediction_leads_back_to_its_very_state(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_prediction_leads_back_to_the_state_that_made_it(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
     shutil.copytree(undisturbed, folder, symlinks=True)
     shutil.rmtree(folder / ".git")
@@ -187,9 +207,7 @@ def test_a_prediction_leads_back_to_its_very_state(undisturbed: Path, tmp_path: 
             assert entry["md5"] in traced
 
     # The lines that it prints are true.
-    commands = [
-        line.partition("#")[0].split() for line in traced.partition("back to this very state\n")[2].splitlines()
-    ]
+    commands = [line.partition("#")[0].split() for line in traced.partition("to restore this state\n")[2].splitlines()]
     assert [command[:2] for command in commands] == [
         ["git", "checkout"], ["python", "-m"], ["dvc", "checkout"], ["dvc", "repro"],
     ]  # fmt: skip
@@ -216,6 +234,5 @@ def test_the_summary_asks_for_a_run_first(clone: Clone) -> None:
 
 
 @pytest.mark.parametrize("target", ["help", "run"])
-def test_make_knows_its_targets(target: str) -> None:
-    root = Path(__file__).resolve().parents[2]
-    assert f"make {target}" in run(root, "make", "help")
+def test_make_help_lists_the_targets(target: str) -> None:
+    assert f"make {target}" in run(ROOT, "make", "help")

@@ -13,16 +13,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from rakuten import disk_array
 from rakuten.config import PARAMS
-from rakuten.data import make_dataset, tables
+from rakuten.data import tables
 from rakuten.data.images import ImageFiles
 from rakuten.data.schema import image_name
 from rakuten.data.tables import read_table
-from rakuten.features import build_features, embedding, text_features
+from rakuten.features import embedding, feature_set, text_features
 from rakuten.files import digest
-from rakuten.models import predict_model, train_model, training
 from rakuten.models.pyfunc_model import OUTPUTS
 from rakuten.tracking.lineage import model_digest
+from tests.support.project import load_script
+
+make_dataset = load_script("src/data/make_dataset.py")
+build_features = load_script("src/features/build_features.py")
+train_model = load_script("src/models/train_model.py")
+predict_model = load_script("src/models/predict_model.py")
 
 PLOTS = ("confusion_matrix", "per_class_f1", "reliability", "coverage")
 STAGES = ("src/features/build_features.py", "src/models/train_model.py", "src/models/predict_model.py")
@@ -36,11 +42,11 @@ class Workspace(NamedTuple):
 
     def train(self) -> int:
         flags = ["--processed", self.processed, "--models", self.models, "--reports", self.reports]
-        return train_model.main([str(flag) for flag in flags])
+        return int(train_model.main([str(flag) for flag in flags]))
 
     def predict(self) -> int:
         flags = ["--processed", self.processed, "--models", self.models, "--reports", self.reports]
-        return predict_model.main([str(flag) for flag in flags])
+        return int(predict_model.main([str(flag) for flag in flags]))
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +149,15 @@ def test_the_logged_model_predicts_from_raw_columns(trained: Workspace, sample: 
     assert loaded.metadata.saved_input_example_info is not None
 
 
-def test_reports_are_whole_pictures_and_tables(trained: Workspace) -> None:
+def test_every_plot_is_a_png_and_a_table(trained: Workspace) -> None:
     for name in PLOTS:
-        with Image.open(trained.reports / f"{name}.png") as picture:
-            picture.load()
-            assert picture.width > 500
+        with Image.open(trained.reports / f"{name}.png") as image:
+            image.load()
+            assert image.width > 500
         assert len(pd.read_csv(trained.reports / f"{name}.csv")) > 4
 
 
-def test_the_card_tells_what_the_run_measured(trained: Workspace) -> None:
+def test_the_model_card_has_the_measured_scores(trained: Workspace) -> None:
     card = (trained.reports / "model_card.md").read_text(encoding="utf-8")
     metrics = json.loads((trained.models / "metrics.json").read_text())
     assert "Trained on the synthetic sample catalogue" in card
@@ -193,7 +199,7 @@ def test_no_training_starts_while_the_server_is_away(
     assert "unset MLFLOW_TRACKING_URI" in said
 
 
-def test_predictions_need_a_sound_model_cleaned_alike(
+def test_predictions_need_a_sound_model_of_the_same_features(
     space: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     params = tmp_path / "params.yaml"
@@ -223,12 +229,13 @@ def test_scripts_say_what_is_missing_from_any_folder(
     assert done.stderr.count("\n") == 1
 
 
-def test_how_many_rows_are_held_changes_no_byte(
+def test_results_do_not_depend_on_how_many_rows_are_held(
     trained: Workspace, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, name, rows in (
-        (tables, "ROWS", 37), (training, "ROWS", 41), (embedding, "ROWS", 29), (embedding, "CONTENTS", 5),
-        (text_features, "BATCH", 11), (predict_model, "TOGETHER", 13),
+        (tables, "CHUNK_ROWS", 37), (disk_array, "CHUNK_ROWS", 41), (disk_array, "MAPPED_ROWS", 17),
+        (feature_set, "CHUNK_ROWS", 43), (embedding, "CHUNK_ROWS", 29), (embedding, "ENCODE_CHUNK", 5),
+        (text_features, "CHUNK_ROWS", 11), (predict_model, "CHUNK_ROWS", 13),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, rows)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -241,8 +248,7 @@ def test_how_many_rows_are_held_changes_no_byte(
     assert space.predict() == 0
     for one, other in zip(space[:3], trained[:3], strict=True):
         names = sorted(path.name for path in one.iterdir() if path.is_file() and path.name != "run.json")
-        # A figure and the card name the files' places.
         same, differ, missing = filecmp.cmpfiles(one, other, names, shallow=False)
         assert same
         assert missing == []
-        assert differ in ([], ["model_card.md"])
+        assert differ in ([], ["model_card.md"])  # the card names the paths of the files

@@ -1,5 +1,6 @@
 """A Dask scheduler and its workers, processes on loopback that speak TCP."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +15,12 @@ NONE: Mapping[str, str] = {}
 class Node(Server):
     """A process of a cluster."""
 
-    said = ""  # in its log when it is ready
+    ready_line = ""  # in its log when it is ready
 
     def __init__(self, name: str, command: list[str], folder: Path, project: Path) -> None:
         # One death is enough to blame a task for it: four, as by default, take longer.
         env = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1", "DASK_CONFIG": str(ROOT / "deploy/dask.yaml")}
-        super().__init__(name, command, env | {"PYTHONPATH": str(project)}, folder)
+        super().__init__(name, command, env | {"PYTHONPATH": f"{project / 'src'}{os.pathsep}{project}"}, folder)
 
     def launch(self) -> None:
         log = self.folder / f"{self.name}.log"
@@ -30,11 +31,11 @@ class Node(Server):
         assert self.process is not None
         log = (self.folder / f"{self.name}.log").read_bytes()[self.before :].decode("utf-8", "replace")
         assert self.process.poll() is None, log[-2000:]
-        return self.said in log
+        return self.ready_line in log
 
 
 class Worker(Node):
-    said = "Registered to"
+    ready_line = "Registered to"
 
     def __init__(self, number: int, address: str, folder: Path, project: Path = ROOT) -> None:
         command = [DASK, "worker", address, "--host", "127.0.0.1", "--nworkers", "1", "--nthreads", "1"]
@@ -45,7 +46,7 @@ class Worker(Node):
 class Cluster(Node):
     """The scheduler, and as many workers as are asked for."""
 
-    said = "Scheduler at"
+    ready_line = "Scheduler at"
 
     def __init__(self, folder: Path, project: Path = ROOT, env: Mapping[str, str] = NONE) -> None:
         self.port, self.project = free_port(), project

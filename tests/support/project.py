@@ -1,16 +1,14 @@
 """Copies of the project, and commands run in them."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import ModuleType
 
-import pandas as pd
 import yaml
-
-from rakuten.monitoring.prediction_log import COLUMNS, append
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +52,8 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     own = ("MLFLOW_", "DVC_", "AWS_", "S3_", "DAGSHUB_", "API_", "COVERAGE_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return kept | {"PYTHONPATH": str(folder), "PATH": path} | more
+    python_path = os.pathsep.join([str(folder / "src"), str(folder)])
+    return kept | {"PYTHONPATH": python_path, "PATH": path} | more
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -63,10 +62,10 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def log_window(live: Path, window: pd.DataFrame, model_version: str, first: int = 0) -> list[str]:
-    """Put a window (columns WATCHED) into a live log; returns its prediction ids, numbered from `first`."""
-    ids = [f"p{first + at}" for at in range(len(window))]
-    named = {"time": time.time(), "model_version": model_version, "designation": None, "description": None}
-    rows = window.assign(**named, prediction_id=ids)[list(COLUMNS)].astype(object)
-    append(live / "2026-01-01.sqlite", list(rows.where(rows.notna(), None).itertuples(index=False)))
-    return ids
+def load_script(path: str) -> ModuleType:
+    """Import a script of this project, given from its root, as a module: `load_script("src/models/train_model.py")`."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -38,11 +38,11 @@ def free_port() -> int:
             return port
 
 
-def wait_for(ready: Callable[[], bool], what: str, seconds: float = 180) -> None:
+def wait_for(ready: Callable[[], bool], what: str, seconds: float = 180, interval: float = 0.25) -> None:
     until = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < until, f"{what} did not come up in {seconds} s"
-        time.sleep(0.25)
+        time.sleep(interval)
 
 
 def answers(url: str) -> bool:

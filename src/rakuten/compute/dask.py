@@ -31,10 +31,13 @@ class DaskExecutor:
             stack: closes the connection at its end.
 
         Raises:
-            UserError: the scheduler cannot be reached, or has no worker.
+            UserError: distributed is not installed, the scheduler cannot be reached, or it has no worker.
         """
-        from distributed import Client, KilledWorker
-        from distributed.versions import VersionMismatchWarning
+        try:
+            from distributed import Client, KilledWorker
+            from distributed.versions import VersionMismatchWarning
+        except ModuleNotFoundError as error:
+            raise UserError("compute.engine dask needs an extra: `pip install -e '.[dask]'`") from error
 
         # What has to be the same is in the code's fingerprint.
         warnings.filterwarnings("ignore", category=VersionMismatchWarning)
