@@ -1,6 +1,6 @@
 """What a change costs, beside a full run: no change, another README, another parameter, 1 % new products.
 
-Works in a clone of the project, on a synthetic catalogue of the challenge's real size with pictures.
+Works in a clone of the project, on a synthetic catalogue of the size of the challenge, with images.
 """
 
 import argparse
@@ -114,7 +114,7 @@ def prepare(folder: Path, rows: int, test_rows: int) -> Project:
 
 
 def add(raw: Path, rows: int, folder: Path) -> None:
-    """Put new products with pictures behind the train rows."""
+    """Append new products with images to the train rows."""
     if not folder.exists():
         write_catalogue(rows, 1, 2, folder)
     for name in ("X_train.csv", "Y_train.csv"):

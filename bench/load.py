@@ -1,9 +1,9 @@
 """The API under load on loopback: `python -m bench.load --folder FOLDER` after `make bench` made FOLDER.
 
-wrk (Debian's package of that name) asks the real server for one product at a time from 1, 8 and 64
-clients, on the quick path (words only), with the default encoders, and with a picture each. Beside
-each stand, in the same run, the rate of the bare model call in one process, and MLflow's own scoring
-server on the same model. Then ten times as many clients as fit the queue, and the memory over many requests.
+wrk (the Debian package) requests one product at a time from the real server, with 1, 8 and 64 clients: without
+encoders, with the default encoders, and with an image for each product. In the same run are measured the rate of the bare model
+call in one process, and MLflow's own scoring server on the same model. Then ten times as many clients as the queue
+holds, and the memory over many requests.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from mlflow.models import ModelSignature
 
 from bench.baselines import ngrams_only
 from bench.measure import memory
-from rakuten.config import ROOT
+from rakuten.config import ROOT, SOURCE
 from rakuten.data.images import ImageFiles
 from rakuten.data.schema import X_COLUMNS, image_name
 from rakuten.data.tables import read_raw
@@ -58,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     bodies = _bodies(arguments.folder, work)
     models = _models(arguments.folder / "models", work)
     found: dict[str, Any] = {}
-    for name, (kind, picture) in PATHS.items():
+    for name, (kind, with_image) in PATHS.items():
         if name not in arguments.only:
             continue
-        body = bodies[picture]
+        body = bodies[with_image]
         bare = _bare(models[kind], body[0], arguments.seconds)
         with api(models[kind], work) as (address, _):
             said = [_ask(f"{address}/predict", body[0])["confidence"]]
@@ -94,23 +94,23 @@ def _say(name: str, what: Any) -> None:
 
 
 def _bodies(folder: Path, work: Path) -> dict[bool, tuple[Path, Path]]:
-    """Files of request bodies, ours and MLflow's, without and with a picture."""
+    """Files of request bodies, ours and MLflow's, without and with an image."""
     raw = read_raw(folder / "raw" / "X_test.csv", X_COLUMNS)[:PRODUCTS]
     files = ImageFiles(folder / "raw" / "images")
     found = {}
-    for picture in (False, True):
+    for with_image in (False, True):
         ours, theirs = [], []
         for row in raw.to_dict("records"):
             product = {"designation": row["designation"], "description": row["description"]}
-            if picture:
+            if with_image:
                 data = files[image_name(row["imageid"], row["productid"])].read_bytes()
                 product["picture"] = b64encode(data).decode()
             ours.append(json.dumps(product))
             theirs.append(json.dumps({"dataframe_records": [product]}))
-        pair = tuple(work / f"{name}-{picture}.jsonl" for name in ("ours", "theirs"))
+        pair = tuple(work / f"{name}-{with_image}.jsonl" for name in ("ours", "theirs"))
         for path, lines in zip(pair, (ours, theirs), strict=True):
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        found[picture] = (pair[0], pair[1])
+        found[with_image] = (pair[0], pair[1])
     return found
 
 
@@ -145,26 +145,27 @@ def _bare(models: Path, bodies: Path, seconds: int) -> float:
 import base64, itertools, json, time
 from pathlib import Path
 from rakuten.models.classifier import ProductClassifier
-from rakuten.tracking.record import INPUTS
-from rakuten.models.raw_model import RawModel
-model = RawModel(ProductClassifier.load(Path({str(models)!r})))
-lines = Path({str(bodies)!r}).read_text().splitlines()
-asked = [json.loads(line) for line in lines]
-pictures = [base64.b64decode(each.get("picture", "")) or None for each in asked]
-named = [([(each["designation"], each["description"])], [seen]) for each, seen in zip(asked, pictures)]
-def ask(product):
-    model.classifier.rank(model.describe_all(*product)[0], 3)
-for product in named[:20]:
-    ask(product)
+from rakuten.models.pyfunc_model import PyfuncModel
+model = PyfuncModel(ProductClassifier.load(Path({str(models)!r})))
+products = [json.loads(line) for line in Path({str(bodies)!r}).read_text().splitlines()]
+images = [base64.b64decode(product.get("picture", "")) or None for product in products]
+calls = [
+    ([(product["designation"], product["description"])], [image])
+    for product, image in zip(products, images, strict=True)
+]
+def predict(call):
+    model.classifier.top_k(model.featurise_many(*call)[0], 3)
+for call in calls[:20]:
+    predict(call)
 count, started = 0, time.perf_counter()
-for product in itertools.cycle(named):
-    ask(product)
+for call in itertools.cycle(calls):
+    predict(call)
     count += 1
     if time.perf_counter() - started > {seconds}:
         break
 print(count / (time.perf_counter() - started))
 """
-    env = os.environ | THREADS
+    env = os.environ | THREADS | {"PYTHONPATH": str(SOURCE)}
     done = subprocess.run([sys.executable, "-c", script], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
     return round(float(done.stdout), 1)
 
@@ -195,10 +196,10 @@ def mlflow_serve(models: Path, place: Path) -> Iterator[str]:
     if not place.exists():
         mlflow.pyfunc.save_model(
             str(place),
-            loader_module="rakuten.models.raw_model",
+            loader_module="rakuten.models.pyfunc_model",
             data_path=str(models),
             pip_requirements=["mlflow"],
-            signature=ModelSignature(inputs=INPUT_SCHEMA),  # as it is registered: a picture is decoded
+            signature=ModelSignature(inputs=INPUT_SCHEMA),  # as it is registered: an image is decoded
         )
     port = _free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(place), "--env-manager", "local"]
@@ -210,7 +211,7 @@ def mlflow_serve(models: Path, place: Path) -> Iterator[str]:
 @contextmanager
 def _server(command: Sequence[str], settings: Mapping[str, str], probe: str, log: Path) -> Iterator[psutil.Process]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    env |= {"PYTHONPATH": str(ROOT), **settings}
+    env |= {"PYTHONPATH": str(SOURCE), **settings}
     with log.open("w") as stream:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=stream, stderr=stream)
     try:

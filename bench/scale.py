@@ -1,9 +1,9 @@
 """How memory and cost grow with the rows: `make bench-scale` (hours; --rows 10000 100000 for a try).
 
 Each stage runs on synthetic catalogues of two sizes, outside the project, without encoders, and so does the scoring of
-a file. Training runs once more with the two embedding views and one small block of n-grams, on embeddings drawn at random
-around a mean of each class: it reads them like real ones, which could not be made here at this size. Printed are the
-ratios of the larger size to the smaller one.
+a file. Training runs once more with the two embedding views and one small block of n-grams, on embeddings drawn at
+random around a mean of each class: it reads them like real ones, which could not be made here at this size. Printed are
+the ratios of the larger size to the smaller one.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def compared(stage: str, small: Sequence[float], large: Sequence[float], times: 
 
 
 def sample(folder: Path, rows: int) -> None:
-    """A catalogue without pictures, and params.yaml for both ways to train."""
+    """A catalogue without images, and params.yaml for both ways to train."""
     out: list[str | Path] = ["--out", folder / "raw", "--rows", str(rows), "--test-rows", str(rows // 10)]
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "rakuten", "sample", "--if-absent", "--no-images", *out]

@@ -1,6 +1,6 @@
 """What each stage costs at the challenge's real size, on a synthetic catalogue: `make bench`.
 
-Writes 84,916 + 13,812 products with pictures once, outside the project, then runs every stage on
+Writes 84,916 + 13,812 products with images once, outside the project, then runs every stage on
 them from an empty cache, beside the loops and the pipeline that the figures are compared with.
 """
 

@@ -63,8 +63,8 @@ def test_limits_name_the_weakest_classes_and_the_doubtful_labels(metrics: dict[s
 
 
 def test_a_model_without_images_is_marked(card: str, metrics: dict[str, Any], params: Params) -> None:
-    assert "does not look at pictures" not in card
-    assert "does not look at pictures" in model_card(metrics, params, {TEXT: "aaa"}, DIGESTS)
+    assert "does not use images" not in card
+    assert "does not use images" in model_card(metrics, params, {TEXT: "aaa"}, DIGESTS)
 
 
 def test_a_model_of_the_synthetic_catalogue_is_marked(card: str, metrics: dict[str, Any], params: Params) -> None:

@@ -52,7 +52,7 @@ def test_predictions_agree_with_the_probabilities(classifier: ProductClassifier,
 
 def test_a_product_below_the_threshold_needs_review(classifier: ProductClassifier, batch: FeatureBatch) -> None:
     confidence = classifier.predict(batch)["confidence"]
-    for threshold in (0.0, float(confidence.median()), 1.1):
+    for threshold in (0.0, float(confidence[60]), 1.1):  # a confidence at the threshold needs no review
         config = classifier.config._replace(threshold=threshold)
         strict = ProductClassifier(classifier.vectorizer, classifier.linear, classifier.fusion, config)
         assert (strict.predict(batch)["needs_review"] == (confidence < threshold)).all()
@@ -158,6 +158,17 @@ def test_a_damaged_file_is_one_clear_error(
     with pytest.raises(UserError, match="run `dvc repro`") as caught:
         ProductClassifier.load(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_vocabulary_with_another_letter_is_refused(classifier: ProductClassifier, tmp_path: Path) -> None:
+    """Nothing but the digest shows it."""
+    classifier.save(tmp_path)
+    path = tmp_path / VECTORIZER_FILE
+    terms = path.read_text(encoding="utf-8")
+    path.write_text(terms.replace('"pompe"', '"bombe"'), encoding="utf-8", newline="\n")
+    assert path.read_text(encoding="utf-8") != terms
+    with pytest.raises(UserError, match="vectorizer.json: damaged or from another model"):
+        ProductClassifier.load(tmp_path)
 
 
 @pytest.mark.parametrize(

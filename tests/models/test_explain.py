@@ -50,6 +50,17 @@ def test_terms_for_and_against_are_sorted_by_contribution(classifier: ProductCla
     assert len(negative) <= MAX_TERMS
 
 
+def test_the_terms_of_the_largest_contributions_are_shown(
+    classifier: ProductClassifier, product: FeatureBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_terms = explain(classifier, product, 2583)
+    monkeypatch.setattr("rakuten.models.explain.MAX_TERMS", 2)
+    two = explain(classifier, product, 2583)
+    assert two.positive_terms.equals(all_terms.positive_terms[:2])
+    assert two.negative_terms.equals(all_terms.negative_terms[:2])
+    assert len(all_terms.negative_terms) > 2
+
+
 def test_terms_add_up_to_the_contribution_of_their_view(
     classifier: ProductClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,8 @@ def test_rare_terms_are_dropped_where_there_are_too_many(tmp_path: Path, monkeyp
     n_terms = [min(block.max_features, len(count_ngrams(rows.table, block).terms)) for block in BLOCKS]
     assert [len(terms) for terms in several.vectorizer.terms] == n_terms
     assert several.vectorizer.terms[0] == sorted(several.vectorizer.terms[0])
+    shards = make_shards(tmp_path / "4" / "shards", 4)
+    assert [len(pd.read_parquet(shards.vocabulary(block))) for block in range(len(BLOCKS))] == n_terms
     assert (several.scores.argmax(axis=1) == one.scores.argmax(axis=1)).mean() > 0.9
 
 

@@ -67,6 +67,11 @@ def test_too_few_predictions_are_not_judged(monitored: Monitored, monitored_fram
     assert not (monitored.folder / DRIFT_FILE).exists()
 
 
+def test_min_rows_predictions_are_judged(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    log_window(monitored.folder, monitored_frame(PARAMS.monitor.min_rows, 1), "one")
+    assert monitored.check().report is not None
+
+
 def test_predictions_of_another_model_are_ignored(monitored: Monitored, monitored_frame: MakeFrame) -> None:
     log_window(monitored.folder, monitored_frame(1000, 1), "another")
     assert monitored.check().summary.startswith("0 predictions of model one")

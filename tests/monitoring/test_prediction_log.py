@@ -197,6 +197,13 @@ def test_a_window_is_the_latest_rows_across_days_oldest_first(two_days: Path) ->
     assert len(read_window(Path(os.path.relpath(two_days)), 4)) == 4
 
 
+def test_the_latest_rows_are_the_latest_by_time(two_days: Path) -> None:
+    """Servers may write later what they predicted earlier."""
+    append_rows(two_days / "2020-01-02.sqlite", [row(time=-1, prediction_id="written late")])
+    assert read_window(two_days, 3)["prediction_id"].tolist() == ["2020-01-02-0", "2020-01-02-1", "2020-01-02-2"]
+    assert "written late" in read_window(two_days, 4)["prediction_id"].tolist()
+
+
 def test_a_window_may_be_of_one_model(two_days: Path) -> None:
     append_rows(two_days / "2020-01-02.sqlite", [row(model_version="another", time=9)])
     assert read_window(two_days, 4, "another")["model_version"].tolist() == ["another"]

@@ -137,7 +137,7 @@ def test_a_model_of_a_dirty_tree_is_refused(project: Path) -> None:
     config = project / "src" / "rakuten" / "config.py"
     config.write_text(config.read_text() + "\n# changed\n")
     run_in(project, "dvc", "repro", "--force", "--single-item", "train")
-    assert "cannot be traced, for want of a clean tree" in run_in(project, *PROMOTE, code=1)
+    assert "cannot be traced: missing a clean tree" in run_in(project, *PROMOTE, code=1)
     assert number(project, CHAMPION) == "1"
 
 
@@ -146,7 +146,7 @@ def test_a_model_that_was_trained_without_dvc_is_refused(project: Path) -> None:
     git(project, "commit", "--quiet", "--all", "--message", "dvc.lock of version 1")
     (project / "dvc.lock").unlink()
     run_in(project, sys.executable, "src/models/train_model.py")
-    assert "for want of digests of the raw data" in run_in(project, *PROMOTE, code=1)
+    assert "missing digests of the raw data" in run_in(project, *PROMOTE, code=1)
     assert number(project, CHAMPION) == "1"
 
 

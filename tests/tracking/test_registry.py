@@ -131,8 +131,8 @@ def test_a_version_with_commit_and_data_is_traceable(record_training: Callable[.
 @pytest.mark.parametrize(
     ("tags", "missing"),
     [
-        (TRACEABLE, "for want of digests of the features; digests of the raw data"),
-        (TRACEABLE | {"git_commit": ""}, "for want of git_commit; digests"),
+        (TRACEABLE, "missing digests of the features; digests of the raw data"),
+        (TRACEABLE | {"git_commit": ""}, "missing git_commit; digests"),
         (TRACEABLE | {"git_dirty": "true"}, "a clean tree"),
     ],
 )

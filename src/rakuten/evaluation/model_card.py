@@ -38,7 +38,7 @@ def model_card(
 
 def _intended(metrics: Mapping[str, Any]) -> str:
     text = (
-        f"Puts a product of a marketplace (title, optional description, optional picture) into one of "
+        f"Puts a product of a marketplace (title, optional description, optional image) into one of "
         f"{len(metrics['f1'])} product type codes, with a calibrated confidence; unsure ones are marked for review."
     )
     if metrics["synthetic"]:
@@ -125,7 +125,7 @@ def _limits(metrics: Mapping[str, Any], encoders: Mapping[str, str]) -> str:
         "- Intervals cover the chance of the draw, not the choice of settings or a catalogue that changes.",
     ]
     if IMAGE not in encoders:
-        lines.append("- It does not look at pictures.")
+        lines.append("- It does not use images.")
     return "\n".join(lines)
 
 

@@ -115,9 +115,7 @@ def check_traceable(version: Version) -> None:
     if tags.get("git_dirty") != "false":
         missing.append("a clean tree (commit, then `dvc repro --force --single-item train`)")
     if missing:
-        raise UserError(
-            f"version {version.number} is not promoted: it cannot be traced, for want of {'; '.join(missing)}"
-        )
+        raise UserError(f"version {version.number} is not promoted: it cannot be traced: missing {'; '.join(missing)}")
 
 
 def promote(version: Version, champion: Version | None) -> None:
