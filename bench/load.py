@@ -1,9 +1,9 @@
 """The API under load on loopback: `python -m bench.load --folder FOLDER` after `make bench` made FOLDER.
 
 wrk (the Debian package) requests one product at a time from the real server, with 1, 8 and 64 clients: without
-encoders, with the default encoders, and with an image for each product. In the same run are measured the rate of the bare model
-call in one process, and MLflow's own scoring server on the same model. Then ten times as many clients as the queue
-holds, and the memory over many requests.
+encoders, with the default encoders, and with an image for each product. In the same run are measured the rate of the
+bare model call in one process, and MLflow's own scoring server on the same model. Then ten times as many clients as
+the queue holds, and the memory over many requests.
 """
 
 import argparse

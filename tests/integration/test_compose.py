@@ -1,7 +1,8 @@
 """The containers for real: images built, the compose file up, trained against, lost and restored. `make test-docker`.
 
-Needs a Docker daemon; takes minutes. COMPOSE names another compose command (docker-compose), BUILD further arguments of
-`docker build` (--network=host where builds need the host's network, --build-arg BASE=... for another Python image); POSTGRES_IMAGE and SEAWEEDFS_IMAGE name other images than the pinned ones.
+Needs a Docker daemon; takes minutes. COMPOSE names another compose command (docker-compose), BUILD further arguments
+of `docker build` (--network=host where builds need the host's network, --build-arg BASE=... for another Python
+image); POSTGRES_IMAGE and SEAWEEDFS_IMAGE name other images than the pinned ones.
 """
 
 import json
