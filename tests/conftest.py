@@ -37,13 +37,19 @@ X_TEST = """\
 
 
 HEAVY_FIXTURES = {"workshop", "trained"}  # projects that ran the pipeline; an API and a browser need `trained`
+HEAVY_FILES = {  # which train, or start one process after the other
+    "commands/test_remote.py", "flows/test_common.py", "models/test_score_file.py", "models/test_text_model.py",
+    "models/test_training.py",
+}  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make check` leaves out, and put the longest files first: two processes share them."""
     for item in items:
-        if "integration" in item.path.parts or HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())):
+        file = item.path.relative_to(Path(__file__).parent)
+        is_heavy = file.parts[0] == "integration" or file.as_posix() in HEAVY_FILES
+        if is_heavy or HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("heavy")
     order = {"integration": 0, "serving": 1, "monitoring": 1, "promotion": 2, "models": 3}
     items.sort(key=lambda item: order.get(item.path.parent.name, 4))

@@ -92,6 +92,7 @@ def test_the_lock_names_no_host_but_the_public_index() -> None:
     assert sources == {'{"registry": "https://pypi.org/simple"}', '{"editable": "."}'}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("extras", IMPORTABLE, ids=lambda extras: "+".join(extras) or "none")
 def test_an_extra_is_enough_for_its_modules(extras: tuple[str, ...]) -> None:
     arguments = [json.dumps(other_modules(extras)), json.dumps(IMPORTABLE[extras])]

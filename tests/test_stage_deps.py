@@ -9,6 +9,8 @@ import yaml
 
 from tests.support.project import run_in
 
+pytestmark = pytest.mark.heavy
+
 UNRELATED = (
     "src/rakuten/cli.py",
     "src/rakuten/commands/doctor.py",

@@ -13,7 +13,11 @@ from rakuten.features.feature_set import FeatureBatch, FeatureSet
 from tests.support.features import feature_table
 
 THRESHOLD = 0.7
-TITLES = ("the garden of the roses and the lilies", "un roman pour les enfants", "vase")  # the last is short
+TITLES = (
+    "the garden of the roses and the lilies",
+    "un roman pour les enfants",
+    "vase rouge verni xl",
+)  # 19 characters: the last is short
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +45,11 @@ def out_of_fold() -> OutOfFold:
     confidence = np.where(correct, 0.8, 0.6)
     proba = np.full((120, 3), 0.1)
     proba[np.arange(120), y_pred] = confidence
-    baselines = {"words": Baseline(y, np.arange(120) < 30), "text alone": Baseline(y_pred, np.ones(120, dtype=bool))}
+    right_where_judged = np.where(np.arange(120) < 30, y, (y + 1) % 3)
+    baselines = {
+        "words": Baseline(right_where_judged, np.arange(120) < 30),
+        "text alone": Baseline(y_pred, np.ones(120, dtype=bool)),
+    }
     return OutOfFold(np.array([10, 40, 2583]), y, y_pred, confidence, proba, baselines)
 
 

@@ -58,6 +58,7 @@ def test_fewer_titles_than_folds_are_an_error() -> None:
     group = pd.util.hash_array(np.array([0, 0, 1]))
     with pytest.raises(UserError, match="train.folds is 3 but there are only 2 distinct titles"):
         assign_folds(group, np.array([1, 1, 2]), 3, 0)
+    assert sorted(assign_folds(group, np.array([1, 1, 2]), 2, 0)[1:].tolist()) == [0, 1]  # as many are enough
 
 
 def test_shards_are_of_equal_size_and_depend_on_the_seed_alone() -> None:

@@ -60,6 +60,8 @@ def test_a_short_title_with_a_description_is_not_next_to_no_text(
     described = metadata.assign(has_description=np.arange(120) < 3, has_image=1)
     parts = measure(out_of_fold, 0.7, described, params)["parts"]
     assert parts["picture and next to no text"]["rows"] == 39
+    longer = metadata.assign(designation_len=metadata["designation_len"] + 1)
+    assert "picture and next to no text" not in measure(out_of_fold, 0.7, longer, params)["parts"]
     assert "no picture" not in parts
 
 

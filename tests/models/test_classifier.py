@@ -26,6 +26,7 @@ from rakuten.models.pyfunc_model import OUTPUTS
 from rakuten.models.training import ngram_blocks
 from rakuten.types import IMAGE, NGRAMS, TEXT
 from tests.support.features import TEXT_ONLY, feature_table
+from tests.support.project import ROOT, environment
 from tests.support.training import PARAMS, fit_batch
 
 
@@ -140,7 +141,8 @@ def test_loading_unpickles_nothing(classifier: ProductClassifier, tmp_path: Path
         "sys.addaudithook(refuse)\n"
         "ProductClassifier.load(Path(sys.argv[1]))\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, env=environment(ROOT), check=True, timeout=120)
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE])

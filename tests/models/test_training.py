@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from rakuten.models.linear import Moments, fit_lda
 from rakuten.models.training import MIN_VIEW_ROWS, fit_embedding, moments_by_fold, training_rows
 from rakuten.types import IMAGE, NGRAMS, TEXT
 from tests.support.features import feature_table
-from tests.support.project import ROOT
+from tests.support.project import ROOT, environment
 from tests.support.training import PARAMS, fit_batch
 
 
@@ -151,12 +150,10 @@ def test_the_fusion_weighs_both_views(classifier: ProductClassifier, batch: Feat
 
 def test_the_bytes_of_a_model_do_not_depend_on_the_process(tmp_path: Path) -> None:
     """Neither on the seed of hashes nor on the number of threads."""
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     for seed in ("1", "2"):
-        environment = {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": seed, "OPENBLAS_NUM_THREADS": seed}
+        variables = environment(ROOT, PYTHONHASHSEED=seed, OMP_NUM_THREADS=seed, OPENBLAS_NUM_THREADS=seed)
         (tmp_path / seed).mkdir()
         command = [sys.executable, "-m", "tests.support.train_small", str(tmp_path / seed)]
-        environment |= {"PYTHONPATH": paths}
-        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, **environment}, timeout=300)
+        subprocess.run(command, cwd=ROOT, check=True, env=variables, timeout=300)
     for name in (MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE):
         assert (tmp_path / "1" / "models" / name).read_bytes() == (tmp_path / "2" / "models" / name).read_bytes()
