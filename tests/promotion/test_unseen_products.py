@@ -9,6 +9,7 @@ import pytest
 from rakuten.config import Params
 from rakuten.data.tables import write_table
 from rakuten.errors import UserError
+from rakuten.features.encoders.onnx import PackagedTextEncoder, packaged_text_fingerprint
 from rakuten.features.feature_set import TRAIN, FeatureBatch, FeaturePaths, FeatureSet
 from rakuten.files import digest
 from rakuten.models.classifier import ProductClassifier
@@ -16,6 +17,7 @@ from rakuten.promotion import unseen_products
 from rakuten.promotion.unseen_products import is_unseen, predict_unseen
 from rakuten.tracking import lineage, registered_model, trace
 from rakuten.tracking.registry import Version
+from rakuten.types import TEXT
 from tests.support.features import TEXT_ONLY, feature_table
 from tests.support.training import PARAMS, fit_batch
 
@@ -112,6 +114,16 @@ def test_features_of_another_encoder_are_not_predicted(
 ) -> None:
     monkeypatch.setattr(classifier, "config", classifier.config._replace(encoders={"picture": "another"}))
     assert predict(seen(0)).empty
+
+
+def test_features_of_todays_version_of_the_encoder_are_predicted(
+    predict: Predict, monkeypatch: pytest.MonkeyPatch, classifier: ProductClassifier
+) -> None:
+    """The champion was trained with the encoder's first version, whose embeddings are the same up to rounding."""
+    encoders = {TEXT: packaged_text_fingerprint("1")}
+    monkeypatch.setattr(classifier, "config", classifier.config._replace(encoders=encoders))
+    monkeypatch.setattr(unseen_products, "encoder_fingerprints", lambda _: {TEXT: PackagedTextEncoder.fingerprint})
+    assert len(predict(seen(0, 1))) == 2
 
 
 def test_a_champion_that_cannot_be_loaded_predicts_nothing(
