@@ -263,7 +263,7 @@ def test_a_lost_scheduler_loses_no_embedding(cluster: Cluster, sample: Path, tmp
         worker.stop()
         worker.start()
     said = project.run("src/features/build_features.py", "dask", *names)
-    assert f"{kept:,} known" in said
+    assert f"{kept:,} cached" in said
     project.run("src/features/build_features.py", "local", *names)
     project.same("processed")
 
