@@ -109,12 +109,9 @@ def test_a_parameter_of_the_model_reruns_train_and_predict_only(second: Path) ->
     (second / "README.md").write_text("changed")
     params = second / "params.yaml"
     params.write_text(params.read_text().replace("target_precision: 0.95", "target_precision: 0.7"))
-    status = run(second, "dvc", "status")
-    assert [stage for stage in ("ingest", "features", "train", "predict") if f"{stage}:" in status] == [
-        "train",
-        "predict",
-    ]
-    run(second, "dvc", "repro")
+    log = run(second, "dvc", "repro")
+    ran = [stage for stage in ("ingest", "features", "train", "predict") if f"Running stage '{stage}'" in log]
+    assert ran == ["train", "predict"]
     assert runs_of(second)[0].data.tags["git_dirty"] == "true"
     reviewed = pd.read_csv(second / "data" / "processed" / "predictions.csv")
     decisions = json.loads((second / "reports" / "decisions.json").read_text())
