@@ -206,7 +206,7 @@ def test_a_prediction_leads_back_to_the_state_that_made_it(undisturbed: Path, tm
     # The lines that it prints are true.
     commands = [line.partition("#")[0].split() for line in traced.partition("to restore this state\n")[2].splitlines()]
     assert [command[:2] for command in commands] == [
-        ["git", "checkout"], ["python", "-m"], ["dvc", "checkout"], ["dvc", "repro"],
+        ["git", "checkout"], ["rakuten", "trace"], ["dvc", "checkout"], ["dvc", "repro"],
     ]  # fmt: skip
     for command in commands:
         run(folder, *command)
