@@ -123,16 +123,6 @@ def test_queued_experiments_run_at_once_each_with_its_own_code_and_parameters(
     assert experiment_scores(project) == set(expected.values())
 
 
-def test_the_results_of_an_experiment_come_back_when_it_is_applied(
-    project: Path, expected: dict[tuple[str, str, str], float]
-) -> None:
-    run_in(
-        project, "dvc", "exp", "run", "--temp", "--name", "softer", "--set-param", "train.svm_c=0.001", **NO_PYTHONPATH
-    )
-    run_in(project, "dvc", "exp", "apply", "softer", **NO_PYTHONPATH)
-    assert score(project) == expected[SVM_C]
-
-
 def test_a_worktree_runs_its_own_code(project: Path, expected: dict[tuple[str, str, str], float]) -> None:
     before, tree = state(project), project.with_name("worktree")
     git(project, "worktree", "add", "--quiet", str(tree), "-b", "other")
