@@ -40,7 +40,7 @@ run: $(DONE) ## run the whole pipeline, on a synthetic sample if data/raw has no
 check: lint ## linters, types, and the tests that need no server, browser or training (two minutes)
 	$(PYTEST) -m "not slow and not heavy" $(PARALLEL)
 
-test: lint ## linters, types and all tests, with coverage (20 minutes)
+test: lint ## linters, types and all tests, with coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine --quiet
