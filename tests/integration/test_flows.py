@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +14,10 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+import requests
 from filelock import FileLock
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from rakuten.tracking import lineage
 from rakuten.tracking.registry import CHAMPION, MODEL_NAME
@@ -173,13 +175,13 @@ class PrefectServer:
             )  # fmt: skip
 
     def request(self, path: str, body: object = None, method: str = "POST") -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.api}/{path}", data, {"Content-Type": "application/json"}, method=method
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            text = response.read()
-        return json.loads(text) if text else None
+        # The server answers 503 while another of its services has locked SQLite; Prefect's own client tries again too.
+        retry = Retry(status=8, status_forcelist=[503], allowed_methods=None, backoff_factor=0.5)
+        with requests.Session() as session:
+            session.mount(self.api, HTTPAdapter(max_retries=retry))
+            response = session.request(method, f"{self.api}/{path}", json=body, timeout=30)
+        response.raise_for_status()
+        return response.json() if response.content else None
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
