@@ -47,16 +47,16 @@ class Views:
         self.features, self.params, self.scratch = features, params, scratch
         self.rows = training_rows(features, params)
         _, ngrams = fit_ngrams(features, self.rows, params, scratch)
-        self.scores: dict[str, DiskArray] = {NGRAMS: ngrams.scores} if ngrams else {}
+        self.scores: dict[str, Array2D] = {NGRAMS: ngrams.scores} if ngrams else {}
         if (texts := features.text_embeddings) is not None:
             self.scores[TEXT] = self.embedding_scores(texts, ~missing_rows(texts), TEXT)
 
-    def embedding_scores(self, embeddings: Array2D, mask: BoolArray, view: str) -> DiskArray:
+    def embedding_scores(self, embeddings: Array2D, mask: BoolArray, view: str) -> Array2D:
         """Out-of-fold scores of an embedding view, learnt from the rows of the mask."""
         moments = moments_by_fold(embeddings, mask, self.rows, view)
         return fit_embedding(embeddings, mask, self.rows, moments, self.scratch / f"scores-{view}.npy").scores
 
-    def fuse(self, scores: Mapping[str, DiskArray]) -> OutOfFold:
+    def fuse(self, scores: Mapping[str, Array2D]) -> OutOfFold:
         """The cross-fitted predictions of the fusion that would be chosen, with its baselines."""
         fitter = CrossFitter(scores, gating_context(self.features.metadata), self.rows)
         proba = DiskArray.full(self.scratch / "proba.npy", (len(self.rows), len(self.rows.classes)), np.nan)

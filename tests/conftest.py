@@ -48,10 +48,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make check` leaves out, and put the longest files first: two processes share them."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
-        is_heavy = file.parts[0] == "integration" or file.as_posix() in HEAVY_FILES
+        is_heavy = file.parts[0] in ("finetuning", "integration") or file.as_posix() in HEAVY_FILES
         if is_heavy or HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("heavy")
-    order = {"integration": 0, "serving": 1, "monitoring": 1, "promotion": 2, "models": 3}
+    order = {"integration": 0, "serving": 1, "monitoring": 1, "finetuning": 2, "promotion": 2, "models": 3}
     items.sort(key=lambda item: order.get(item.path.parent.name, 4))
 
 

@@ -14,6 +14,12 @@ def test_the_projects_own_params_are_valid_and_flat() -> None:
     assert "train" not in flat
 
 
+def test_the_params_for_fine_tuning_differ_in_nothing_else() -> None:
+    params, finetune = load_params(), load_params(PARAMS.parent / "bench" / "params-finetune.yaml")
+    assert params.finetune.text == "none" != finetune.finetune.text
+    assert finetune.model_copy(update={"finetune": params.finetune}) == params
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -24,6 +30,15 @@ def test_the_projects_own_params_are_valid_and_flat() -> None:
         ("unknown_labels: reject", "unknown_labels: drop", "data.unknown_labels: Input should be 'reject' or 'keep'"),
         ("seed: 42", "seed: [", "not valid YAML"),
         ("ngram_range: [2, 5]", "ngram_range: [6, 5]", r"train.blocks.1: .*ngram_range: 6 must not exceed 5"),
+        ("text: none", "text: some", "finetune.text: Input should be 'none'"),
+        ("text: none", "text: {base: e5, epochs: 0}", "finetune.text.epochs: Input should be greater than 0"),
+        ("text: none", "text: {epochs: 3}", "finetune.text.base: Field required"),
+        (
+            "image_encoder: efficientnet-lite0",
+            "image_encoder: {path: a}",
+            "features.image_encoder.size: Field required",
+        ),
+        ("text_encoder: use-multilingual", "text_encoder: bert", "features.text_encoder: Input should be 'use-multi"),
         ("svm_c: 0.4", "svm_c: 0", "train.svm_c: Input should be greater than 0"),
         ("columns: [style]", "columns: [title]", "train.blocks.4.columns.0: Input should be 'designation_clean'"),
     ],

@@ -18,13 +18,14 @@ LIBRARY = "src/rakuten"
 STAGE_SCRIPTS = {
     "ingest": "src/data/make_dataset.py",
     "features": "src/features/build_features.py",
+    "finetune": "src/models/finetune_encoders.py",
     "train": "src/models/train_model.py",
     "predict": "src/models/predict_model.py",
 }
 SCRIPTS = {*STAGE_SCRIPTS.values(), "src/models/promote.py"}
 # A room imports only from those before it, and from itself.
 LAYERS = ["errors", "config", "types", "files", "disk_array", "compute", "cli", "tracking", "data", "features"]
-LAYERS += ["evaluation", "models", "promotion", "monitoring", "serving", "commands", "__main__"]
+LAYERS += ["evaluation", "finetuning", "models", "promotion", "monitoring", "serving", "commands", "__main__"]
 # Rooms that do not change what a stage writes: settings, logs, where work runs, what is recorded.
 PLUMBING = {"errors", "config", "types", "compute", "cli", "tracking", "commands"}
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -34,6 +35,8 @@ ONE_DOOR = {  # library -> where alone it is imported
     "evidently": f"{LIBRARY}/monitoring/drift.py",
     "prefect": "flows",
     "distributed": f"{LIBRARY}/compute/dask.py",
+    "torch": f"{LIBRARY}/finetuning",
+    "transformers": f"{LIBRARY}/finetuning",
 }
 
 

@@ -12,15 +12,17 @@ from rakuten.config import MODELS, PROCESSED, REPORTS, Params
 from rakuten.data.schema import is_synthetic
 from rakuten.evaluation.label_issues import label_issues_table
 from rakuten.evaluation.model_card import model_card
-from rakuten.evaluation.report import Report, flat_metrics, measure
+from rakuten.evaluation.report import LEARNING_CURVES_FILE, Report, flat_metrics, learning_curve_metrics, measure
 from rakuten.features.encoders.factory import encoder_fingerprints
-from rakuten.features.feature_set import TRAIN, FeaturePaths, FeatureSet
+from rakuten.features.encoders.finetuned import NETWORKS_FOLDER, read_networks
+from rakuten.features.feature_set import TRAIN, FeaturePaths, FeatureSet, finetuned_path
 from rakuten.features.monitored_columns import reference_sample
 from rakuten.files import atomic_write, dump_json, scratch_folder
 from rakuten.models.classifier import VECTORIZER_FILE
 from rakuten.models.pyfunc_model import OUTPUTS
 from rakuten.models.training import fit
 from rakuten.tracking import lineage, server, training_run
+from rakuten.types import FINETUNED_TEXT
 
 
 def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
@@ -28,13 +30,17 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
     server.check_server()
     sources = list(FeaturePaths.of(processed, TRAIN))
     features = FeatureSet.open(processed, TRAIN)
+    sources += [finetuned_path(processed, TRAIN, view) for view in features.finetuned]
+    networks = read_networks(models / NETWORKS_FOLDER)
     synthetic = is_synthetic(features.metadata)
     tags = {"synthetic": str(synthetic).lower()}
+    if FINETUNED_TEXT in networks:
+        tags["finetune_device"] = str(networks[FINETUNED_TEXT].settings()["device"])
     with (
         scratch_folder(processed.parent / "scratch") as scratch,
         training_run.training_run(params.flat(), sources, tags, models) as run,
     ):
-        classifier, out_of_fold = fit(features, params, encoder_fingerprints(params.features), scratch)
+        classifier, out_of_fold = fit(features, params, encoder_fingerprints(params.features), scratch, networks)
         threshold = classifier.config.threshold
         issues = label_issues_table(features, out_of_fold, params.train.shard_rows, params.seed)
         metrics = measure(out_of_fold, threshold, features.metadata, params)
@@ -48,7 +54,8 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
             dump_json(metrics, partial)
         files = [models / "metrics.json", models / VECTORIZER_FILE]
         files += Report(out_of_fold, features.metadata, metrics, issues, reference, card).write(reports)
-        run.log(flat_metrics(metrics), OUTPUTS, files)
+        used = [network.path for network in classifier.networks.values()]
+        run.log(flat_metrics(metrics), OUTPUTS, files, used, learning_curve_metrics(reports / LEARNING_CURVES_FILE))
     return _closing_line(metrics, run.run_id)
 
 

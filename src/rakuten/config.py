@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 import yaml
 from dotenv import load_dotenv
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from rakuten.errors import UserError
 
@@ -56,8 +56,20 @@ class TextEncoderParams(_Section):
     prefix: str = ""
 
 
-ImageEncoderChoice = Literal["efficientnet-lite0", "none"] | ImageEncoderParams
-TextEncoderChoice = Literal["use-multilingual", "none"] | TextEncoderParams
+def _kind(value: object) -> str:
+    """Whether a choice was written as a name or as a section, so that an error is about the one that was meant."""
+    return "section" if isinstance(value, (dict, BaseModel)) else "name"
+
+
+_KINDS = ("name", "section")  # tags of a choice, which pydantic puts into the place of an error
+ImageEncoderChoice = Annotated[
+    Annotated[Literal["efficientnet-lite0", "none"], Tag("name")] | Annotated[ImageEncoderParams, Tag("section")],
+    Discriminator(_kind),
+]
+TextEncoderChoice = Annotated[
+    Annotated[Literal["use-multilingual", "none"], Tag("name")] | Annotated[TextEncoderParams, Tag("section")],
+    Discriminator(_kind),
+]
 
 
 class FeatureParams(_Section):
@@ -95,6 +107,40 @@ class TrainParams(_Section):
     svm_c: Positive
     shard_rows: Annotated[int, Field(ge=20)]
     blocks: Annotated[list[BlockParams], Field(min_length=1)]
+
+
+class _ScheduleParams(_Section):
+    """How a network is fine-tuned. The defaults are those of docs/finetuning.md."""
+
+    base: Annotated[str, Field(min_length=1)]
+    revision: str | None = None
+    epochs: Count
+    batch: Count = 32
+    learning_rate: Positive
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    frozen_layers: Annotated[int, Field(ge=0)] = 0
+
+
+class TextFinetuneParams(_ScheduleParams):
+    """A text encoder to fine-tune."""
+
+    epochs: Count = 8
+    learning_rate: Positive = 1e-4
+    tokens: Annotated[int, Field(ge=8, le=8192)] = 96
+    frozen_embeddings: bool = True
+
+
+FinetuneDevice = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class FinetuneParams(_Section):
+    """The encoders that are fine-tuned, and what it may cost."""
+
+    text: Annotated[
+        Annotated[Literal["none"], Tag("name")] | Annotated[TextFinetuneParams, Tag("section")], Discriminator(_kind)
+    ]
+    folds: Annotated[int, Field(ge=2)]
+    device: FinetuneDevice
 
 
 class PredictParams(_Section):
@@ -137,6 +183,7 @@ class Params(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: DataParams
     features: FeatureParams
+    finetune: FinetuneParams
     train: TrainParams
     predict: PredictParams
     promote: PromoteParams
@@ -172,7 +219,7 @@ def load_params(path: Path = PARAMS) -> Params:
         return Params.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "the whole file"
+        name = ".".join(str(part) for part in first["loc"] if part not in _KINDS) or "the whole file"
         raise UserError(f"{path}: {name}: {first['msg']}") from error
 
 

@@ -1,4 +1,4 @@
-"""Array types, and the names of the three views of a product."""
+"""Array types, and the names of the views of a product."""
 
 from typing import Any
 
@@ -16,3 +16,5 @@ EmbeddingArray = NDArray[np.floating[Any]]  # rows x width; a row of NaN where t
 # The views: n-grams of the texts, embedding of the texts, embedding of the image. The values are stored in saved models
 # and are part of the API's responses, so they must not change.
 NGRAMS, TEXT, IMAGE = "words", "meaning", "picture"
+FINETUNED_TEXT = "fine-tuned text"  # a network that was fine-tuned on the texts
+FINETUNED_VIEWS = (FINETUNED_TEXT,)

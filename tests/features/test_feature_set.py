@@ -18,10 +18,11 @@ from rakuten.features.feature_set import (
     FeatureBatch,
     FeaturePaths,
     FeatureSet,
+    finetuned_path,
     open_embeddings,
     title_groups,
 )
-from rakuten.types import IMAGE, TEXT
+from rakuten.types import FINETUNED_TEXT, IMAGE, TEXT
 from tests.support.features import feature_table
 
 N_ROWS = 23
@@ -31,19 +32,20 @@ DESCRIPTIONS = ["une description" if number % 2 else "" for number in range(N_RO
 
 @pytest.fixture(scope="module")
 def batch() -> FeatureBatch:
-    """23 products. Both embeddings of product i consist of the number i; every tenth product has neither text nor text
-    embedding, every third has no image."""
+    """23 products. All embeddings and scores of product i consist of the number i; every tenth product has neither text
+    nor text embedding nor scores of a fine-tuned network, every third has no image."""
     codes = [10 * (number % 4) for number in range(N_ROWS)]
     table = feature_table(TITLES, DESCRIPTIONS, has_image=1).assign(prdtypecode=codes)
     text_embeddings = np.repeat(np.arange(N_ROWS, dtype=np.float16)[:, None], 4, axis=1)
     image_embeddings = np.repeat(np.arange(N_ROWS, dtype=np.float16)[:, None], 2, axis=1)
     text_embeddings[::10] = np.nan
     image_embeddings[::3] = np.nan
-    return FeatureBatch(table, text_embeddings, image_embeddings)
+    finetuned = text_embeddings[:, :3].astype(np.float32)
+    return FeatureBatch(table, text_embeddings, image_embeddings, {FINETUNED_TEXT: finetuned})
 
 
 def write(batch: FeatureBatch, folder: Path, name: str) -> None:
-    """Write a feature set as the features stage does."""
+    """Write a feature set as the stages features and finetune do."""
     paths = FeaturePaths.of(folder, name)
     with table_writer(paths.table) as write_chunk:
         write_chunk(batch.table if name == TRAIN else batch.table.drop(columns=LABEL_COLUMN))
@@ -52,6 +54,8 @@ def write(batch: FeatureBatch, folder: Path, name: str) -> None:
         (batch.image_embeddings, paths.image_embeddings),
     ):
         np.save(path, np.empty((len(batch), 0), dtype="<f2") if array is None else array)
+    scores = batch.finetuned.get(FINETUNED_TEXT, np.empty((0, 0), dtype=np.float32))
+    np.save(finetuned_path(folder, name, FINETUNED_TEXT), scores)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,9 @@ def product_numbers(batch: FeatureBatch) -> list[int]:
     """The number of each product; asserts that its table row and its embeddings belong to it."""
     assert batch.text_embeddings is not None and batch.image_embeddings is not None
     numbers = [int(number) for number in batch.table["productid"]]
-    for number, text, image in zip(numbers, batch.text_embeddings, batch.image_embeddings, strict=True):
+    arrays = (batch.text_embeddings, batch.image_embeddings, batch.finetuned[FINETUNED_TEXT])
+    for number, text, image, scores in zip(numbers, *arrays, strict=True):
+        assert np.isnan(scores).all() if number % 10 == 0 else (scores == number).all()
         assert np.isnan(text).all() if number % 10 == 0 else (text == number).all()
         assert np.isnan(image).all() if number % 3 == 0 else (image == number).all()
     return numbers
@@ -145,7 +151,7 @@ def test_disk_and_memory_give_the_same_metadata(folder: Path, batch: FeatureBatc
 
 def test_a_batch_may_have_any_index(batch: FeatureBatch) -> None:
     shuffled = FeatureBatch(
-        batch.table.set_index(batch.table.index[::-1]), batch.text_embeddings, batch.image_embeddings
+        batch.table.set_index(batch.table.index[::-1]), batch.text_embeddings, batch.image_embeddings, batch.finetuned
     )
     assert product_numbers(FeatureSet.from_batch(shuffled).take(np.array([4, 8]))) == [4, 8]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rakuten.errors import UserError
+from rakuten.features.encoders.finetuned import NETWORKS_FOLDER, NetworkFolder
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.ngrams import NgramVectorizer
 from rakuten.files import digest
@@ -24,7 +25,7 @@ from rakuten.models.linear import LinearModel
 from rakuten.models.neighbours import N_COMPONENTS, ImageNeighbours
 from rakuten.models.pyfunc_model import OUTPUTS
 from rakuten.models.training import ngram_blocks
-from rakuten.types import IMAGE, NGRAMS, TEXT
+from rakuten.types import FINETUNED_TEXT, IMAGE, NGRAMS, TEXT
 from tests.support.features import TEXT_ONLY, feature_table
 from tests.support.project import ROOT, environment
 from tests.support.training import PARAMS, fit_batch
@@ -130,6 +131,16 @@ def test_a_loaded_model_is_saved_as_the_same_bytes(classifier: ProductClassifier
     ProductClassifier.load(tmp_path / "a").save(tmp_path / "b")
     for name in (MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_model_names_the_digest_of_its_fine_tuned_network(classifier: ProductClassifier, tmp_path: Path) -> None:
+    network = NetworkFolder(tmp_path / NETWORKS_FOLDER / "text", "0" * 64)
+    parts = (classifier.vectorizer, classifier.linear, classifier.fusion, classifier.config, classifier.neighbours)
+    ProductClassifier(*parts, {FINETUNED_TEXT: network}).save(tmp_path)
+    assert ProductClassifier.load(tmp_path).networks == {FINETUNED_TEXT: network}
+    classifier.save(tmp_path)
+    assert ProductClassifier.load(tmp_path).networks == {}
+    assert "networks" not in json.loads((tmp_path / MANIFEST_FILE).read_text())
 
 
 def test_loading_unpickles_nothing(classifier: ProductClassifier, tmp_path: Path) -> None:

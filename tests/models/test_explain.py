@@ -1,12 +1,18 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
+from rakuten.features.encoders.finetuned import NetworkFolder, save_network, text_input
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.models.classifier import ProductClassifier
 from rakuten.models.explain import MAX_IMAGES, MAX_TERMS, explain
 from rakuten.models.fusion import gating_context
-from rakuten.types import IMAGE, NGRAMS
+from rakuten.types import FINETUNED_TEXT, IMAGE, NGRAMS
 from tests.support.features import feature_table
+from tests.support.onnx_graphs import score_graph, word_tokenizer
+from tests.support.training import fit_batch
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +105,53 @@ def test_a_product_without_text_and_image_has_neither_terms_nor_images(classifie
 def test_a_missing_image_has_no_similar_images(classifier: ProductClassifier) -> None:
     missing = np.full((1, 4), np.nan, dtype=np.float16)
     assert explain(classifier, FeatureBatch(feature_table(["jeu"]), None, missing)).similar_images.empty
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> NetworkFolder:
+    """A network whose second class speaks of the word b, ten times more than of a; its first class of no word here."""
+    folder: Path = tmp_path_factory.mktemp("network")
+    (folder / "graph.onnx").write_bytes(score_graph())
+    save_network(folder / "text", folder / "graph.onnx", text_input(Tokenizer.from_str(word_tokenizer()), 16, ""), {})
+    return NetworkFolder.of(folder / "text")
+
+
+@pytest.fixture(scope="module")
+def with_network(network: NetworkFolder, tmp_path_factory: pytest.TempPathFactory) -> ProductClassifier:
+    """A classifier of two codes, whose titles say nothing and whose fine-tuned view tells the code."""
+    codes = [10] * 30 + [2583] * 30
+    scores = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    scores[np.arange(60), np.array(codes) // 2583] += 4
+    table = feature_table([f"objet {number}" for number in range(60)]).assign(prdtypecode=codes)
+    batch = FeatureBatch(table, finetuned={FINETUNED_TEXT: scores})
+    classifier, _ = fit_batch(batch, tmp_path_factory.mktemp("with_network"))
+    classifier.networks = {FINETUNED_TEXT: network}
+    return classifier
+
+
+def test_the_words_that_a_fine_tuned_network_read_explain_its_code(
+    with_network: ProductClassifier, network: NetworkFolder
+) -> None:
+    text = ("a b", "<p>inconnu</p>")
+    product = FeatureBatch(feature_table(["objet"]), finetuned={FINETUNED_TEXT: network.open().scores([text])})
+    terms = explain(with_network, product, 2583, text).positive_terms
+    assert terms["term"].tolist()[0] == "b"
+    assert set(terms["term"]) <= {"a", "b"}
+    assert set(terms["columns"]) == {"designation_clean"} and set(terms["analyzer"]) == {"left out"}
+    without_b = FeatureBatch(product.table, finetuned={FINETUNED_TEXT: network.open().scores([("a", "inconnu")])})
+    whole, shorter = (
+        explain(with_network, each, 2583).views.set_index("view")["contribution"][FINETUNED_TEXT]
+        for each in (product, without_b)
+    )
+    assert terms["contribution"][0] == pytest.approx(whole - shorter)
+
+
+def test_without_its_text_the_n_grams_explain_a_product(
+    with_network: ProductClassifier, network: NetworkFolder
+) -> None:
+    product = FeatureBatch(feature_table(["objet 7"]), finetuned={FINETUNED_TEXT: network.open().scores([("b", "")])})
+    explanation = explain(with_network, product, 2583)
+    assert set(explanation.positive_terms["analyzer"]) | set(explanation.negative_terms["analyzer"]) <= {
+        "word",
+        "char_wb",
+    }

@@ -8,7 +8,7 @@ from rakuten.evaluation.metrics import classification_scores
 from rakuten.models import fusion_selection as module
 from rakuten.models.fusion import fit_fusion, gating_context
 from rakuten.models.fusion_selection import CrossFitter, ImageStrategy, TrainingRows, select_fusion
-from rakuten.types import IMAGE, NGRAMS, FloatArray
+from rakuten.types import FINETUNED_TEXT, IMAGE, NGRAMS, FloatArray
 from tests.support.features import feature_table
 
 N_ROWS, CLASSES = 200, np.array([10, 40, 50, 60])
@@ -136,3 +136,41 @@ def test_baselines_are_judged_on_the_products_that_have_the_view(rows: TrainingR
     # Without text, the mean is over the image alone, and the n-gram view gives the most common class.
     assert (baselines["equal average"].y_pred[~mask] == scores[IMAGE][~mask].argmax(axis=1)).all()
     assert set(baselines[NGRAMS].y_pred[~mask]) == {np.bincount(rows.y).argmax()}
+
+
+def with_finetuned(rows: TrainingRows, skill: float) -> dict[str, FloatArray]:
+    """Scores of n-grams, images and a fine-tuned network; a negative skill is wrong on purpose on half of the folds."""
+    scores = make_scores(rows, 1, 1)
+    finetuned = np.random.default_rng(9).normal(size=(N_ROWS, 4))
+    wrong = (rows.fold % 2 == 0) if skill < 0 else np.zeros(N_ROWS, dtype=bool)
+    finetuned[np.arange(N_ROWS), np.where(wrong, (rows.y + 1) % 4, rows.y)] += abs(skill)
+    finetuned[~rows.has_text] = np.nan
+    return {**scores, FINETUNED_TEXT: finetuned}
+
+
+def test_a_fine_tuned_view_that_helps_is_used_and_compared(rows: TrainingRows, proba: DiskArray) -> None:
+    scores = with_finetuned(rows, 3)
+    fusion, out_of_fold = select_fusion(CrossFitter(scores, CONTEXT, rows), proba)
+    assert set(fusion.views) == {NGRAMS, IMAGE, FINETUNED_TEXT}
+    without = out_of_fold.baselines["without fine-tuned text"]
+    assert out_of_fold.correct.mean() > (without.y_pred == rows.y).mean() + 0.05
+    two_views = {view: scores[view] for view in (NGRAMS, IMAGE)}
+    other = DiskArray.full(proba.path.with_name("other.npy"), (N_ROWS, 4), np.nan)
+    assert (select_fusion(CrossFitter(two_views, CONTEXT, rows), other)[1].y_pred == without.y_pred).all()
+    assert out_of_fold.baselines[FINETUNED_TEXT].mask.sum() == rows.has_text.sum()
+
+
+def test_a_fine_tuned_view_that_does_not_help_is_left_out_and_compared(
+    rows: TrainingRows, proba: DiskArray, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = with_finetuned(rows, -3)
+    fusion, out_of_fold = select_fusion(CrossFitter(scores, CONTEXT, rows), proba)
+    assert set(fusion.views) == {NGRAMS, IMAGE}
+    assert "fine-tuned text does not help out of fold: it is left out" in caplog.text
+    f1 = {
+        name: classification_scores(rows.y, each.y_pred)["weighted_f1"] for name, each in out_of_fold.baselines.items()
+    }
+    assert f1["with fine-tuned text"] < classification_scores(rows.y, out_of_fold.y_pred)["weighted_f1"]
+    assert FINETUNED_TEXT in f1 and "without fine-tuned text" not in f1
+    assert (proba[:].argmax(axis=1) == out_of_fold.y_pred).all()
+    assert (out_of_fold.confidence == proba[:].max(axis=1)).all()

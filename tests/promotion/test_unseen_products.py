@@ -9,6 +9,7 @@ import pytest
 from rakuten.config import Params
 from rakuten.data.tables import write_table
 from rakuten.errors import UserError
+from rakuten.features.encoders.finetuned import NetworkFolder
 from rakuten.features.encoders.onnx import PackagedTextEncoder, packaged_text_fingerprint
 from rakuten.features.feature_set import TRAIN, FeatureBatch, FeaturePaths, FeatureSet
 from rakuten.files import digest
@@ -17,7 +18,7 @@ from rakuten.promotion import unseen_products
 from rakuten.promotion.unseen_products import is_unseen, predict_unseen
 from rakuten.tracking import lineage, registered_model, trace
 from rakuten.tracking.registry import Version
-from rakuten.types import TEXT
+from rakuten.types import FINETUNED_TEXT, TEXT
 from tests.support.features import TEXT_ONLY, feature_table
 from tests.support.training import PARAMS, fit_batch
 
@@ -136,3 +137,19 @@ def test_a_champion_that_cannot_be_loaded_predicts_nothing(
     with caplog.at_level(logging.INFO):
         assert predict(seen(0)).empty
     assert "the champion cannot be loaded (model format 1)" in caplog.text
+
+
+def test_a_champion_with_a_fine_tuned_network_does_not_predict(
+    predict: Predict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load = ProductClassifier.load
+
+    def load_with_network(folder: Path) -> ProductClassifier:
+        classifier = load(folder)
+        classifier.networks = {FINETUNED_TEXT: NetworkFolder(tmp_path, "0" * 64)}
+        return classifier
+
+    monkeypatch.setattr(ProductClassifier, "load", load_with_network)
+    with caplog.at_level(logging.INFO):
+        assert predict(seen(0)).empty
+    assert "the champion has a fine-tuned network" in caplog.text

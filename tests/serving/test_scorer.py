@@ -141,7 +141,7 @@ def test_a_request_is_never_split(make_scorer: Callable[..., BatchingScorer], mo
 def test_an_explanation_is_made_alone(
     make_scorer: Callable[..., BatchingScorer], model: FakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "explain", lambda _, batch: f"because of {batch}")
+    monkeypatch.setattr(module, "explain", lambda _, batch, text: f"because of {batch}")
     results = score_while_busy(make_scorer(), model, ["a"], ["b"], ["c"], ["d"], explained=[2])
     assert model.batches == [["first"], ["a", "b"], ["c"], ["d"]]
     assert [result.explanation for result in results] == [None, None, "because of ['c']", None]

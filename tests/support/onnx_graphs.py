@@ -33,6 +33,22 @@ def text_graph() -> bytes:
     return _serialize(helper.make_graph(nodes, "tiny", inputs, outputs, [table]))
 
 
+def score_graph() -> bytes:
+    """A fine-tuned network of two classes for `word_tokenizer`: the sum of query (1, 0), a (0, 1) and b (0, 10)."""
+    table = numpy_helper.from_array(np.array([[0, 0], [1, 0], [0, 1], [0, 10]], dtype=np.float32), "table")
+    axis = numpy_helper.from_array(np.array([1], dtype=np.int64), "axis")
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["rows", "tokens"])
+        for name in ("input_ids", "attention_mask")
+    ]
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["states"]),
+        helper.make_node("ReduceSum", ["states", "axis"], ["scores"], keepdims=0),
+    ]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["rows", 2])]
+    return _serialize(helper.make_graph(nodes, "tiny", inputs, outputs, [table, axis]))
+
+
 def word_tokenizer() -> str:
     """A tokenizer.json for `text_graph`, which knows the words query, a and b: [4, 0], [0, 1] and [0, 3]."""
     tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "query": 1, "a": 2, "b": 3}, unk_token="<unk>"))

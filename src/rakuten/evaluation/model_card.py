@@ -6,7 +6,7 @@ from typing import Any
 
 from rakuten.config import ImageEncoderParams, Params, TextEncoderParams
 from rakuten.data.schema import label_of
-from rakuten.types import IMAGE
+from rakuten.types import FINETUNED_TEXT, IMAGE
 
 INTERVAL = "95 % interval"
 
@@ -25,7 +25,7 @@ def model_card(
         "# Model card: rakuten-classifier",
         _intended(metrics),
         "## Data\n\n" + _data(digests),
-        "## How it was made\n\n" + _made(metrics["rows"], params, encoders),
+        "## How it was made\n\n" + _made(metrics, params, encoders),
         "## Scores, out of fold\n\n" + _scores(metrics),
         "### What each view gives\n\n" + _compared(metrics),
         "### Parts of the catalogue\n\n" + _parts(metrics),
@@ -52,9 +52,9 @@ def _data(digests: Mapping[str, str]) -> str:
     return _table(("file", "MD5"), [(f"`{names[name]}`", f"`{md5}`") for name, md5 in digests.items()])
 
 
-def _made(rows: int, params: Params, encoders: Mapping[str, str]) -> str:
+def _made(metrics: Mapping[str, Any], params: Params, encoders: Mapping[str, str]) -> str:
     image, text = params.features.image_encoder, params.features.text_encoder
-    shards = -(-rows // params.train.shard_rows)
+    shards = -(-metrics["rows"] // params.train.shard_rows)
     names = {
         "text encoder": text.path if isinstance(text, TextEncoderParams) else text,
         "image encoder": image.path if isinstance(image, ImageEncoderParams) else image,
@@ -63,12 +63,20 @@ def _made(rows: int, params: Params, encoders: Mapping[str, str]) -> str:
         "- words: TF-IDF of n-grams, one linear SVM per class against the rest"
         + (f", the mean of those of {shards} shards;" if shards > 1 else ";"),
         "- meaning and picture: embeddings, discriminant analysis with a shrunk covariance;",
+        *_finetuned(metrics, params),
         "- fusion of their out-of-fold scores by a multinomial logistic regression that knows what a product lacks;",
         f"- folds: {params.train.folds}, grouped by cleaned title; seed {params.seed};",
         *(f"- {name}: {value};" for name, value in names.items()),
         *(f"- fingerprint of the {view} encoder: `{fingerprint}`;" for view, fingerprint in encoders.items()),
     ]
     return "\n".join(lines)[:-1] + "."
+
+
+def _finetuned(metrics: Mapping[str, Any], params: Params) -> list[str]:
+    """The fine-tuned network, if the fusion uses one."""
+    if params.finetune.text == "none" or f"without {FINETUNED_TEXT}" not in metrics["compared"]:
+        return []
+    return [f"- {FINETUNED_TEXT}: {params.finetune.text.base}, trained on the products;"]
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:

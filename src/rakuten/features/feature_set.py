@@ -1,12 +1,13 @@
 """The feature set: written by the features stage, read by training and prediction.
 
 On disk a feature set is three files of one folder (`FeaturePaths`): a table of text features, an array of text
-embeddings and an array of image embeddings. Row i of each belongs to product i. `FeatureSet` reads them in chunks, so
-that they may be larger than memory; a `FeatureBatch` is some of the products in memory.
+embeddings and an array of image embeddings; the finetune stage adds the scores of fine-tuned networks. Row i of each
+belongs to product i. `FeatureSet` reads them in chunks, so that they may be larger than memory; a `FeatureBatch` is
+some of the products in memory.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,10 @@ from rakuten.data.tables import read_table_chunks
 from rakuten.disk_array import CHUNK_ROWS, Array2D, DiskArray, row_chunks
 from rakuten.errors import UserError
 from rakuten.features.style import ENGLISH_NAME, FRENCH_NAME, GERMAN_NAME, UNKNOWN, title_language
-from rakuten.types import TEXT, BoolArray, EmbeddingArray, HashArray, IntArray
+from rakuten.types import FINETUNED_TEXT, FINETUNED_VIEWS, IMAGE, TEXT, BoolArray, EmbeddingArray, HashArray, IntArray
 
 TRAIN, TEST = "train", "test"  # the two feature sets of the pipeline
+FINETUNED_FILES = {FINETUNED_TEXT: "finetuned_texts.npy"}
 LENGTH_COLUMNS = ("designation_len", "description_len")
 FLAG_COLUMNS = ("has_description", "has_image")
 INTEGER_COLUMNS = (*LENGTH_COLUMNS, *FLAG_COLUMNS)
@@ -41,6 +43,11 @@ class FeaturePaths(NamedTuple):
         return cls(*(folder / f"{name}_{file}" for file in ("features.csv", "texts.npy", "images.npy")))
 
 
+def finetuned_path(folder: Path, name: str, view: str) -> Path:
+    """The file with the scores of a fine-tuned network for the feature set `name` in a folder."""
+    return folder / f"{name}_{FINETUNED_FILES[view]}"
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureBatch:
     """Features of some products in memory. Row i of each attribute belongs to product i.
@@ -49,27 +56,31 @@ class FeatureBatch:
         table: text features; see `text_features.text_feature_chunks`.
         text_embeddings: rows x width, NaN for a product without text; None without a text encoder.
         image_embeddings: rows x width, NaN for a product without image; None without an image encoder.
+        finetuned: scores of fine-tuned networks, by view: rows x classes, NaN for a product that lacks the view.
     """
 
     table: pd.DataFrame
     text_embeddings: EmbeddingArray | None = None
     image_embeddings: EmbeddingArray | None = None
+    finetuned: Mapping[str, EmbeddingArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, rows: slice) -> "FeatureBatch":
         """Consecutive products of the batch."""
-        arrays = (None if array is None else array[rows] for array in (self.text_embeddings, self.image_embeddings))
-        return FeatureBatch(self.table[rows], *arrays)
+        both = (self.text_embeddings, self.image_embeddings)
+        text, image = (None if array is None else array[rows] for array in both)
+        finetuned = {view: array[rows] for view, array in self.finetuned.items()}
+        return FeatureBatch(self.table[rows], text, image, finetuned)
 
     def has_text(self) -> BoolArray:
         """For each product, whether its title or its description has a word."""
         return _has_text(self.table)
 
     def embeddings(self, view: str) -> EmbeddingArray | None:
-        """The embeddings of the view TEXT or IMAGE."""
-        return self.text_embeddings if view == TEXT else self.image_embeddings
+        """The embeddings of the view TEXT or IMAGE, or the scores of a fine-tuned one."""
+        return {TEXT: self.text_embeddings, IMAGE: self.image_embeddings, **self.finetuned}.get(view)
 
 
 class FeatureSet:
@@ -80,6 +91,7 @@ class FeatureSet:
     Attributes:
         text_embeddings: rows x width; None without a text encoder.
         image_embeddings: rows x width; None without an image encoder.
+        finetuned: scores of fine-tuned networks, by view: rows x classes.
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class FeatureSet:
         read_table: Callable[[int], Iterable[pd.DataFrame]],
         text_embeddings: Array2D | None = None,
         image_embeddings: Array2D | None = None,
+        finetuned: Mapping[str, Array2D] | None = None,
     ) -> None:
         """
         Args:
@@ -94,28 +107,37 @@ class FeatureSet:
                 index of the chunks is the row number in the table.
             text_embeddings: rows x width; None without a text encoder.
             image_embeddings: rows x width; None without an image encoder.
+            finetuned: scores of fine-tuned networks, by view: rows x classes.
         """
         self._read_table = read_table
         self.text_embeddings = text_embeddings
         self.image_embeddings = image_embeddings
+        self.finetuned = dict(finetuned or {})
 
     @classmethod
     def open(cls, folder: Path, name: str) -> "FeatureSet":
-        """The feature set `name` (TRAIN or TEST) that the features stage wrote into a folder.
+        """The feature set `name` (TRAIN or TEST) that the stages features and finetune wrote into a folder.
 
         Raises:
-            UserError: an array is missing or damaged. A missing table is found when it is first read; different
-                numbers of rows are found by `metadata` and `n_rows`.
+            UserError: an array of the features stage is missing, or any array is damaged. A missing table is found when
+                it is first read; different numbers of rows are found by `metadata` and `n_rows`.
         """
         paths = FeaturePaths.of(folder, name)
         integers = (*INTEGER_COLUMNS, LABEL_COLUMN) if name == TRAIN else INTEGER_COLUMNS
         read_table = partial(_read_table, paths.table, integers)
-        return cls(read_table, open_embeddings(paths.text_embeddings), open_embeddings(paths.image_embeddings))
+        finetuned = {view: finetuned_path(folder, name, view) for view in FINETUNED_VIEWS}
+        scores = {view: open_embeddings(path) for view, path in finetuned.items() if path.is_file()}
+        return cls(
+            read_table,
+            open_embeddings(paths.text_embeddings),
+            open_embeddings(paths.image_embeddings),
+            {view: array for view, array in scores.items() if array is not None},
+        )
 
     @classmethod
     def from_batch(cls, batch: FeatureBatch) -> "FeatureSet":
         """The feature set of products that are in memory."""
-        return cls(partial(_split_table, batch.table), batch.text_embeddings, batch.image_embeddings)
+        return cls(partial(_split_table, batch.table), batch.text_embeddings, batch.image_embeddings, batch.finetuned)
 
     @cached_property
     def metadata(self) -> pd.DataFrame:
@@ -141,7 +163,7 @@ class FeatureSet:
         return n_rows
 
     def _check_rows(self, n_rows: int) -> None:
-        for array in (self.text_embeddings, self.image_embeddings):
+        for array in (self.text_embeddings, self.image_embeddings, *self.finetuned.values()):
             if array is not None and len(array) != n_rows:
                 name = array.path if isinstance(array, DiskArray) else "embeddings"
                 raise UserError(f"{name}: {len(array):,} rows for a table of {n_rows:,}; run `dvc repro`")
@@ -157,8 +179,8 @@ class FeatureSet:
         return mask
 
     def embeddings(self, view: str) -> Array2D | None:
-        """The embeddings of the view TEXT or IMAGE: rows x width; None without an encoder."""
-        return self.text_embeddings if view == TEXT else self.image_embeddings
+        """The embeddings of the view TEXT or IMAGE, or the scores of a fine-tuned one; None without the view."""
+        return {TEXT: self.text_embeddings, IMAGE: self.image_embeddings, **self.finetuned}.get(view)
 
     def table_chunks(self, size: int | None = None) -> Iterator[pd.DataFrame]:
         """The table in order, `size` rows at a time; the index is the row number in the whole table."""
@@ -171,8 +193,9 @@ class FeatureSet:
             table: rows of chunks of the table, with their index.
         """
         rows = table.index.to_numpy()
-        arrays = (None if array is None else array[rows] for array in (self.text_embeddings, self.image_embeddings))
-        return FeatureBatch(table, *arrays)
+        both = (self.text_embeddings, self.image_embeddings)
+        text, image = (None if array is None else array[rows] for array in both)
+        return FeatureBatch(table, text, image, {view: scores[rows] for view, scores in self.finetuned.items()})
 
     def take(self, rows: IntArray) -> FeatureBatch:
         """The products with these row numbers, each once, in the order of the table."""

@@ -1,7 +1,7 @@
 """ProductClassifier: the one model that training, prediction and serving share.
 
-Three views of a product score every class: the n-grams of its texts, an embedding of its texts, and an embedding of its
-image. A fusion combines them into calibrated probabilities.
+The views of a product score every class: the n-grams of its texts, an embedding of its texts, an embedding of its
+image, and a network that was fine-tuned on texts if there is one. A fusion combines them into calibrated probabilities.
 
 The model's files hold data, never code: arrays in safetensors, the vocabulary as JSON, and a manifest with the digests
 of both, so that a damaged file is noticed.
@@ -24,6 +24,7 @@ from rakuten.config import FeatureParams
 from rakuten.data.schema import label_of
 from rakuten.disk_array import missing_rows, row_chunks
 from rakuten.errors import UserError
+from rakuten.features.encoders.finetuned import NETWORK_FOLDERS, NETWORKS_FOLDER, NetworkFolder
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.ngrams import NgramBlock, NgramVectorizer
 from rakuten.files import atomic_write, digest, dump_json
@@ -69,17 +70,20 @@ class ProductClassifier:
         fusion: Fusion,
         config: ModelConfig,
         neighbours: ImageNeighbours | None = None,
+        networks: Mapping[str, NetworkFolder] | None = None,
     ) -> None:
         """
         Args:
-            linear: the linear model of each view.
+            linear: the linear model of each view; that of a fine-tuned view takes its scores as they are.
             neighbours: the training images, for explanations; None in a model without the image view.
+            networks: where the fine-tuned network of each view is that has one.
         """
         self.vectorizer = vectorizer
         self.linear = dict(linear)
         self.fusion = fusion
         self.config = config
         self.neighbours = neighbours
+        self.networks = dict(networks or {})
 
     @property
     def classes(self) -> IntArray:
@@ -166,6 +170,7 @@ class ProductClassifier:
                     "target_precision": self.config.target_precision,
                     "threshold": self.config.threshold,
                     "sha256": {MODEL_FILE: digest(model), VECTORIZER_FILE: digest(vectorizer)},
+                    **({"networks": {v: n.sha256 for v, n in self.networks.items()}} if self.networks else {}),
                 },
                 manifest,
             )
@@ -210,12 +215,17 @@ class ProductClassifier:
             for view in fusion.views
         }
         neighbours = _from_stored("neighbours", arrays, STORED_NEIGHBOURS)
+        networks = {
+            view: NetworkFolder(folder / NETWORKS_FOLDER / NETWORK_FOLDERS[view], sha256)
+            for view, sha256 in manifest.get("networks", {}).items()
+        }
         return cls(
             NgramVectorizer(blocks, terms, idf),
             linear,
             fusion,
             config,
             ImageNeighbours(**neighbours) if neighbours else None,
+            networks,
         )
 
 

@@ -67,14 +67,14 @@ class Fusion:
             scores: of each view in `views`.
             context: rows x CONTEXT, from `gating_context`.
         """
-        added: dict[str, FloatArray] = {}
-        for number, view in enumerate(self.views):
-            terms = score_terms(scores[view], self.temperature[number])
-            added[view] = np.zeros_like(scores[view])
-            for term, weights, offsets in zip(
-                terms, self.view_weights[number], self.class_offsets[number], strict=True
-            ):
-                added[view] += term * ((context @ weights)[:, None] + offsets)
+        return {view: self.contribution(view, scores[view], context) for view in self.views}
+
+    def contribution(self, view: str, scores: FloatArray, context: FloatArray) -> FloatArray:
+        """What one view adds to the fused scores; arguments and result as of `contributions`, for this view."""
+        number, added = self.views.index(view), np.zeros_like(scores)
+        terms = score_terms(scores, self.temperature[number])
+        for term, weights, offsets in zip(terms, self.view_weights[number], self.class_offsets[number], strict=True):
+            added += term * ((context @ weights)[:, None] + offsets)
         return added
 
     def decision_function(self, scores: Scores, context: FloatArray) -> FloatArray:

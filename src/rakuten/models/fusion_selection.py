@@ -1,8 +1,8 @@
 """Choice of the fusion of the views, and its score, by cross-fitting on the out-of-fold scores of the views."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -13,7 +13,7 @@ from rakuten.evaluation.metrics import classification_scores
 from rakuten.evaluation.out_of_fold import Baseline, OutOfFold
 from rakuten.models import fusion
 from rakuten.models.fusion import Fusion
-from rakuten.types import IMAGE, BoolArray, FloatArray, IntArray
+from rakuten.types import FINETUNED_VIEWS, IMAGE, BoolArray, FloatArray, IntArray
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,11 @@ class CrossFitter:
         self.scores, self.context, self.rows = scores, context, rows
         self.sample = np.random.default_rng(rows.seed).permutation(len(rows))[:FUSION_ROWS]
 
+    def without(self, views: Collection[str]) -> "CrossFitter":
+        """The same without some of the views."""
+        scores = {view: scores for view, scores in self.scores.items() if view not in views}
+        return CrossFitter(scores, self.context, self.rows)
+
     def fit(self, strategy: ImageStrategy, held_out: int | None = None) -> Fusion:
         """The fusion fitted to a sample of the rows, without those of the fold `held_out`."""
         sample = self.sample if held_out is None else self.sample[self.rows.fold[self.sample] != held_out]
@@ -101,6 +106,33 @@ class CrossFitter:
 
 
 def select_fusion(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion, OutOfFold]:
+    """Choose how the image view comes in, and whether fine-tuned views do: only if weighted F1 is no lower with them.
+
+    Args and returns as of `select_image_strategy`.
+    """
+    finetuned = [view for view in fitter.scores if view in FINETUNED_VIEWS]
+    if not finetuned:
+        return select_image_strategy(fitter, proba)
+    without, y = fitter.without(finetuned), fitter.rows.y
+    if not without.scores:
+        return select_image_strategy(fitter, proba)
+    _, before = select_image_strategy(without, proba)
+    fused, result = select_image_strategy(fitter, proba)
+    scores = [classification_scores(y, each.y_pred)["weighted_f1"] for each in (before, result)]
+    names = " and ".join(finetuned)
+    log.info("weighted F1 out of fold %.4f without %s, %.4f with it", scores[0], names, scores[1])
+    everywhere = np.ones(len(y), dtype=bool)
+    if scores[1] < scores[0]:
+        log.warning("%s does not help out of fold: it is left out", names)
+        alone = {view: result.baselines[view] for view in finetuned}
+        compared = {**before.baselines, **alone, f"with {names}": Baseline(result.y_pred, everywhere)}
+        fused, result = select_image_strategy(without, proba)
+    else:
+        compared = {**result.baselines, f"without {names}": Baseline(before.y_pred, everywhere)}
+    return fused, replace(result, baselines=compared)
+
+
+def select_image_strategy(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion, OutOfFold]:
     """Choose the first of IMAGE_STRATEGIES whose weighted F1 on products with text is no lower than that of text alone.
 
     Args:

@@ -10,6 +10,7 @@ import pandas as pd
 from rakuten.data.images import BadImageError, decode
 from rakuten.errors import UserError
 from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints, image_encoder, text_encoder
+from rakuten.features.encoders.finetuned import cased_texts
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.text_features import raw_text_features, texts_to_embed
 from rakuten.models.classifier import ProductClassifier
@@ -74,7 +75,12 @@ class PyfuncModel:
         if TEXT in self.classifier.linear:
             encoder = text_encoder(params.text_encoder)
             text_embeddings = [encoder.encode(text) if text else None for text in texts_to_embed(table)]
-        batch = FeatureBatch(table, self._stack(text_embeddings, TEXT), self._stack(image_embeddings, IMAGE))
+        batch = FeatureBatch(
+            table,
+            self._stack(text_embeddings, TEXT),
+            self._stack(image_embeddings, IMAGE),
+            finetuned_scores(self.classifier, texts),
+        )
         return batch, image_states
 
     def _encode_images(self, images: Sequence[Any]) -> tuple[list[str], list[Embedding | None]]:
@@ -104,6 +110,18 @@ class PyfuncModel:
             if embedding is not None:
                 row[:] = embedding
         return rows
+
+
+def finetuned_scores(classifier: ProductClassifier, texts: Sequence[tuple[str, str]]) -> dict[str, EmbeddingArray]:
+    """The scores of the classifier's fine-tuned networks, by view.
+
+    Args:
+        texts: raw designation and description of each product.
+    """
+    if not classifier.networks:
+        return {}
+    cleaned = [cased_texts(*text) for text in texts]
+    return {view: network.open().scores(cleaned) for view, network in classifier.networks.items()}
 
 
 def check_encoders(classifier: ProductClassifier) -> None:

@@ -42,7 +42,7 @@ from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.text_features import text_feature_table, texts_to_embed
 from rakuten.files import atomic_write, digest, dump_json, is_local
 from rakuten.models.classifier import ProductClassifier, load_cached
-from rakuten.models.pyfunc_model import IMAGE_USED, OUTPUTS, check_encoders
+from rakuten.models.pyfunc_model import IMAGE_USED, OUTPUTS, check_encoders, finetuned_scores
 from rakuten.tracking.lineage import model_digest, model_version
 from rakuten.types import IMAGE, TEXT
 
@@ -110,6 +110,7 @@ def featurise_chunk(chunk: ProductChunk, classifier: ProductClassifier, cache: P
         table,
         embed_texts(texts, text_config, cache, f"texts of {chunk.label}"),
         embed_images(paths, image_config, cache, f"images of {chunk.label}"),
+        finetuned_scores(classifier, list(zip(products["designation"], products["description"], strict=True))),
     )
     return batch, errors.tolist()
 

@@ -13,8 +13,10 @@ from rakuten.cli import progress
 from rakuten.compute import parallel_map
 from rakuten.config import Params
 from rakuten.disk_array import MAPPED_ROWS, Array2D, DiskArray, missing_rows
+from rakuten.errors import UserError
 from rakuten.evaluation import calibration, folds
 from rakuten.evaluation.out_of_fold import OutOfFold
+from rakuten.features.encoders.finetuned import NetworkFolder
 from rakuten.features.feature_set import FeatureSet
 from rakuten.features.ngrams import NgramBlock, NgramVectorizer
 from rakuten.models import fusion, text_model
@@ -33,12 +35,16 @@ MIN_VIEW_ROWS = 20  # products that must have a view; with fewer, no model of it
 class ViewModel(NamedTuple):
     """The model of one view."""
 
-    scores: DiskArray  # out of fold, rows x classes; a row of NaN where a product lacks the view
+    scores: Array2D  # out of fold, rows x classes; a row of NaN where a product lacks the view
     linear: LinearModel  # trained on all rows
 
 
 def fit(
-    features: FeatureSet, params: Params, encoder_fingerprints: Mapping[str, str], scratch: Path
+    features: FeatureSet,
+    params: Params,
+    encoder_fingerprints: Mapping[str, str],
+    scratch: Path,
+    networks: Mapping[str, NetworkFolder] | None = None,
 ) -> tuple[ProductClassifier, OutOfFold]:
     """Train the classifier on the train features.
 
@@ -47,6 +53,7 @@ def fit(
     Args:
         encoder_fingerprints: for each view that has an encoder, the fingerprint of the encoder.
         scratch: an empty folder that every worker can read and write. The out-of-fold probabilities stay in it.
+        networks: the fine-tuned network of each fine-tuned view of the features.
 
     Returns:
         The classifier, and its out-of-fold predictions.
@@ -66,6 +73,7 @@ def fit(
             if view == IMAGE:
                 total, with_image = Moments.total(moments), np.flatnonzero(present)
                 neighbours = fit_neighbours(embeddings, with_image, total, features.metadata, params.seed)
+        views |= {view: finetuned_view(scores, rows) for view, scores in features.finetuned.items()}
         scores = {view: model.scores for view, model in views.items()}
         fitter = CrossFitter(scores, fusion.gating_context(features.metadata), rows)
         proba = DiskArray.full(scratch / "proba.npy", (len(rows), len(rows.classes)), np.nan)
@@ -77,8 +85,9 @@ def fit(
         target,
         calibration.threshold_at_precision(out_of_fold.confidence, out_of_fold.correct, target),
     )
-    linear = {view: model.linear for view, model in views.items()}
-    return ProductClassifier(vectorizer, linear, fused, config, neighbours), out_of_fold
+    linear = {view: views[view].linear for view in fused.views}
+    used = {view: network for view, network in (networks or {}).items() if view in fused.views}
+    return ProductClassifier(vectorizer, linear, fused, config, neighbours, used), out_of_fold
 
 
 def training_rows(features: FeatureSet, params: Params) -> TrainingRows:
@@ -120,6 +129,21 @@ def fit_ngrams(
     scores = DiskArray.full(scratch / f"scores-{NGRAMS}.npy", (len(rows), len(rows.classes)), np.nan)
     vectorizer, linear = text_model.fit_out_of_fold(features.table_chunks(), rows, shards, scores)
     return vectorizer, ViewModel(scores, linear)
+
+
+def finetuned_view(scores: Array2D, rows: TrainingRows) -> ViewModel:
+    """The view of a fine-tuned network, whose out-of-fold scores the finetune stage has computed: used as they are.
+
+    Raises:
+        UserError: the network has other classes than the products.
+    """
+    n_classes = len(rows.classes)
+    if scores.shape[1] != n_classes:
+        raise UserError(
+            f"the fine-tuned network has {scores.shape[1]} classes, the train products {n_classes}; run `dvc repro`"
+        )
+    identity = np.eye(n_classes, dtype=np.float32, order="F")
+    return ViewModel(scores, LinearModel(rows.classes, identity, np.zeros(n_classes, dtype=np.float32)))
 
 
 def moments_by_fold(embeddings: Array2D, present: BoolArray, rows: TrainingRows, view: str) -> list[Moments]:

@@ -33,7 +33,8 @@ def predict_unseen(
 
     Returns:
         productid, imageid, prdtypecode, predicted. No rows if the challenger's features are not in `processed`, if they
-        were made with other parameters than the champion's, or if this code cannot read the champion's model files.
+        were made with other parameters than the champion's, if the champion has a fine-tuned network, or if this code
+        cannot read its model files.
     """
     no_rows = pd.DataFrame(columns=[*ID_COLUMNS, "prdtypecode", "predicted"])
     if not _are_features_of(challenger, processed):
@@ -48,6 +49,9 @@ def predict_unseen(
         return no_rows
     if not _has_same_features(classifier, params.features):
         log.info("the champion's features were made with other parameters: compared only on what both were trained on")
+        return no_rows
+    if classifier.networks:  # which the feature set does not have the texts for, as they were written
+        log.info("the champion has a fine-tuned network: compared only on what both were trained on")
         return no_rows
     predictions = []
     for chunk in features.table_chunks():

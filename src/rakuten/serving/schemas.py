@@ -64,7 +64,7 @@ class BatchOut(BaseModel):
 class ViewContribution(BaseModel):
     """How much one view of a product counts for its code."""
 
-    view: str = Field(description="words, meaning or picture")
+    view: str = Field(description="words, meaning, picture or fine-tuned text")
     contribution: float = Field(description="log-odds of the code against the average code")
     share: float
 
@@ -73,7 +73,7 @@ class TermContribution(BaseModel):
     """How much one term of the texts counts for or against the code."""
 
     columns: str
-    analyzer: str
+    analyzer: str = Field(description="of the n-grams; or left out: a word without which the trained network says less")
     term: str
     contribution: float
 

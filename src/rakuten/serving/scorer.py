@@ -231,7 +231,7 @@ def _predict(model: LoadedModel, jobs: Sequence[_Job]) -> tuple[FeatureBatch, To
                 confidence=confidence[rows],
                 needs_review=needs_review[rows],
                 image_states=image_states[rows],
-                explanation=explain(classifier, batch) if job.with_explanation else None,
+                explanation=explain(classifier, batch, text=texts[0]) if job.with_explanation else None,
             )
         )
     return batch, top, results

