@@ -27,8 +27,8 @@ UNRELATED = (
 )
 RERUN_BY = {  # changed one after the other: a file -> the stages whose own dependencies have changed by then
     "src/models/predict_model.py": {"predict"},
-    "src/rakuten/features/style.py": {"features", "train", "predict"},
-    "src/rakuten/data/images.py": {"ingest", "features", "train", "predict"},
+    "src/rakuten/features/style.py": {"features", "finetune", "train", "predict"},
+    "src/rakuten/data/images.py": {"ingest", "features", "finetune", "train", "predict"},
 }
 
 

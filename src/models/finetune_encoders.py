@@ -55,7 +55,6 @@ def finetune(params: Params, interim: Path, processed: Path, models: Path, repor
     write_networks(networks, {FINETUNED_TEXT: name})
     shutil.move(learnt, networks / name)
     _write(processed, reports, view.scores, test_scores, view.curves)
-    shutil.rmtree(work)
     f1 = view.measured[view.precision]
     return f"{params.finetune.text.base} fine-tuned on {len(y):,} products: weighted F1 {f1:.4f} out of fold, alone"
 

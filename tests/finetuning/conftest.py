@@ -9,7 +9,11 @@ import pytest
 if find_spec("torch") is None or find_spec("transformers") is None:
     collect_ignore_glob = ["test_*.py"]
 else:
+    import torch
+
     from tests.support.tiny_base import write_tiny_base
+
+    torch.set_num_threads(1)  # pytest-xdist's processes share the cores
 
     @pytest.fixture(scope="session")
     def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:

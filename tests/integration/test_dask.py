@@ -281,6 +281,7 @@ def _kept(cache: Path) -> int:
     return total
 
 
+@pytest.mark.slow
 def test_the_prefect_flow_runs_on_the_cluster(workshop: Path, cluster: Cluster, tmp_path: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(workshop, project, symlinks=True)

@@ -50,9 +50,9 @@ def finetuned(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     write_tiny_base(project / TINY, titles.tolist())
     set_text(
         project,
-        {"base": TINY, "epochs": 40, "batch": 16, "tokens": 24, "learning_rate": 5e-3, "frozen_embeddings": False},
+        {"base": TINY, "epochs": 30, "batch": 16, "tokens": 24, "learning_rate": 5e-3, "frozen_embeddings": False},
     )
-    return project, run_in(project, "dvc", "repro")
+    return project, run_in(project, "dvc", "repro", OMP_NUM_THREADS="1")
 
 
 @needs_torch
@@ -66,7 +66,17 @@ def test_the_pipeline_runs_with_a_fine_tuned_text_encoder(finetuned: tuple[Path,
     assert metrics["weighted_f1"] >= compared["without fine-tuned text"]["weighted_f1"]
     assert "| fine-tuned text | 300 |" in (project / "reports" / "model_card.md").read_text()
     assert len(pd.read_csv(project / "data" / "processed" / "predictions.csv")) == 60
-    assert not (project / "data" / "cache" / "finetune").exists()
+
+
+@needs_torch
+def test_what_was_trained_is_not_trained_again(finetuned: tuple[Path, str], tmp_path: Path) -> None:
+    project = Path(shutil.copytree(finetuned[0], tmp_path / "project", symlinks=True))
+    scores = project / "data" / "processed" / "train_finetuned_texts.npy"
+    before = scores.read_bytes()
+    scores.unlink()
+    printed = run_in(project, sys.executable, "src/models/finetune_encoders.py")
+    assert printed.count("trained by an earlier run") == 3
+    assert scores.read_bytes() == before
 
 
 @needs_torch

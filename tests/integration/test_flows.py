@@ -107,6 +107,7 @@ def test_drift_leads_to_one_retraining_and_then_a_cool_down(drifted: Path, home:
     assert "the pipeline ran" not in output
 
 
+@pytest.mark.slow
 def test_a_retraining_that_finds_another_flow_starts_no_cool_down(drifted: Path, home: Env) -> None:
     with FileLock(drifted / ".dvc" / "tmp" / "flow.lock"):
         output = run_in(drifted, *MONITOR, code=1, **home)
@@ -134,6 +135,7 @@ def test_two_flows_do_not_run_in_one_folder(project: Path, home: Env) -> None:
     assert not (project / "models" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_a_push_that_fails_for_a_moment_is_retried(project: Path, tmp_path: Path, home: Env) -> None:
     disk, log = tmp_path / "disk", tmp_path / "log"
     disk.write_text("not mounted yet")

@@ -19,7 +19,7 @@ class Checkpoint(NamedTuple):
     """Where a training stands."""
 
     step: int  # steps done
-    tensors: dict[str, torch.Tensor]  # trained parameters, and the optimizer's moments
+    tensors: dict[str, torch.Tensor]  # trained parameters; the optimizer's moments unless the training is finished
     losses: list[float]  # of each step done
     scores: dict[int, float]  # weighted F1 on the held-out rows after so many steps
 

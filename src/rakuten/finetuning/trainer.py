@@ -130,7 +130,9 @@ class Trainer:
         optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=self.schedule.weight_decay)
         peaks = [group["lr"] for group in optimizer.param_groups]
         done = self._restore(optimizer, read_checkpoint(path, key))
-        if done:
+        if done == len(self._plan):
+            log.info("%s: trained by an earlier run", label)
+        elif done:
             log.info("%s: goes on after step %s of %s", label, f"{done:,}", f"{len(self._plan):,}")
         saved = time.monotonic()
         n_rows = np.cumsum([0, *map(len, self._plan)])
@@ -207,10 +209,11 @@ class Trainer:
         return {name: parameter for name, parameter in self.network.named_parameters() if parameter.requires_grad}
 
     def _save(self, optimizer: torch.optim.Optimizer, path: Path, key: str) -> None:
-        tensors = {}
+        tensors, finished = {}, len(self.losses) == len(self._plan)
         for name, parameter in self._trained().items():
             tensors[name] = parameter.detach()
-            tensors |= {f"{moment}:{name}": optimizer.state[parameter][moment] for moment in MOMENTS}
+            if not finished:
+                tensors |= {f"{moment}:{name}": optimizer.state[parameter][moment] for moment in MOMENTS}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         write_checkpoint(path, key, Checkpoint(len(self.losses), tensors, self.losses, self.scores))
 
@@ -221,8 +224,9 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self._trained().items():
                 parameter.copy_(checkpoint.tensors[name])
-                moments = {moment: checkpoint.tensors[f"{moment}:{name}"].to(self.device) for moment in MOMENTS}
-                optimizer.state[parameter] = {"step": torch.tensor(float(checkpoint.step)), **moments}
+                if checkpoint.step < len(self._plan):
+                    moments = {moment: checkpoint.tensors[f"{moment}:{name}"].to(self.device) for moment in MOMENTS}
+                    optimizer.state[parameter] = {"step": torch.tensor(float(checkpoint.step)), **moments}
         self.losses, self.scores = checkpoint.losses, checkpoint.scores
         return checkpoint.step
 
