@@ -242,6 +242,7 @@ def test_the_pipeline_gives_the_same_bytes_from_s3_on_two_workers(sample: Path, 
         cluster.end()
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_loses_no_embedding(cluster: Cluster, sample: Path, tmp_path: Path) -> None:
     project = Project(tmp_path / "project", sample, cluster.address)
     project.run("src/data/make_dataset.py", "local", "raw", "interim", "reports")
