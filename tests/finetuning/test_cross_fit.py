@@ -96,6 +96,11 @@ def test_eight_bit_integers_are_used_only_if_they_cost_little(integers: float, c
     assert choose_precision({"float32": 0.8, "int8": integers}) == chosen
 
 
+def test_only_the_trained_networks_are_kept_for_another_run(view: FinetunedView, folder: Path) -> None:
+    names = ["all-rows.safetensors", "without-fold-0.safetensors", "without-fold-1.safetensors"]
+    assert sorted(path.name for path in (folder / "work").iterdir()) == names
+
+
 def test_what_is_written_has_the_precision_that_was_chosen(view: FinetunedView, folder: Path) -> None:
     is_integer = b"MatMulInteger" in (folder / "network" / "network.onnx").read_bytes()
     assert is_integer == (view.precision == "int8")

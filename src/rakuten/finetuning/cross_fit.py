@@ -106,7 +106,10 @@ def finetune_text(
         "weighted_f1": measured,
         "device": devices.describe(device),
     }
-    save_network(output, fits.export(network)[kind], fits.text, described)
+    graphs = fits.export(network)
+    save_network(output, graphs.pop(kind), fits.text, described)
+    for unused in graphs.values():
+        unused.unlink()
     return FinetunedView(scores[kind], pd.concat(curves, ignore_index=True), measured, kind)
 
 
