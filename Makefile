@@ -21,14 +21,14 @@ export PYTHONPATH := $(CURDIR)/src
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: $(DONE) ## create .venv and install all extras but finetune, and the development tools, as locked
+setup: $(DONE) ## create .venv and install all extras but finetune and timm, and the development tools, as locked
 
 $(DONE): uv.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, 3.12 or 3.13, or name it: make setup PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[^ ]*' requirements.txt)"
-	$(BIN)/uv sync --quiet --frozen --all-extras --no-extra finetune --system-certs --compile-bytecode
+	$(BIN)/uv sync --quiet --frozen --all-extras --no-extra finetune --no-extra timm --system-certs --compile-bytecode
 	@touch $@
 
 run: $(DONE) ## run the whole pipeline, on a synthetic sample if data/raw has no files
@@ -153,7 +153,7 @@ format: $(DONE) ## format the code and fix what ruff can fix
 lock: ## lock the dependencies of pyproject.toml in uv.lock and export requirements.txt: make lock [ARGS=--upgrade]
 	@[ -x $(BIN)/uv ] || $(MAKE) setup
 	$(BIN)/uv lock --system-certs $(ARGS)
-	$(BIN)/uv export --frozen --all-extras --no-extra finetune --no-emit-project --no-header --quiet --output-file requirements.txt
+	$(BIN)/uv export --frozen --all-extras --no-extra finetune --no-extra timm --no-emit-project --no-header --quiet --output-file requirements.txt
 
 sample: $(DONE) ## write the synthetic sample catalogue to data/raw
 	@$(BIN)/rakuten sample

@@ -22,7 +22,6 @@ from rakuten.models.classifier import VECTORIZER_FILE
 from rakuten.models.pyfunc_model import OUTPUTS
 from rakuten.models.training import fit
 from rakuten.tracking import lineage, server, training_run
-from rakuten.types import FINETUNED_TEXT
 
 
 def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
@@ -34,8 +33,8 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
     networks = read_networks(models / NETWORKS_FOLDER)
     synthetic = is_synthetic(features.metadata)
     tags = {"synthetic": str(synthetic).lower()}
-    if FINETUNED_TEXT in networks:
-        tags["finetune_device"] = str(networks[FINETUNED_TEXT].settings()["device"])
+    for network in networks.values():
+        tags["finetune_device"] = str(network.settings()["device"])  # the same for all
     with (
         scratch_folder(processed.parent / "scratch") as scratch,
         training_run.training_run(params.flat(), sources, tags, models) as run,

@@ -109,7 +109,7 @@ class TrainParams(_Section):
     blocks: Annotated[list[BlockParams], Field(min_length=1)]
 
 
-class _ScheduleParams(_Section):
+class ScheduleParams(_Section):
     """How a network is fine-tuned. The defaults are those of docs/finetuning.md."""
 
     base: Annotated[str, Field(min_length=1)]
@@ -121,13 +121,21 @@ class _ScheduleParams(_Section):
     frozen_layers: Annotated[int, Field(ge=0)] = 0
 
 
-class TextFinetuneParams(_ScheduleParams):
+class TextFinetuneParams(ScheduleParams):
     """A text encoder to fine-tune."""
 
     epochs: Count = 8
     learning_rate: Positive = 1e-4
     tokens: Annotated[int, Field(ge=8, le=8192)] = 96
     frozen_embeddings: bool = True
+
+
+class PictureFinetuneParams(ScheduleParams):
+    """A picture encoder to fine-tune."""
+
+    epochs: Count = 20
+    learning_rate: Positive = 3e-4
+    size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)] = 224
 
 
 FinetuneDevice = Literal["auto", "cpu", "cuda", "mps"]
@@ -138,6 +146,9 @@ class FinetuneParams(_Section):
 
     text: Annotated[
         Annotated[Literal["none"], Tag("name")] | Annotated[TextFinetuneParams, Tag("section")], Discriminator(_kind)
+    ]
+    picture: Annotated[
+        Annotated[Literal["none"], Tag("name")] | Annotated[PictureFinetuneParams, Tag("section")], Discriminator(_kind)
     ]
     folds: Annotated[int, Field(ge=2)]
     device: FinetuneDevice

@@ -16,5 +16,6 @@ EmbeddingArray = NDArray[np.floating[Any]]  # rows x width; a row of NaN where t
 # The views: n-grams of the texts, embedding of the texts, embedding of the image. The values are stored in saved models
 # and are part of the API's responses, so they must not change.
 NGRAMS, TEXT, IMAGE = "words", "meaning", "picture"
-FINETUNED_TEXT = "fine-tuned text"  # a network that was fine-tuned on the texts
-FINETUNED_VIEWS = (FINETUNED_TEXT,)
+FINETUNED_TEXT, FINETUNED_IMAGE = "fine-tuned text", "fine-tuned picture"  # networks trained on the products
+FINETUNED_VIEWS = (FINETUNED_TEXT, FINETUNED_IMAGE)
+IMAGE_VIEWS = (IMAGE, FINETUNED_IMAGE)

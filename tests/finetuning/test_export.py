@@ -50,7 +50,7 @@ def test_eight_bit_integers_give_nearly_the_same_scores_in_less_room(network: Te
         make_session((tmp_path / f"{n}.onnx").read_bytes()).run(None, tensors)[0] for n in ("graph", "int8")
     )
     assert integers == pytest.approx(floats, abs=0.05) and not np.array_equal(integers, floats)
-    assert b"MatMulInteger" in (tmp_path / "int8.onnx").read_bytes()
+    assert b"MatMulNBits" in (tmp_path / "int8.onnx").read_bytes()
 
 
 def test_the_graph_is_the_same_bytes_each_time(network: TextNetwork, tmp_path: Path) -> None:

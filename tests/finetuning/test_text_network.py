@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rakuten.features.encoders.finetuned import text_input
+from rakuten.features.encoders.finetuned_text import text_input
 from rakuten.finetuning.text_bases import load_text_base
 from rakuten.finetuning.text_network import TextExamples, TextNetwork
 
@@ -15,7 +15,7 @@ def make(tiny_base: Path, frozen_layers: int = 0, frozen_embeddings: bool = Fals
 
 def test_padding_does_not_change_scores(tiny_base: Path) -> None:
     base = load_text_base(str(tiny_base), None)
-    text = text_input(base.tokenizer, 16, "")
+    text = text_input(base.tokenizer, {"tokens": 16, "prefix": ""})
     examples = TextExamples(text.token_ids([("piscine", ""), ("roman livre jeu", "avec console")]), base.padding_id)
     assert examples.lengths.tolist() == [3, 8]
     network = make(tiny_base).eval()
@@ -26,7 +26,7 @@ def test_padding_does_not_change_scores(tiny_base: Path) -> None:
 
 
 def test_a_long_text_keeps_its_title_and_the_beginning_of_its_description(tiny_base: Path) -> None:
-    text = text_input(load_text_base(str(tiny_base), None).tokenizer, 8, "")
+    text = text_input(load_text_base(str(tiny_base), None).tokenizer, {"tokens": 8, "prefix": ""})
     (ids,) = text.token_ids([("piscine pompe", "roman livre jeu console bleu rouge")])
     assert text.tokenizer.decode(ids, skip_special_tokens=False).split() == [
         "[CLS]", "piscine", "pompe", "[SEP]", "roman", "livre", "jeu", "[SEP]"

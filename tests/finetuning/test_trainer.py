@@ -31,6 +31,9 @@ class Numbers:
     def batch(self, rows: np.ndarray, augmentation: int | None) -> Inputs:
         return {"x": torch.from_numpy(X[rows])}
 
+    def describe(self, row: int) -> str:
+        return f"one text of {self.lengths[row]} tokens"
+
 
 class Small(Network):
     """Two layers, with dropout between them."""
@@ -141,7 +144,7 @@ def test_a_batch_that_exceeds_the_memory_is_halved_and_the_training_is_the_same(
 def test_one_row_that_exceeds_the_memory_is_an_error_for_the_user(tmp_path: Path) -> None:
     trained = make()
     out_of_memory(0)(trained.network)
-    with pytest.raises(UserError, match=r"one text of \d tokens exceeds the memory of cpu: lower tokens"):
+    with pytest.raises(UserError, match=r"one text of \d tokens exceeds the memory of cpu: lower that number"):
         trained.fit(tmp_path / "c", "key", "small")
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from rakuten.features.encoders.finetuned import NetworkFolder, save_network, text_input
+from rakuten.features.encoders.finetuned import NetworkFolder, save_network
+from rakuten.features.encoders.finetuned_text import text_input
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.models.classifier import ProductClassifier
 from rakuten.models.explain import MAX_IMAGES, MAX_TERMS, explain
@@ -112,7 +113,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> NetworkFolder:
     """A network whose second class speaks of the word b, ten times more than of a; its first class of no word here."""
     folder: Path = tmp_path_factory.mktemp("network")
     (folder / "graph.onnx").write_bytes(score_graph())
-    save_network(folder / "text", folder / "graph.onnx", text_input(Tokenizer.from_str(word_tokenizer()), 16, ""), {})
+    save_network(
+        folder / "text",
+        folder / "graph.onnx",
+        text_input(Tokenizer.from_str(word_tokenizer()), {"tokens": 16, "prefix": ""}),
+        {},
+    )
     return NetworkFolder.of(folder / "text")
 
 
@@ -133,12 +139,12 @@ def test_the_words_that_a_fine_tuned_network_read_explain_its_code(
     with_network: ProductClassifier, network: NetworkFolder
 ) -> None:
     text = ("a b", "<p>inconnu</p>")
-    product = FeatureBatch(feature_table(["objet"]), finetuned={FINETUNED_TEXT: network.open().scores([text])})
+    product = FeatureBatch(feature_table(["objet"]), finetuned={FINETUNED_TEXT: network.text().scores([text])})
     terms = explain(with_network, product, 2583, text).positive_terms
     assert terms["term"].tolist()[0] == "b"
     assert set(terms["term"]) <= {"a", "b"}
     assert set(terms["columns"]) == {"designation_clean"} and set(terms["analyzer"]) == {"left out"}
-    without_b = FeatureBatch(product.table, finetuned={FINETUNED_TEXT: network.open().scores([("a", "inconnu")])})
+    without_b = FeatureBatch(product.table, finetuned={FINETUNED_TEXT: network.text().scores([("a", "inconnu")])})
     whole, shorter = (
         explain(with_network, each, 2583).views.set_index("view")["contribution"][FINETUNED_TEXT]
         for each in (product, without_b)
@@ -149,7 +155,7 @@ def test_the_words_that_a_fine_tuned_network_read_explain_its_code(
 def test_without_its_text_the_n_grams_explain_a_product(
     with_network: ProductClassifier, network: NetworkFolder
 ) -> None:
-    product = FeatureBatch(feature_table(["objet 7"]), finetuned={FINETUNED_TEXT: network.open().scores([("b", "")])})
+    product = FeatureBatch(feature_table(["objet 7"]), finetuned={FINETUNED_TEXT: network.text().scores([("b", "")])})
     explanation = explain(with_network, product, 2583)
     assert set(explanation.positive_terms["analyzer"]) | set(explanation.negative_terms["analyzer"]) <= {
         "word",

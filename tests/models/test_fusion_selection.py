@@ -8,7 +8,7 @@ from rakuten.evaluation.metrics import classification_scores
 from rakuten.models import fusion_selection as module
 from rakuten.models.fusion import fit_fusion, gating_context
 from rakuten.models.fusion_selection import CrossFitter, ImageStrategy, TrainingRows, select_fusion
-from rakuten.types import FINETUNED_TEXT, IMAGE, NGRAMS, FloatArray
+from rakuten.types import FINETUNED_IMAGE, FINETUNED_TEXT, IMAGE, NGRAMS, FloatArray
 from tests.support.features import feature_table
 
 N_ROWS, CLASSES = 200, np.array([10, 40, 50, 60])
@@ -174,3 +174,27 @@ def test_a_fine_tuned_view_that_does_not_help_is_left_out_and_compared(
     assert FINETUNED_TEXT in f1 and "without fine-tuned text" not in f1
     assert (proba[:].argmax(axis=1) == out_of_fold.y_pred).all()
     assert (out_of_fold.confidence == proba[:].max(axis=1)).all()
+
+
+def test_of_two_fine_tuned_views_only_the_one_that_helps_is_used(rows: TrainingRows, proba: DiskArray) -> None:
+    good, bad = with_finetuned(rows, 3), with_finetuned(rows, -3)
+    scores = {**good, FINETUNED_IMAGE: bad[FINETUNED_TEXT]}
+    fusion, out_of_fold = select_fusion(CrossFitter(scores, CONTEXT, rows), proba)
+    assert set(fusion.views) == {NGRAMS, IMAGE, FINETUNED_TEXT}
+    names = [name for name in out_of_fold.baselines if name.startswith("with")]
+    assert names == [
+        "with fine-tuned text and fine-tuned picture",
+        "without fine-tuned text",
+        "without fine-tuned text and fine-tuned picture",
+    ]
+    assert {FINETUNED_TEXT, FINETUNED_IMAGE} < set(out_of_fold.baselines)
+
+
+def test_a_fine_tuned_network_of_images_is_weighed_as_images_are(rows: TrainingRows, proba: DiskArray) -> None:
+    """Without the view of frozen embeddings, too: what the text says alone is compared with it."""
+    finetuned = with_finetuned(rows, 3)
+    scores = {NGRAMS: finetuned[NGRAMS], FINETUNED_IMAGE: finetuned[FINETUNED_TEXT]}
+    fusion, out_of_fold = select_fusion(CrossFitter(scores, CONTEXT, rows), proba)
+    assert set(fusion.views) == {NGRAMS, FINETUNED_IMAGE}
+    alone = out_of_fold.baselines["text alone"].y_pred
+    assert out_of_fold.correct.mean() > (alone == rows.y).mean() + 0.05

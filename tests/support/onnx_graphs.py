@@ -49,6 +49,17 @@ def score_graph() -> bytes:
     return _serialize(helper.make_graph(nodes, "tiny", inputs, outputs, [table, axis]))
 
 
+def pixel_graph() -> bytes:
+    """A fine-tuned image network of three classes: the mean of each channel."""
+    inputs = [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["rows", 3, SIDE, SIDE])]
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["scores"], axes=[2, 3], keepdims=0),
+    ]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["rows", 3])]
+    return _serialize(helper.make_graph(nodes, "tiny", inputs, outputs))
+
+
 def word_tokenizer() -> str:
     """A tokenizer.json for `text_graph`, which knows the words query, a and b: [4, 0], [0, 1] and [0, 3]."""
     tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "query": 1, "a": 2, "b": 3}, unk_token="<unk>"))

@@ -6,7 +6,7 @@ from typing import Any
 
 from rakuten.config import ImageEncoderParams, Params, TextEncoderParams
 from rakuten.data.schema import label_of
-from rakuten.types import FINETUNED_TEXT, IMAGE
+from rakuten.types import FINETUNED_IMAGE, FINETUNED_TEXT, IMAGE
 
 INTERVAL = "95 % interval"
 
@@ -73,10 +73,13 @@ def _made(metrics: Mapping[str, Any], params: Params, encoders: Mapping[str, str
 
 
 def _finetuned(metrics: Mapping[str, Any], params: Params) -> list[str]:
-    """The fine-tuned network, if the fusion uses one."""
-    if params.finetune.text == "none" or f"without {FINETUNED_TEXT}" not in metrics["compared"]:
-        return []
-    return [f"- {FINETUNED_TEXT}: {params.finetune.text.base}, trained on the products;"]
+    """The fine-tuned networks that the fusion uses."""
+    sections = {FINETUNED_TEXT: params.finetune.text, FINETUNED_IMAGE: params.finetune.picture}
+    return [
+        f"- {view}: {section.base}, trained on the products;"
+        for view, section in sections.items()
+        if section != "none" and f"without {view}" in metrics["compared"]
+    ]
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:

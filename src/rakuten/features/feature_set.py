@@ -19,10 +19,20 @@ from rakuten.data.tables import read_table_chunks
 from rakuten.disk_array import CHUNK_ROWS, Array2D, DiskArray, row_chunks
 from rakuten.errors import UserError
 from rakuten.features.style import ENGLISH_NAME, FRENCH_NAME, GERMAN_NAME, UNKNOWN, title_language
-from rakuten.types import FINETUNED_TEXT, FINETUNED_VIEWS, IMAGE, TEXT, BoolArray, EmbeddingArray, HashArray, IntArray
+from rakuten.types import (
+    FINETUNED_IMAGE,
+    FINETUNED_TEXT,
+    FINETUNED_VIEWS,
+    IMAGE,
+    TEXT,
+    BoolArray,
+    EmbeddingArray,
+    HashArray,
+    IntArray,
+)
 
 TRAIN, TEST = "train", "test"  # the two feature sets of the pipeline
-FINETUNED_FILES = {FINETUNED_TEXT: "finetuned_texts.npy"}
+FINETUNED_FILES = {FINETUNED_TEXT: "finetuned_texts.npy", FINETUNED_IMAGE: "finetuned_images.npy"}
 LENGTH_COLUMNS = ("designation_len", "description_len")
 FLAG_COLUMNS = ("has_description", "has_image")
 INTEGER_COLUMNS = (*LENGTH_COLUMNS, *FLAG_COLUMNS)

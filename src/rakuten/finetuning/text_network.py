@@ -84,6 +84,10 @@ class TextExamples:
         mask = np.arange(width) < self.lengths[rows][:, None]
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
+    def describe(self, row: int) -> str:
+        """See `Examples.describe`."""
+        return f"one text of {self.lengths[row]} tokens"
+
     def digest(self) -> str:
         """SHA-256 of all tokens."""
         found = hashlib.sha256(self.lengths.tobytes())

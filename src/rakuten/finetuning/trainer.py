@@ -53,6 +53,10 @@ class Examples(Protocol):
         """
         ...
 
+    def describe(self, row: int) -> str:
+        """What the input of a row is, for an error, such as "one text of 96 tokens"."""
+        ...
+
 
 class Network(nn.Module):
     """A base with a new layer on top, which scores every class."""
@@ -165,10 +169,10 @@ class Trainer:
                 if not devices.is_out_of_memory(error):
                     raise
                 if self._micro_batch == 1:
-                    length = self.examples.lengths[self.target.rows[rows]].max()
+                    largest = max(self.target.rows[rows], key=lambda row: self.examples.lengths[row])
                     raise UserError(
-                        f"one text of {length} tokens exceeds the memory of {self.device.type}: lower tokens, or "
-                        "freeze more layers"
+                        f"{self.examples.describe(largest)} exceeds the memory of {self.device.type}: lower that "
+                        "number, or freeze more layers"
                     ) from None
             self._micro_batch = max(1, self._micro_batch // 2)
             log.warning("memory has run out: the batch is computed in parts of %s rows from now on", self._micro_batch)

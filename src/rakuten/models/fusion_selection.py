@@ -1,9 +1,10 @@
 """Choice of the fusion of the views, and its score, by cross-fitting on the out-of-fold scores of the views."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import combinations
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from rakuten.evaluation.metrics import classification_scores
 from rakuten.evaluation.out_of_fold import Baseline, OutOfFold
 from rakuten.models import fusion
 from rakuten.models.fusion import Fusion
-from rakuten.types import FINETUNED_VIEWS, IMAGE, BoolArray, FloatArray, IntArray
+from rakuten.types import FINETUNED_VIEWS, IMAGE_VIEWS, BoolArray, FloatArray, IntArray
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ FUSION_ROWS = 10_000  # enough for the few hundred coefficients of the fusion
 
 
 class ImageStrategy(Enum):
-    """How the image view comes into the fusion."""
+    """How the views of images come into the fusion."""
 
     NONE = "left out"
     JOINT = "weighed together with the text"  # all weights are learnt at once
@@ -67,7 +68,7 @@ class CrossFitter:
         """The fusion fitted to a sample of the rows, without those of the fold `held_out`."""
         sample = self.sample if held_out is None else self.sample[self.rows.fold[self.sample] != held_out]
         scores = {view: self.scores[view][sample] for view in self.scores}
-        text = {view: scores[view] for view in scores if view != IMAGE}
+        text = {view: scores[view] for view in scores if view not in IMAGE_VIEWS}
         arguments = self.context[sample], self.rows.y[sample], self.rows.classes
         if strategy is ImageStrategy.JOINT:
             return fusion.fit_fusion(scores, *arguments)
@@ -106,30 +107,35 @@ class CrossFitter:
 
 
 def select_fusion(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion, OutOfFold]:
-    """Choose how the image view comes in, and whether fine-tuned views do: only if weighted F1 is no lower with them.
+    """Choose which fine-tuned views are fused, by weighted F1: a view that lowers it is left out.
 
-    Args and returns as of `select_image_strategy`.
+    Args and returns as of `select_image_strategy`. The other choices are among the baselines.
     """
     finetuned = [view for view in fitter.scores if view in FINETUNED_VIEWS]
-    if not finetuned:
+    choices = [left_out for size in range(len(finetuned) + 1) for left_out in combinations(finetuned, size)]
+    choices = [left_out for left_out in choices if fitter.without(left_out).scores] or [()]
+    if len(choices) == 1:
         return select_image_strategy(fitter, proba)
-    without, y = fitter.without(finetuned), fitter.rows.y
-    if not without.scores:
-        return select_image_strategy(fitter, proba)
-    _, before = select_image_strategy(without, proba)
-    fused, result = select_image_strategy(fitter, proba)
-    scores = [classification_scores(y, each.y_pred)["weighted_f1"] for each in (before, result)]
-    names = " and ".join(finetuned)
-    log.info("weighted F1 out of fold %.4f without %s, %.4f with it", scores[0], names, scores[1])
-    everywhere = np.ones(len(y), dtype=bool)
-    if scores[1] < scores[0]:
-        log.warning("%s does not help out of fold: it is left out", names)
-        alone = {view: result.baselines[view] for view in finetuned}
-        compared = {**before.baselines, **alone, f"with {names}": Baseline(result.y_pred, everywhere)}
-        fused, result = select_image_strategy(without, proba)
-    else:
-        compared = {**result.baselines, f"without {names}": Baseline(before.y_pred, everywhere)}
-    return fused, replace(result, baselines=compared)
+    y, everywhere = fitter.rows.y, np.ones(len(fitter.rows), dtype=bool)
+    results = {left_out: select_image_strategy(fitter.without(left_out), proba)[1] for left_out in choices}
+    scores = {left_out: classification_scores(y, found.y_pred)["weighted_f1"] for left_out, found in results.items()}
+    for left_out, score in scores.items():
+        log.info("weighted F1 out of fold %.4f %s", score, _choice_name(left_out, finetuned))
+    chosen = max(scores, key=scores.__getitem__)  # of equal ones the first, which leaves out least
+    if chosen:
+        log.warning("%s does not help out of fold: it is left out", " and ".join(chosen))
+    fused, result = select_image_strategy(fitter.without(chosen), proba)
+    alone = {view: results[()].baselines[view] for view in finetuned}
+    others = {
+        _choice_name(left_out, finetuned): Baseline(found.y_pred, everywhere)
+        for left_out, found in results.items()
+        if left_out != chosen
+    }
+    return fused, replace(result, baselines={**result.baselines, **alone, **others})
+
+
+def _choice_name(left_out: Sequence[str], finetuned: Sequence[str]) -> str:
+    return f"without {' and '.join(left_out)}" if left_out else f"with {' and '.join(finetuned)}"
 
 
 def select_image_strategy(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion, OutOfFold]:
@@ -145,7 +151,7 @@ def select_image_strategy(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion
     y_pred = text_only = fitter.predict(ImageStrategy.NONE, proba)
     baselines = score_baselines(fitter)
     baselines["text alone"] = Baseline(text_only, np.ones(len(rows), dtype=bool))
-    strategy, candidates = ImageStrategy.NONE, IMAGE_STRATEGIES if IMAGE in fitter.scores else ()
+    strategy, candidates = ImageStrategy.NONE, IMAGE_STRATEGIES if set(IMAGE_VIEWS) & set(fitter.scores) else ()
     for strategy in candidates:
         y_pred = fitter.predict(strategy, proba)
         if fitter.weighted_f1(y_pred) >= fitter.weighted_f1(text_only):

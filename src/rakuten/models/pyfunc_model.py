@@ -1,6 +1,6 @@
 """The model for raw products, as MLflow loads it by its `loader_module`: no code is unpickled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import pandas as pd
 from rakuten.data.images import BadImageError, decode
 from rakuten.errors import UserError
 from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints, image_encoder, text_encoder
-from rakuten.features.encoders.finetuned import cased_texts
+from rakuten.features.encoders.finetuned_text import cased_texts
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.text_features import raw_text_features, texts_to_embed
 from rakuten.models.classifier import ProductClassifier
-from rakuten.types import IMAGE, TEXT, Embedding, EmbeddingArray
+from rakuten.types import FINETUNED_IMAGE, FINETUNED_TEXT, IMAGE, TEXT, Embedding, EmbeddingArray
 
 OUTPUTS = {
     "predicted_prdtypecode": "long",
@@ -75,11 +75,14 @@ class PyfuncModel:
         if TEXT in self.classifier.linear:
             encoder = text_encoder(params.text_encoder)
             text_embeddings = [encoder.encode(text) if text else None for text in texts_to_embed(table)]
+        used_images = [
+            image if state == IMAGE_USED else None for image, state in zip(images, image_states, strict=True)
+        ]
         batch = FeatureBatch(
             table,
             self._stack(text_embeddings, TEXT),
             self._stack(image_embeddings, IMAGE),
-            finetuned_scores(self.classifier, texts),
+            finetuned_scores(self.classifier, texts, used_images),
         )
         return batch, image_states
 
@@ -112,16 +115,22 @@ class PyfuncModel:
         return rows
 
 
-def finetuned_scores(classifier: ProductClassifier, texts: Sequence[tuple[str, str]]) -> dict[str, EmbeddingArray]:
+def finetuned_scores(
+    classifier: ProductClassifier, texts: Iterable[tuple[str, str]], images: Iterable[bytes | None]
+) -> dict[str, EmbeddingArray]:
     """The scores of the classifier's fine-tuned networks, by view.
 
     Args:
         texts: raw designation and description of each product.
+        images: an image file's bytes for each product, None for none.
     """
-    if not classifier.networks:
-        return {}
-    cleaned = [cased_texts(*text) for text in texts]
-    return {view: network.open().scores(cleaned) for view, network in classifier.networks.items()}
+    scores: dict[str, EmbeddingArray] = {}
+    if FINETUNED_TEXT in classifier.networks:
+        network = classifier.networks[FINETUNED_TEXT].text()
+        scores[FINETUNED_TEXT] = network.scores(cased_texts(*text) for text in texts)
+    if FINETUNED_IMAGE in classifier.networks:
+        scores[FINETUNED_IMAGE] = classifier.networks[FINETUNED_IMAGE].image().scores(images)
+    return scores
 
 
 def check_encoders(classifier: ProductClassifier) -> None:

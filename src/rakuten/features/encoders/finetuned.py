@@ -1,121 +1,41 @@
-"""Fine-tuned networks, applied by onnxruntime: the text of a product in, a score for every class out.
-
-A network is a folder with three files: the ONNX graph, the tokenizer, and how both are used.
-"""
+"""Fine-tuned networks on disk: each a folder with an ONNX graph, its tokenizer if it reads texts, and its settings."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from rakuten.errors import UserError
-from rakuten.features.encoders.onnx import make_session
-from rakuten.features.text import clean_text
+from rakuten.features.encoders.finetuned_image import FinetunedImage, ImageInput
+from rakuten.features.encoders.finetuned_text import FinetunedText, TextInput, text_input
 from rakuten.files import atomic_write, digest, dump_json
-from rakuten.types import FINETUNED_TEXT, Float32Array, IntArray
+from rakuten.types import FINETUNED_IMAGE, FINETUNED_TEXT
 
 NETWORKS_FOLDER = "finetuned"  # beside the model's files: a folder for each network, and the index
-NETWORK_FOLDERS = {FINETUNED_TEXT: "text"}
+NETWORK_FOLDERS = {FINETUNED_TEXT: "text", FINETUNED_IMAGE: "picture"}
 INDEX_FILE = "networks.json"  # in the folder of all networks: view -> folder
 GRAPH_FILE, TOKENIZER_FILE, SETTINGS_FILE = "network.onnx", "tokenizer.json", "settings.json"
-FILES = (GRAPH_FILE, TOKENIZER_FILE, SETTINGS_FILE)
-
-ProductText = tuple[str, str]  # designation, description
 
 
-def cased_texts(designation: str, description: str) -> ProductText:
-    """The texts of a product as a pretrained network reads them: cleaned, with their case and accents."""
-    title, body = (clean_text(text, lowercase=False, strip_accents=False) for text in (designation, description))
-    return title, body
-
-
-class TextInput(NamedTuple):
-    """How the texts of a product become token ids."""
-
-    tokenizer: Tokenizer  # with truncation set, without padding
-    tokens: int  # longer texts are cut
-    prefix: str  # put before each title
-
-    def token_ids(self, texts: Sequence[ProductText]) -> Iterator[list[int]]:
-        """The token ids of each product's title and description.
-
-        The tokenizer's truncation cuts the longer of the two first, so that the title and the beginning of the
-        description are both kept.
-        """
-        for title, description in texts:
-            yield self.tokenizer.encode(self.prefix + title, description or None).ids
-
-
-def text_input(tokenizer: Tokenizer, tokens: int, prefix: str) -> TextInput:
-    """A TextInput that cuts texts to so many tokens."""
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(tokens, strategy="longest_first")
-    return TextInput(tokenizer, tokens, prefix)
-
-
-class FinetunedText:
-    """A fine-tuned text network.
-
-    Attributes:
-        n_classes: scores of a product.
-        input: how texts become token ids.
-    """
-
-    def __init__(self, graph: bytes, text: TextInput) -> None:
-        """
-        Args:
-            graph: a serialised ONNX model: input_ids and attention_mask to rows x classes.
-
-        Raises:
-            Exception: onnxruntime has a type for each reason why a graph cannot be used.
-        """
-        self._session = make_session(graph)
-        self.input = text
-        self.n_classes: int = self._session.get_outputs()[0].shape[1]
-
-    def scores(self, texts: Sequence[ProductText]) -> Float32Array:
-        """The scores of products: rows x classes; a row of NaN for a product without text.
-
-        Each product is scored alone, so that its scores do not depend on the others.
-
-        Args:
-            texts: from `cased_texts`.
-        """
-        scores = np.full((len(texts), self.n_classes), np.nan, dtype=np.float32)
-        for row, text in enumerate(texts):
-            if any(text):
-                (ids,) = self.input.token_ids([text])
-                scores[row] = self.score_tokens(np.array([ids], dtype=np.int64))[0]
-        return scores
-
-    def score_tokens(self, ids: IntArray) -> Float32Array:
-        """The scores, rows x classes, of token ids, rows x tokens."""
-        found: Float32Array = self._session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
-        return found
-
-
-def save_network(folder: Path, graph: Path, text: TextInput, description: Mapping[str, object]) -> None:
-    """Write a network's three files; the graph is moved there.
+def save_network(
+    folder: Path, graph: Path, network_input: TextInput | ImageInput, description: Mapping[str, object]
+) -> None:
+    """Write a network's files; the graph is moved there.
 
     Args:
+        network_input: how a product becomes the network's input.
         description: kept in the settings, for people.
     """
-    with atomic_write(*(folder / name for name in FILES)) as (moved, tokenizer, settings):
+    names = [GRAPH_FILE, *([TOKENIZER_FILE] if isinstance(network_input, TextInput) else []), SETTINGS_FILE]
+    with atomic_write(*(folder / name for name in names)) as (moved, *tokenizer, settings):
         graph.replace(moved)
-        tokenizer.write_text(text.tokenizer.to_str(), encoding="utf-8", newline="\n")
-        dump_json(
-            {
-                **description,
-                "tokens": text.tokens,
-                "prefix": text.prefix,
-                "sha256": {GRAPH_FILE: digest(moved), TOKENIZER_FILE: digest(tokenizer)},
-            },
-            settings,
-        )
+        if isinstance(network_input, TextInput):
+            tokenizer[0].write_text(network_input.tokenizer.to_str(), encoding="utf-8", newline="\n")
+        digests = {name: digest(path) for name, path in zip(names, [moved, *tokenizer], strict=False)}
+        dump_json({**description, **network_input.settings(), "sha256": digests}, settings)
 
 
 class NetworkFolder(NamedTuple):
@@ -130,10 +50,22 @@ class NetworkFolder(NamedTuple):
         return cls(path, digest(path / SETTINGS_FILE))
 
     def settings(self) -> dict[str, Any]:
-        """How the network was made and is used: base, device, precision, weighted_f1, tokens, prefix, sha256."""
+        """How the network was made and is used: base, device, precision, weighted_f1, sha256, and its input."""
         return dict(json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8")))
 
-    def open(self) -> FinetunedText:
+    def text(self) -> FinetunedText:
+        """The network, which reads texts. Raises as `open`."""
+        network = self.open()
+        assert isinstance(network, FinetunedText)
+        return network
+
+    def image(self) -> FinetunedImage:
+        """The network, which reads images. Raises as `open`."""
+        network = self.open()
+        assert isinstance(network, FinetunedImage)
+        return network
+
+    def open(self) -> FinetunedText | FinetunedImage:
         """The network, opened once in each process.
 
         Raises:
@@ -142,8 +74,8 @@ class NetworkFolder(NamedTuple):
         return _open(self.path, self.sha256)
 
 
-@lru_cache(maxsize=2)
-def _open(folder: Path, sha256: str) -> FinetunedText:
+@lru_cache(maxsize=4)
+def _open(folder: Path, sha256: str) -> FinetunedText | FinetunedImage:
     try:
         if digest(folder / SETTINGS_FILE) != sha256:
             raise UserError(f"{folder / SETTINGS_FILE}: of another network; run `dvc repro`")
@@ -153,9 +85,10 @@ def _open(folder: Path, sha256: str) -> FinetunedText:
                 raise UserError(
                     f"{folder / name}: damaged or from another network; run `dvc repro` (or `dvc checkout`)"
                 )
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-        text = text_input(tokenizer, int(settings["tokens"]), str(settings["prefix"]))
-        return FinetunedText((folder / GRAPH_FILE).read_bytes(), text)
+        graph = (folder / GRAPH_FILE).read_bytes()
+        if TOKENIZER_FILE not in settings["sha256"]:
+            return FinetunedImage(graph, ImageInput(int(settings["size"])))
+        return FinetunedText(graph, text_input(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), settings))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; run `dvc repro` (or `dvc checkout`)") from error
 
