@@ -12,11 +12,12 @@ from rakuten.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]  # of the tree that contains this file, whichever tree is installed
 SOURCE = ROOT / "src"
-RAW = ROOT / "data" / "raw"
-INTERIM = ROOT / "data" / "interim"
-PROCESSED = ROOT / "data" / "processed"
-CACHE = ROOT / "data" / "cache"  # the embedding cache: no result depends on it, so DVC does not track it
-LIVE = ROOT / "data" / "live"  # the prediction log, drift reports and status files
+DATA = ROOT / "data"
+RAW = DATA / "raw"
+INTERIM = DATA / "interim"
+PROCESSED = DATA / "processed"
+CACHE = DATA / "cache"  # the embedding cache: no result depends on it, so DVC does not track it
+LIVE = DATA / "live"  # the prediction log, drift reports and status files
 MODELS = ROOT / "models"
 REPORTS = ROOT / "reports"
 PARAMS = ROOT / "params.yaml"

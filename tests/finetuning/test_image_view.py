@@ -17,7 +17,7 @@ from rakuten.finetuning.image_view import ImageView, score_images, write_frames
 COLOURS = ((200, 40, 40), (40, 160, 40), (40, 40, 200))
 PARAMS = FinetuneParams(
     text="none",
-    picture=PictureFinetuneParams(base="efficientnet-lite0", epochs=3, batch=8, size=32, learning_rate=1e-3),
+    picture=PictureFinetuneParams(base="efficientnet-lite0", epochs=8, batch=8, size=32, learning_rate=3e-4),
     folds=2,
     device="cpu",
 )
@@ -79,6 +79,7 @@ def test_only_the_trained_networks_are_kept(view: FinetunedView, folder: Path) -
     assert sorted(path.name for path in (folder / "work").iterdir()) == names
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_bytes(
     view: FinetunedView, paths: list[Path | None], folder: Path, tmp_path: Path
 ) -> None:

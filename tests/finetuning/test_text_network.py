@@ -6,7 +6,7 @@ import torch
 
 from rakuten.features.encoders.finetuned_text import text_input
 from rakuten.finetuning.text_bases import load_text_base
-from rakuten.finetuning.text_network import TextExamples, TextNetwork
+from rakuten.finetuning.text_network import TOKEN_DROPOUT, TextExamples, TextNetwork
 
 
 def make(tiny_base: Path, frozen_layers: int = 0, frozen_embeddings: bool = False) -> TextNetwork:
@@ -23,6 +23,17 @@ def test_padding_does_not_change_scores(tiny_base: Path) -> None:
         together = network(**examples.batch(np.array([0, 1]), None))
         alone = [network(**examples.batch(np.array([row]), None)) for row in (0, 1)]
     assert torch.allclose(together, torch.cat(alone), atol=1e-6)
+
+
+def test_tokens_are_left_out_in_training_only_and_by_the_seed_alone(tiny_base: Path) -> None:
+    base = load_text_base(str(tiny_base), None)
+    texts = [("piscine pompe " * 6, "roman livre " * 6)] * 200
+    text = text_input(base.tokenizer, {"tokens": 40, "prefix": ""})
+    examples, rows = TextExamples(text.token_ids(texts), base.padding_id), np.arange(200)
+    plain, first, again, other = (examples.batch(rows, seed)["attention_mask"].numpy() for seed in (None, 1, 1, 2))
+    assert plain.all() and first[:, 0].all()
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert first[:, 1:].mean() == pytest.approx(1 - TOKEN_DROPOUT, abs=0.02)
 
 
 def test_a_long_text_keeps_its_title_and_the_beginning_of_its_description(tiny_base: Path) -> None:

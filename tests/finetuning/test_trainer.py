@@ -186,6 +186,21 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
     assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0 and factors[10] == pytest.approx(1.0)
     assert factors[99] == pytest.approx(1 / 90)
     assert np.all(np.diff(factors[:10]) > 0) and np.all(np.diff(factors[10:]) < 0)
+    assert learning_rate_factor(-1, 100) == 0
+
+
+def test_the_base_waits_until_the_new_layer_knows_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = make()  # of 24 steps
+    base, head = (layer.weight.detach().clone() for layer in (trained.network.base, trained.network.head))  # type: ignore[union-attr,operator]
+    compute, seen = trained._compute_gradients, []
+
+    def look(step: int) -> float:
+        seen.append((torch.equal(trained.network.base.weight, base), torch.equal(trained.network.head.weight, head)))  # type: ignore[union-attr,arg-type]
+        return compute(step)
+
+    monkeypatch.setattr(trained, "_compute_gradients", look)
+    trained.fit(tmp_path / "c", "key", "small")
+    assert seen[:4] == [(True, True), (True, False), (True, False), (False, False)]
 
 
 def test_the_estimate_teaches_nothing() -> None:

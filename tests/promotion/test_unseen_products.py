@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tokenizers import Tokenizer
 
 from rakuten.config import Params
 from rakuten.data.tables import write_table
 from rakuten.errors import UserError
-from rakuten.features.encoders.finetuned import NetworkFolder
+from rakuten.features.encoders.finetuned import NETWORK_FOLDERS, NETWORKS_FOLDER, NetworkFolder, save_network
+from rakuten.features.encoders.finetuned_text import text_input
 from rakuten.features.encoders.onnx import PackagedTextEncoder, packaged_text_fingerprint
 from rakuten.features.feature_set import TRAIN, FeatureBatch, FeaturePaths, FeatureSet
 from rakuten.files import digest
@@ -20,6 +22,7 @@ from rakuten.tracking import lineage, registered_model, trace
 from rakuten.tracking.registry import Version
 from rakuten.types import FINETUNED_TEXT, TEXT
 from tests.support.features import TEXT_ONLY, feature_table
+from tests.support.onnx_graphs import score_graph, word_tokenizer
 from tests.support.training import PARAMS, fit_batch
 
 CHALLENGER, CHAMPION = (Version(number, f"run {number}", 0, None, False) for number in ("2", "1"))
@@ -60,7 +63,7 @@ Predict = Callable[..., pd.DataFrame]
 @pytest.fixture
 def predict(processed: Path) -> Predict:
     """`predict(seen, params)`."""
-    return lambda seen, params=TEXT_PARAMS: predict_unseen(CHALLENGER, CHAMPION, seen, params, processed)
+    return lambda seen, params=TEXT_PARAMS: predict_unseen(CHALLENGER, CHAMPION, seen, params, processed.parent)
 
 
 def test_neither_a_product_nor_another_one_of_its_title_is_unseen() -> None:
@@ -139,17 +142,30 @@ def test_a_champion_that_cannot_be_loaded_predicts_nothing(
     assert "the champion cannot be loaded (model format 1)" in caplog.text
 
 
-def test_a_champion_with_a_fine_tuned_network_does_not_predict(
-    predict: Predict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_champion_with_a_fine_tuned_network_reads_the_texts_as_they_were_written(
+    predict: Predict, processed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    load = ProductClassifier.load
+    """The champion's titles say nothing, and its network gives the second class ten times as much for b as for a."""
+    codes = [10] * 30 + [2583] * 30
+    scores = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    scores[np.arange(60), np.array(codes) // 2583] += 4
+    table = feature_table([f"objet {number}" for number in range(60)]).assign(prdtypecode=codes)
+    classifier, _ = fit_batch(FeatureBatch(table, finetuned={FINETUNED_TEXT: scores}), tmp_path, TEXT_PARAMS)
 
-    def load_with_network(folder: Path) -> ProductClassifier:
-        classifier = load(folder)
-        classifier.networks = {FINETUNED_TEXT: NetworkFolder(tmp_path, "0" * 64)}
-        return classifier
+    def download(version: Version, folder: Path) -> None:
+        network = folder / NETWORKS_FOLDER / NETWORK_FOLDERS[FINETUNED_TEXT]
+        folder.mkdir()
+        (folder / "graph.onnx").write_bytes(score_graph())
+        text = text_input(Tokenizer.from_str(word_tokenizer()), {"tokens": 16, "prefix": "query query "})
+        save_network(network, folder / "graph.onnx", text, {})
+        classifier.networks = {FINETUNED_TEXT: NetworkFolder.of(network)}
+        classifier.save(folder)
 
-    monkeypatch.setattr(ProductClassifier, "load", load_with_network)
-    with caplog.at_level(logging.INFO):
-        assert predict(seen(0)).empty
-    assert "the champion has a fine-tuned network" in caplog.text
+    monkeypatch.setattr(registered_model, "download_model", download)
+    titles = ["b", "query", "b b", "query query", "b"]
+    products = pd.DataFrame({"designation": titles, "description": "", "productid": range(5), "imageid": range(5)})
+    (tmp_path / "interim").mkdir()
+    write_table(products.assign(has_image="False"), tmp_path / "interim" / "merged_train.csv")
+    predictions = predict(seen(1))
+    assert predictions["productid"].tolist() == ["0", "2", "3", "4"]
+    assert predictions["predicted"].tolist() == [2583, 2583, 10, 2583]

@@ -188,6 +188,14 @@ def read_image_bytes(path: Path) -> bytes:
         raise BadImageError("unreadable") from error
 
 
+def usable_image_bytes(path: Path | None) -> bytes | None:
+    """The bytes of a product's image; None without an image, or for one that was lost since it was checked."""
+    try:
+        return None if path is None else read_image_bytes(path)
+    except BadImageError:
+        return None
+
+
 class ImageChecks(Mapping[str, str]):
     """For each image file, by name, why it cannot be used ("" if it can). One byte per file, besides `files`.
 

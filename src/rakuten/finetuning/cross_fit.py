@@ -22,7 +22,7 @@ from rakuten.types import BoolArray, Float32Array, IntArray
 
 log = logging.getLogger(__name__)
 
-VERSION = "2"  # raise it when this code makes other networks of the same settings, so that no old checkpoint is used
+VERSION = "3"  # raise it when this code makes other networks of the same settings, so that no old checkpoint is used
 HEAD_LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05

@@ -4,6 +4,7 @@ import platform
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.utils import collect_env
 
 from rakuten.config import FinetuneDevice
 from rakuten.errors import UserError
@@ -26,7 +27,9 @@ def find_device(choice: FinetuneDevice) -> torch.device:
 def describe(device: torch.device) -> str:
     """The device, its driver and the version of torch, for the record of a run."""
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, torch {torch.__version__}"
+        driver = collect_env.get_nvidia_driver_version(collect_env.run)
+        name = torch.cuda.get_device_name(device)
+        return f"{name}, driver {driver}, CUDA {torch.version.cuda}, torch {torch.__version__}"
     return f"{device.type} ({platform.machine()}), torch {torch.__version__}"
 
 

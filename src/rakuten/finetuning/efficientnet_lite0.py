@@ -16,15 +16,17 @@ class _Convolution(nn.Module):
         super().__init__()
         outputs, inputs, size, _ = kernel.shape
         groups = outputs if inputs == 1 else 1
-        self.convolution = nn.Conv2d(inputs * groups, outputs, size, stride, groups=groups, bias=False)
+        before, after = (size - stride) // 2, (size - stride + 1) // 2
+        self._padding = [before, after] * 2 if before != after else []  # where the convolution cannot pad itself
+        padding = before if before == after else 0
+        self.convolution = nn.Conv2d(inputs * groups, outputs, size, stride, padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=EPSILON)
-        self._padding = [(size - stride) // 2, (size - stride + 1) // 2] * 2
         self._relu = relu
         self.convolution.load_state_dict({"weight": torch.from_numpy(kernel)})
         self.norm.load_state_dict({name: torch.from_numpy(array) for name, array in norm.items()}, strict=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.norm(self.convolution(functional.pad(x, self._padding)))
+        x = self.norm(self.convolution(functional.pad(x, self._padding) if self._padding else x))
         return functional.relu6(x) if self._relu else x
 
 

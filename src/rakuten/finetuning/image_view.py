@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rakuten.cli import progress
 from rakuten.compute import parallel_map
 from rakuten.config import PictureFinetuneParams
-from rakuten.data.images import BadImageError, read_image_bytes
+from rakuten.data.images import BadImageError, usable_image_bytes
 from rakuten.disk_array import DiskArray, row_chunks
 from rakuten.features.encoders.finetuned import NetworkFolder, save_network
 from rakuten.features.encoders.finetuned_image import ImageInput
@@ -113,17 +113,10 @@ def _prepare_chunk(image_input: ImageInput, paths: Paths) -> list[NDArray[np.uin
 
 def _prepare(image_input: ImageInput, path: Path | None) -> NDArray[np.uint8] | None:
     """The pixels of an image, size x size x 3."""
-    data = _read(path)
+    data = usable_image_bytes(path)
     try:
         return None if data is None else np.ascontiguousarray(image_input.pixels(data).transpose(1, 2, 0))
     except BadImageError:
-        return None
-
-
-def _read(path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else read_image_bytes(path)
-    except BadImageError:  # changed since ingest has checked it
         return None
 
 
@@ -142,7 +135,7 @@ def score_images(folder: Path, paths: Paths, description: str) -> Float32Array:
 
 
 def _score_chunk(network: NetworkFolder, paths: Paths) -> Float32Array:
-    return network.image().scores(map(_read, paths))
+    return network.image().scores(map(usable_image_bytes, paths))
 
 
 def _chunk_label(paths: Paths) -> str:

@@ -12,6 +12,7 @@ from rakuten.finetuning.trainer import Inputs, Network
 from rakuten.types import IntArray
 
 DROPOUT = 0.1  # before the new layer
+TOKEN_DROPOUT = 0.1  # share of the tokens of a text that are left out in a step
 
 
 class TextNetwork(Network):
@@ -76,12 +77,16 @@ class TextExamples:
         self.lengths: IntArray = np.array([len(ids) for ids in self._ids], dtype=np.int64)
 
     def batch(self, rows: IntArray, augmentation: int | None) -> Inputs:
-        """See `Examples.batch`; texts are not augmented."""
+        """See `Examples.batch`; a text is augmented by leaving out tokens, so that no single word is relied on."""
         width = int(self.lengths[rows].max())
         ids = np.full((len(rows), width), self._padding_id, dtype=np.int64)
         for position, row in enumerate(rows.tolist()):
             ids[position, : len(self._ids[row])] = self._ids[row]
         mask = np.arange(width) < self.lengths[rows][:, None]
+        if augmentation is not None:
+            left_out = np.random.default_rng(augmentation).random(mask.shape) < TOKEN_DROPOUT
+            left_out[:, 0] = False  # no text is left empty
+            mask &= ~left_out
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
     def describe(self, row: int) -> str:

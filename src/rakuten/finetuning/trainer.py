@@ -2,7 +2,7 @@
 
 Written here although transformers has a Trainer: a killed training must go on from its checkpoint to the same bytes,
 checkpoints must hold no pickle and none of the frozen weights, and a batch that exceeds the memory must be computed in
-parts without changing what is learnt.
+parts with the same mean gradient.
 """
 
 import logging
@@ -28,6 +28,7 @@ from rakuten.types import Float32Array, IntArray
 
 log = logging.getLogger(__name__)
 
+HEAD_ONLY = 0.1  # share of the steps in which only the new layer on top learns
 WARM_UP = 0.1  # share of the steps in which the learning rate rises from zero; afterwards it falls to zero
 MAX_NORM = 1.0  # of the gradient
 CHECKPOINT_SECONDS = 120.0  # of work that a killed training loses at most
@@ -131,7 +132,7 @@ class Trainer:
         Raises:
             UserError: the loss is not a number, one row alone exceeds the memory, or the disk is full.
         """
-        optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=self.schedule.weight_decay)
+        optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=self.schedule.weight_decay, fused=True)
         peaks = [group["lr"] for group in optimizer.param_groups]
         done = self._restore(optimizer, read_checkpoint(path, key))
         if done == len(self._plan):
@@ -142,9 +143,9 @@ class Trainer:
         n_rows = np.cumsum([0, *map(len, self._plan)])
         with _Progress(label, self._cost, n_rows, done) as progress:
             for step in range(done, len(self._plan)):
-                factor = learning_rate_factor(step, len(self._plan))
                 for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                    group["lr"] = peak * factor
+                    waits = group["waits"]
+                    group["lr"] = peak * learning_rate_factor(step - waits, len(self._plan) - waits)
                 self.losses.append(self._compute_gradients(step))
                 if not math.isfinite(self.losses[-1]):
                     raise UserError(f"{label}: the loss is not a number at step {step + 1:,}; lower learning_rate")
@@ -199,14 +200,19 @@ class Trainer:
         return total
 
     def _parameter_groups(self) -> list[dict[str, object]]:
-        """Parameters with their learning rates: lower layers change less, gains and biases do not decay."""
+        """Parameters with their learning rates: lower layers change less, gains and biases do not decay.
+
+        The layers of the base wait for the new one: what a random layer asks of them can destroy them for good.
+        """
+        waits = round(HEAD_ONLY * len(self._plan))
         groups: list[dict[str, object]] = []
         for depth, layer in enumerate(self.network.layers()):
             rate = self.schedule.head_learning_rate
             if depth:
                 rate = self.schedule.learning_rate * self.schedule.layer_decay ** (depth - 1)
-            groups.append({"params": [p for p in layer if p.ndim > 1], "lr": rate})
-            groups.append({"params": [p for p in layer if p.ndim < 2], "lr": rate, "weight_decay": 0.0})
+            settings = {"lr": rate, "waits": waits if depth else 0}
+            groups.append({"params": [p for p in layer if p.ndim > 1], **settings})
+            groups.append({"params": [p for p in layer if p.ndim < 2], **settings, "weight_decay": 0.0})
         return [group for group in groups if group["params"]]
 
     def _trained(self) -> dict[str, nn.Parameter]:
@@ -230,13 +236,16 @@ class Trainer:
                 parameter.copy_(checkpoint.tensors[name])
                 if checkpoint.step < len(self._plan):
                     moments = {moment: checkpoint.tensors[f"{moment}:{name}"].to(self.device) for moment in MOMENTS}
-                    optimizer.state[parameter] = {"step": torch.tensor(float(checkpoint.step)), **moments}
+                    step = torch.tensor(float(checkpoint.step), device=self.device)
+                    optimizer.state[parameter] = {"step": step, **moments}
         self.losses, self.scores = checkpoint.losses, checkpoint.scores
         return checkpoint.step
 
 
 def learning_rate_factor(step: int, n_steps: int) -> float:
-    """The share of the peak learning rate in a step: it rises linearly, then falls linearly."""
+    """The share of the peak learning rate in a step: it rises linearly, then falls linearly; 0 before step 0."""
+    if step < 0:
+        return 0.0
     warm_up = max(1, round(WARM_UP * n_steps))
     return min((step + 1) / warm_up, (n_steps - step) / max(1, n_steps - warm_up))
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rakuten.cli import progress
 from rakuten.compute import is_remote, parallel_map
-from rakuten.data.images import BadImageError, ImageFiles, check_image, image_paths, read_image_bytes
+from rakuten.data.images import ImageFiles, check_image, image_paths, usable_image_bytes
 from rakuten.data.product_files import (
     ID_COLUMNS,
     PARQUET,
@@ -111,17 +111,12 @@ def featurise_chunk(chunk: ProductChunk, classifier: ProductClassifier, cache: P
         embed_texts(texts, text_config, cache, f"texts of {chunk.label}"),
         embed_images(paths, image_config, cache, f"images of {chunk.label}"),
         finetuned_scores(
-            classifier, zip(products["designation"], products["description"], strict=True), map(_read_image, paths)
+            classifier,
+            zip(products["designation"], products["description"], strict=True),
+            map(usable_image_bytes, paths),
         ),
     )
     return batch, errors.tolist()
-
-
-def _read_image(path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else read_image_bytes(path)
-    except BadImageError:  # changed since it was checked
-        return None
 
 
 def score_file(source: Path, output: Path, images: Path | None, models: Path, cache: Path) -> str:

@@ -2,17 +2,23 @@
 
 import logging
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from rakuten.config import PROCESSED, FeatureParams, Params
+from rakuten.config import DATA, FeatureParams, Params
+from rakuten.data.images import ImageFiles, image_paths, usable_image_bytes
+from rakuten.data.tables import read_table_chunks
+from rakuten.disk_array import CHUNK_ROWS
 from rakuten.errors import UserError
 from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints
-from rakuten.features.feature_set import TRAIN, FeaturePaths, FeatureSet
+from rakuten.features.feature_set import TRAIN, FeatureBatch, FeaturePaths, FeatureSet
 from rakuten.files import digest
 from rakuten.models.classifier import ProductClassifier
+from rakuten.models.pyfunc_model import finetuned_scores
 from rakuten.tracking import lineage, registered_model, trace
 from rakuten.tracking.registry import Version
 from rakuten.types import BoolArray
@@ -23,42 +29,60 @@ ID_COLUMNS = ["productid", "imageid"]
 
 
 def predict_unseen(
-    challenger: Version, champion: Version, seen: pd.DataFrame, params: Params, processed: Path = PROCESSED
+    challenger: Version, champion: Version, seen: pd.DataFrame, params: Params, data: Path = DATA
 ) -> pd.DataFrame:
     """The champion's predictions of the products that the challenger was trained on and the champion was not.
 
     Args:
         seen: productid and imageid of the champion's train products.
-        processed: folder with the challenger's train features.
+        data: folder with the challenger's train features in processed/; for a champion with a fine-tuned network also
+            with its train products in interim/ and their images in raw/.
 
     Returns:
-        productid, imageid, prdtypecode, predicted. No rows if the challenger's features are not in `processed`, if they
-        were made with other parameters than the champion's, if the champion has a fine-tuned network, or if this code
-        cannot read its model files.
+        productid, imageid, prdtypecode, predicted. No rows if the challenger's features are not in `data`, if they were
+        made with other parameters than the champion's, or if this code cannot read its model files.
     """
     no_rows = pd.DataFrame(columns=[*ID_COLUMNS, "prdtypecode", "predicted"])
-    if not _are_features_of(challenger, processed):
+    if not _are_features_of(challenger, data / "processed"):
         log.info("the challenger's features are not here: compared only on what both were trained on")
         return no_rows
-    features = FeatureSet.open(processed, TRAIN)
+    features = FeatureSet.open(data / "processed", TRAIN)
     mask = is_unseen(features.metadata, seen)
     if not mask.any():
         return no_rows
-    classifier = _load_champion(champion)
-    if classifier is None:
-        return no_rows
-    if not _has_same_features(classifier, params.features):
-        log.info("the champion's features were made with other parameters: compared only on what both were trained on")
-        return no_rows
-    if classifier.networks:  # which the feature set does not have the texts for, as they were written
-        log.info("the champion has a fine-tuned network: compared only on what both were trained on")
-        return no_rows
-    predictions = []
-    for chunk in features.table_chunks():
-        batch = features.batch(chunk[mask[chunk.index]])
-        y_pred = classifier.predict(batch)["predicted_prdtypecode"].astype("int64")
-        predictions.append(batch.table[[*ID_COLUMNS, "prdtypecode"]].assign(predicted=y_pred))
-    return pd.concat(predictions)
+    with tempfile.TemporaryDirectory() as folder:
+        classifier = _load_champion(champion, Path(folder) / "model")
+        if classifier is None:
+            return no_rows
+        if not _has_same_features(classifier, params.features):
+            log.info(
+                "the champion's features were made with other parameters: compared only on what both were trained on"
+            )
+            return no_rows
+        batches: Iterator[FeatureBatch] = map(
+            features.batch, (chunk[mask[chunk.index]] for chunk in features.table_chunks())
+        )
+        if classifier.networks:
+            batches = _with_networks(batches, classifier, data)
+        return pd.concat([_predict(classifier, batch) for batch in batches])
+
+
+def _predict(classifier: ProductClassifier, batch: FeatureBatch) -> pd.DataFrame:
+    y_pred = classifier.predict(batch)["predicted_prdtypecode"].astype("int64")
+    return batch.table[[*ID_COLUMNS, "prdtypecode"]].assign(predicted=y_pred)
+
+
+def _with_networks(
+    batches: Iterator[FeatureBatch], classifier: ProductClassifier, data: Path
+) -> Iterator[FeatureBatch]:
+    """The batches with the scores of the champion's own networks, which read texts and images as they were written."""
+    files = ImageFiles(data / "raw" / "images")
+    chunks = read_table_chunks(data / "interim" / f"merged_{TRAIN}.csv", size=CHUNK_ROWS)
+    for batch, chunk in zip(batches, chunks, strict=True):  # of the same rows, as both are read in the same chunks
+        products = chunk.loc[batch.table.index]
+        texts = zip(products["designation"], products["description"], strict=True)
+        images = map(usable_image_bytes, image_paths(products, files))
+        yield replace(batch, finetuned=finetuned_scores(classifier, texts, images))
 
 
 def is_unseen(products: pd.DataFrame, seen: pd.DataFrame) -> BoolArray:
@@ -84,16 +108,14 @@ def _are_features_of(version: Version, processed: Path) -> bool:
     )
 
 
-def _load_champion(champion: Version) -> ProductClassifier | None:
-    """The champion's model; None if its files cannot be read by this code."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model"
-        registered_model.download_model(champion, model)
-        try:
-            return ProductClassifier.load(model)
-        except UserError as error:
-            log.info("the champion cannot be loaded (%s): compared only on what both were trained on", error)
-            return None
+def _load_champion(champion: Version, folder: Path) -> ProductClassifier | None:
+    """The champion's model, downloaded to a folder; None if its files cannot be read by this code."""
+    registered_model.download_model(champion, folder)
+    try:
+        return ProductClassifier.load(folder)
+    except UserError as error:
+        log.info("the champion cannot be loaded (%s): compared only on what both were trained on", error)
+        return None
 
 
 def _has_same_features(classifier: ProductClassifier, params: FeatureParams) -> bool:
