@@ -125,7 +125,7 @@ class ScheduleParams(_Section):
 class TextFinetuneParams(ScheduleParams):
     """A text encoder to fine-tune."""
 
-    epochs: Count = 8
+    epochs: Count = 12
     learning_rate: Positive = 1e-4
     tokens: Annotated[int, Field(ge=8, le=8192)] = 96
     frozen_embeddings: bool = True
