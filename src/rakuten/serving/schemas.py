@@ -64,7 +64,7 @@ class BatchOut(BaseModel):
 class ViewContribution(BaseModel):
     """How much one view of a product counts for its code."""
 
-    view: str = Field(description="words, meaning, picture or fine-tuned text")
+    view: str = Field(description="words, meaning, picture, fine-tuned text or fine-tuned picture")
     contribution: float = Field(description="log-odds of the code against the average code")
     share: float
 

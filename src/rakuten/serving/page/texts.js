@@ -68,6 +68,7 @@ export const TEXTS = {
   view_meaning: ["Sens du texte", "Meaning of the text"],
   view_picture: ["Image", "Picture"],
   "view_fine-tuned text": ["Texte, réseau entraîné sur des produits", "Text, network trained on products"],
+  "view_fine-tuned picture": ["Image, réseau entraîné sur des produits", "Picture, network trained on products"],
   view_for: ["pour", "for"],
   view_against: ["contre", "against"],
   view_absent: ["n'a pas compté", "did not count"],
