@@ -44,7 +44,7 @@ def test_a_folder_in_hugging_faces_format(tiny_base: Path) -> None:
 )
 def test_a_packaged_base(name: str, tokens: list[str]) -> None:
     base = load_text_base(name, None)
-    text_input(base.tokenizer, 16, base.prefix)
+    text_input(base.tokenizer, {"tokens": 16, "prefix": base.prefix})
     assert base.tokenizer.encode(base.prefix + "Piscine").tokens == tokens
     pool, piscine, book = (
         hidden(base, text).mean(dim=0) for text in ("swimming pool", "piscine", "the French revolution")
