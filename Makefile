@@ -9,6 +9,7 @@ LOAD ?= /tmp/rakuten-load
 TESTS ?= tests/integration
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses=logical --dist=loadfile --no-loadscope-reorder
+FINETUNE := $(wildcard $(VENV)/finetune.txt)  # there if `make finetune` has run: a new .venv gets it again
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The library of this tree, whichever tree is installed.
 export PYTHONPATH := $(CURDIR)/src
@@ -30,6 +31,7 @@ $(DONE): uv.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[^ ]*' requirements.txt)"
 	$(BIN)/uv sync --quiet --frozen --all-extras --no-extra finetune --no-extra timm --system-certs --compile-bytecode
 	@touch $@
+	@$(if $(FINETUNE),$(MAKE) --no-print-directory finetune)
 
 run: $(DONE) ## run the whole pipeline, on a synthetic sample if data/raw has no files
 	@mkdir -p data/raw/images
@@ -37,7 +39,7 @@ run: $(DONE) ## run the whole pipeline, on a synthetic sample if data/raw has no
 	@$(BIN)/dvc repro
 	@$(BIN)/rakuten summary
 
-finetune: $(DONE) ## install torch and what else finetune.text of params.yaml needs, as locked; changes nothing else
+finetune: $(DONE) ## install torch and what else finetune in params.yaml needs, as locked; changes nothing else
 	@$(BIN)/uv export --quiet --frozen --extra finetune --no-dev --no-emit-project --no-hashes --output-file $(VENV)/finetune.txt >/dev/null
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/finetune.txt --editable '.[finetune]'
 

@@ -101,6 +101,14 @@ def test_frames_are_the_pixels_that_a_network_is_given_later(paths: list[Path | 
     assert (frames[np.array([4])] == 0).all()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error_for_the_user(paths: list[Path | None], tmp_path: Path) -> None:
+    (tmp_path / ".frames.npy.partial").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"frames\.npy: the pixels of the pictures cannot be written .*take 0 MB: make"):
+        write_frames(paths, ImageInput(32), tmp_path / "frames.npy")
+    assert not (tmp_path / "frames.npy").exists()
+
+
 def test_one_class_with_pictures_is_an_error_for_the_user(paths: list[Path | None], tmp_path: Path) -> None:
     mine: list[Path | None] = [path if label == 0 else None for path, label in zip(paths, Y, strict=True)]
     with pytest.raises(UserError, match=r"finetune\.picture: fewer than two classes have products with a picture"):

@@ -4,6 +4,8 @@ cross_fit            one network for each fold, which scores it, and one on all 
 trainer              the training loop, with checkpoints
 batches              the order in which a network sees its training rows
 checkpoint           what a killed training goes on from
+encoder_network      what text and image networks share
+scoring              a written network's scores for many products
 text_view            the texts of products, and the encoder that is fine-tuned on them
 text_network         a text encoder with a layer on top that scores every class
 text_bases           pretrained text encoders: from packages, a folder, or a hub

@@ -57,11 +57,11 @@ def base_folder(name: str, revision: str | None, section: str) -> Path:
     )
 
 
-def parameters_digest(network: nn.Module) -> str:
-    """SHA-256 of the names and values of a network's parameters."""
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of the names and values of a network's parameters and buffers, such as the means of batch norms."""
     found = hashlib.sha256()
-    for name, parameter in network.named_parameters():
-        found.update(name.encode() + b"\0" + parameter.detach().numpy().tobytes())
+    for name, tensor in network.state_dict().items():
+        found.update(name.encode() + b"\0" + tensor.numpy().tobytes())
     return found.hexdigest()
 
 

@@ -16,7 +16,7 @@ from rakuten.config import FinetuneParams, ScheduleParams
 from rakuten.errors import UserError
 from rakuten.evaluation.metrics import classification_scores
 from rakuten.finetuning import devices
-from rakuten.finetuning.export import FLOAT, INT8
+from rakuten.finetuning.export import FLOAT, INT8, check_graph
 from rakuten.finetuning.trainer import Examples, Network, Schedule, Target, Trainer, duration, score_rows
 from rakuten.types import BoolArray, Float32Array, IntArray
 
@@ -27,6 +27,7 @@ HEAD_LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.05
 MAX_INT8_LOSS = 0.002  # of weighted F1 out of fold
+N_CHECKED = 20  # products whose scores by onnxruntime are compared with torch's
 CURVE_ROWS = 2_000  # of the held-out fold, behind the scores of a learning curve
 CURVE_POINTS = 10  # of the learning curve in an epoch
 
@@ -56,7 +57,7 @@ class View(Protocol):
         ...
 
     def export(self, network: Network, folder: Path) -> dict[str, Path]:
-        """The graph of a network in each precision, once its scores are those of torch."""
+        """The graph of a network in each precision."""
         ...
 
     def save(self, folder: Path, graph: Path, description: Mapping[str, object]) -> None:
@@ -130,7 +131,7 @@ def finetune_view(
         "weighted_f1": measured,
         "device": devices.describe(device),
     }
-    graphs = view.export(network, work)
+    graphs = fits.export(network)
     view.save(output, graphs.pop(kind), described)
     for unused in graphs.values():
         unused.unlink()
@@ -187,13 +188,20 @@ class _Fits:
         """The scores of a fold, in each precision, by the network that was trained without it; its learning curve."""
         network, curve = self.fit(number)
         scores = {}
-        for kind, graph in self._view.export(network, self._work).items():
+        for kind, graph in self.export(network).items():
             folder = self._work / f"network-{kind}"
             self._view.save(folder, graph, {})
             description = f"scoring fold {number} by its {self._view.name} in {kind}"
             scores[kind] = self._view.score(folder, self.fold_rows(number), description)
             shutil.rmtree(folder)
         return scores, curve
+
+    def export(self, network: Network) -> dict[str, Path]:
+        """The graph of a network in each precision, once the scores of the one in floats are those of torch."""
+        graphs = self._view.export(network, self._work)
+        sample = np.flatnonzero(self._view.has_input)[:N_CHECKED]
+        check_graph(graphs[FLOAT], network, [self._view.examples.batch(row[None], None) for row in sample])
+        return graphs
 
     def fold_rows(self, number: int) -> IntArray:
         """The rows of a fold that have the view."""

@@ -19,7 +19,6 @@ from rakuten.finetuning.trainer import Inputs, Network
 FLOAT, INT8 = "float32", "int8"
 OPSET = 21
 MAX_DIFFERENCE = 1e-3  # between the probabilities of torch and of the graph
-N_CHECKED = 20  # products whose scores by onnxruntime are compared with torch's
 BLOCK = 32  # weights that share a scale
 MATRIX_BITS, EMBEDDING_BITS = 8, 4  # embeddings of tokens vary little within a block, and are most of the weights
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from rakuten.errors import UserError
 from rakuten.features.encoders.onnx import NORMALISATIONS
-from rakuten.finetuning.bases import base_folder, first_line, parameters_digest
+from rakuten.finetuning.bases import base_folder, first_line, weights_digest
 from rakuten.finetuning.efficientnet_lite0 import WIDTH, efficientnet_lite0
 
 LITE0 = "efficientnet-lite0"
@@ -34,7 +34,7 @@ class ImageBase(NamedTuple):
 
     def digest(self) -> str:
         """SHA-256 of the weights."""
-        return parameters_digest(self.encoder)
+        return weights_digest(self.encoder)
 
 
 def load_image_base(name: str, revision: str | None, size: int) -> ImageBase:
@@ -68,7 +68,7 @@ def load_image_base(name: str, revision: str | None, size: int) -> ImageBase:
         _check(encoder, width, size)
     except ModuleNotFoundError as error:
         raise UserError(f"finetune.picture.base: {folder}: needs {error.name}, {INSTALL}") from None
-    except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, SafetensorError, OSError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, SafetensorError, OSError) as error:
         raise UserError(f"finetune.picture.base: {folder}: cannot be opened ({first_line(error)})") from error
     pretrained: dict[str, Any] = config.get("pretrained_cfg", {})
     mean, deviation = NORMALISATIONS["imagenet"]

@@ -10,8 +10,9 @@ from PIL import Image, ImageEnhance
 from torch import nn
 
 from rakuten.disk_array import DiskArray
+from rakuten.finetuning.encoder_network import EncoderNetwork
 from rakuten.finetuning.image_bases import ImageBase
-from rakuten.finetuning.trainer import Inputs, Network
+from rakuten.finetuning.trainer import Inputs
 from rakuten.types import IntArray
 
 DROPOUT = 0.2  # before the new layer
@@ -21,7 +22,7 @@ MAX_CHANGE = 0.2  # of brightness, contrast and saturation
 ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
-class ImageNetwork(Network):
+class ImageNetwork(EncoderNetwork):
     """Scores of every class from the encoder's vector.
 
     The means and variances of batch norms stay those of the base: a batch then says nothing of its size, and a
@@ -33,16 +34,12 @@ class ImageNetwork(Network):
         Args:
             frozen_layers: lowest layers of the encoder that are not trained.
         """
-        super().__init__()
-        self.encoder = base.encoder.to(memory_format=torch.channels_last)  # in which CPUs convolve eight times faster
+        encoder = base.encoder.to(memory_format=torch.channels_last)  # in which CPUs convolve eight times faster
+        super().__init__(encoder, encoder_layers(encoder), base.width, n_classes)
         self.dropout = nn.Dropout(DROPOUT)
-        self.head = nn.Linear(base.width, n_classes)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
         for name, values in (("mean", base.mean), ("deviation", base.deviation)):
             self.register_buffer(name, 255 * torch.tensor(values, dtype=torch.float32)[:, None, None])
-        for layer in encoder_layers(self.encoder)[:frozen_layers]:
-            layer.requires_grad_(False)
+        self.freeze(frozen_layers)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Scores, rows x classes, of rows x 3 x height x width, uint8."""
@@ -58,14 +55,6 @@ class ImageNetwork(Network):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
-
-    def layers(self) -> list[list[nn.Parameter]]:
-        """See `Network.layers`."""
-        parts = encoder_layers(self.encoder)
-        in_parts = {id(parameter) for part in parts for parameter in part.parameters()}
-        others = [parameter for parameter in self.encoder.parameters() if id(parameter) not in in_parts]
-        stack = [list(self.head.parameters()), *(list(part.parameters()) for part in reversed(parts)), others]
-        return [[parameter for parameter in layer if parameter.requires_grad] for layer in stack]
 
 
 def encoder_layers(encoder: nn.Module) -> list[nn.Module]:

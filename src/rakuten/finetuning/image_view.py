@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -14,12 +15,14 @@ from rakuten.compute import parallel_map
 from rakuten.config import PictureFinetuneParams
 from rakuten.data.images import BadImageError, usable_image_bytes
 from rakuten.disk_array import DiskArray, row_chunks
+from rakuten.errors import UserError
 from rakuten.features.encoders.finetuned import NetworkFolder, save_network
 from rakuten.features.encoders.finetuned_image import ImageInput
-from rakuten.files import digest
-from rakuten.finetuning.export import FLOAT, N_CHECKED, check_graph, export_image_network
+from rakuten.files import atomic_write, digest
+from rakuten.finetuning.export import FLOAT, export_image_network
 from rakuten.finetuning.image_bases import load_image_base
 from rakuten.finetuning.image_network import ImageExamples, ImageNetwork
+from rakuten.finetuning.scoring import score_chunks
 from rakuten.finetuning.trainer import Network
 from rakuten.types import BoolArray, Float32Array, IntArray
 
@@ -69,8 +72,6 @@ class ImageView:
         """See `cross_fit.View`; floats only, because 8-bit integers slow convolutions down and cost accuracy."""
         graph = folder / f"{FLOAT}.onnx"
         export_image_network(network, self.params.size, graph)
-        sample = np.flatnonzero(self.has_input)[:N_CHECKED]
-        check_graph(graph, network, [self.examples.batch(row[None], None) for row in sample])
         return {FLOAT: graph}
 
     def save(self, folder: Path, graph: Path, description: Mapping[str, object]) -> None:
@@ -90,20 +91,26 @@ def write_frames(paths: Paths, image_input: ImageInput, output: Path) -> BoolArr
 
     Returns:
         Which products have an image that can be used.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    shape = (len(paths), image_input.size**2 * 3)
-    frames = np.lib.format.open_memmap(output, mode="w+", dtype=np.uint8, shape=shape)
-    del frames  # now a file of this size; DiskArray maps it for each access, so that memory stays flat
-    array, has_image = DiskArray(output), np.zeros(len(paths), dtype=bool)
+    width, has_image = image_input.size**2 * 3, np.zeros(len(paths), dtype=bool)
     chunks = [paths[rows] for rows in row_chunks(len(paths), CHUNK_IMAGES)]
     prepared = parallel_map(partial(_prepare_chunk, image_input), chunks, 1, _chunk_label)
     prepared = progress(prepared, len(chunks), f"preparing pictures (chunks of {CHUNK_IMAGES})")
-    for rows, pixels in zip(row_chunks(len(paths), CHUNK_IMAGES), prepared, strict=True):
-        for row, image in zip(range(rows.start, rows.stop), pixels, strict=True):
-            if image is not None:
-                array[np.array([row])] = image.reshape(1, -1)
-                has_image[row] = True
+    try:
+        with atomic_write(output) as (partial_path,), partial_path.open("wb") as stream:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), width)}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for row, image in enumerate(chain.from_iterable(prepared)):
+                has_image[row] = image is not None
+                stream.write(bytes(width) if image is None else image.tobytes())
+    except OSError as error:
+        raise UserError(
+            f"{output}: the pixels of the pictures cannot be written ({error.strerror}); they take "
+            f"{len(paths) * width / 1e6:,.0f} MB: make room, or lower finetune.picture.size"
+        ) from error
     return has_image
 
 
@@ -127,11 +134,8 @@ def score_images(folder: Path, paths: Paths, description: str) -> Float32Array:
         paths: the image of each product, None for none.
         description: for the log.
     """
-    network = NetworkFolder.of(folder)
-    chunks = [paths[rows] for rows in row_chunks(len(paths), CHUNK_IMAGES)]
-    scored = parallel_map(partial(_score_chunk, network), chunks, 1, _chunk_label, new_processes=True)
-    nothing = np.empty((0, network.image().n_classes), dtype=np.float32)
-    return np.concatenate([nothing, *progress(scored, len(chunks), description)])
+    task = partial(_score_chunk, NetworkFolder.of(folder))
+    return score_chunks(task, paths, CHUNK_IMAGES, _chunk_label, description)
 
 
 def _score_chunk(network: NetworkFolder, paths: Paths) -> Float32Array:

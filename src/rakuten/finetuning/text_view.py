@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rakuten.cli import progress
-from rakuten.compute import parallel_map
 from rakuten.config import TextFinetuneParams
-from rakuten.disk_array import row_chunks
 from rakuten.features.encoders.finetuned import NetworkFolder, save_network
 from rakuten.features.encoders.finetuned_text import ProductText, text_input
-from rakuten.finetuning.export import FLOAT, INT8, N_CHECKED, check_graph, export_text_network, quantize
+from rakuten.finetuning.export import FLOAT, INT8, export_text_network, quantize
+from rakuten.finetuning.scoring import score_chunks
 from rakuten.finetuning.text_bases import load_text_base
 from rakuten.finetuning.text_network import TextExamples, TextNetwork
 from rakuten.finetuning.trainer import Network
@@ -56,8 +54,6 @@ class TextView:
         """See `cross_fit.View`."""
         graphs = {kind: folder / f"{kind}.onnx" for kind in (FLOAT, INT8)}
         export_text_network(network, graphs[FLOAT])
-        sample = np.flatnonzero(self.has_input)[:N_CHECKED]
-        check_graph(graphs[FLOAT], network, [self.examples.batch(row[None], None) for row in sample])
         quantize(graphs[FLOAT], graphs[INT8])
         return graphs
 
@@ -77,11 +73,8 @@ def score_texts(folder: Path, texts: Sequence[ProductText], description: str) ->
         texts: from `cased_texts`.
         description: for the log.
     """
-    network = NetworkFolder.of(folder)
-    chunks = [texts[rows] for rows in row_chunks(len(texts), CHUNK_TEXTS)]
-    scored = parallel_map(partial(_score_chunk, network), chunks, 1, _chunk_label, new_processes=True)
-    nothing = np.empty((0, network.text().n_classes), dtype=np.float32)
-    return np.concatenate([nothing, *progress(scored, len(chunks), description)])
+    task = partial(_score_chunk, NetworkFolder.of(folder))
+    return score_chunks(task, texts, CHUNK_TEXTS, _chunk_label, description)
 
 
 def _score_chunk(network: NetworkFolder, texts: Sequence[ProductText]) -> Float32Array:
