@@ -6,6 +6,7 @@ import pytest
 from rakuten.config import FinetuneParams, TextFinetuneParams
 from rakuten.errors import UserError
 from rakuten.features.encoders.finetuned import NetworkFolder
+from rakuten.finetuning import cross_fit
 from rakuten.finetuning.cross_fit import FinetunedView, Labels, choose_precision, finetune_view
 from rakuten.finetuning.text_view import TextView, score_texts
 
@@ -116,3 +117,16 @@ def test_one_class_with_text_is_an_error_for_the_user(tiny_base: Path, tmp_path:
     texts, labels = [("roman", "")] * 9 + [("", "")] * 9, Labels(np.repeat([0, 1], 9), 2, np.arange(18) % 3)
     with pytest.raises(UserError, match=r"finetune\.text: fewer than two classes have products with a text"):
         finetune(texts, labels, params(tiny_base), tmp_path)
+
+
+def test_no_network_is_used_before_its_graph_is_compared_with_torch(
+    tiny_base: Path, products: Products, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differs(*_: object) -> None:
+        raise UserError("the graph differs")
+
+    monkeypatch.setattr(cross_fit, "check_graph", differs)
+    labels = Labels(products[1], 3, np.arange(60) // 3 % 2)
+    with pytest.raises(UserError, match="the graph differs"):
+        finetune(products[0], labels, params(tiny_base, epochs=1), tmp_path)
+    assert not (tmp_path / "network").exists()
