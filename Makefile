@@ -9,7 +9,12 @@ LOAD ?= /tmp/rakuten-load
 TESTS ?= tests/integration
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses=logical --dist=loadfile --no-loadscope-reorder
-FINETUNE := $(wildcard $(VENV)/finetune.txt)  # there if `make finetune` has run: a new .venv gets it again
+# There if `make finetune` has run: a new .venv gets it again. Without a make inside make, which --dry-run would run.
+FINETUNE := $(wildcard $(VENV)/finetune.txt)
+define INSTALL_FINETUNE
+@$(BIN)/uv export --quiet --frozen --extra finetune --no-dev --no-emit-project --no-hashes --output-file $(VENV)/finetune.txt >/dev/null
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/finetune.txt --editable '.[finetune]'
+endef
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The library of this tree, whichever tree is installed.
 export PYTHONPATH := $(CURDIR)/src
@@ -31,7 +36,7 @@ $(DONE): uv.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[^ ]*' requirements.txt)"
 	$(BIN)/uv sync --quiet --frozen --all-extras --no-extra finetune --no-extra timm --system-certs --compile-bytecode
 	@touch $@
-	@$(if $(FINETUNE),$(MAKE) --no-print-directory finetune)
+	$(if $(FINETUNE),$(INSTALL_FINETUNE))
 
 run: $(DONE) ## run the whole pipeline, on a synthetic sample if data/raw has no files
 	@mkdir -p data/raw/images
@@ -40,8 +45,7 @@ run: $(DONE) ## run the whole pipeline, on a synthetic sample if data/raw has no
 	@$(BIN)/rakuten summary
 
 finetune: $(DONE) ## install torch and what else finetune in params.yaml needs, as locked; changes nothing else
-	@$(BIN)/uv export --quiet --frozen --extra finetune --no-dev --no-emit-project --no-hashes --output-file $(VENV)/finetune.txt >/dev/null
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/finetune.txt --editable '.[finetune]'
+	$(INSTALL_FINETUNE)
 
 check: lint ## linters, types, and the tests that need no server, browser or training (two minutes)
 	$(PYTEST) -m "not slow and not heavy" $(PARALLEL)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.project import ROOT, environment
+from tests.support.project import ROOT, environment, run_in
 
 UV = Path(sys.executable).with_name("uv")
 # Extras -> modules that must import where nothing but the library's dependencies and these extras is installed.
@@ -113,3 +113,14 @@ def test_an_extra_is_enough_for_its_modules(extras: tuple[str, ...]) -> None:
 
 def test_the_api_does_not_import_what_its_container_lacks() -> None:
     assert {"dvc", "matplotlib", "pyarrow", "sqlalchemy", "flask"} <= set(other_modules(("serve",)))
+
+
+def test_a_new_environment_gets_torch_again_if_it_had_it(tmp_path: Path) -> None:
+    for name in ("Makefile", "uv.lock", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    command = "pip install --quiet --disable-pip-version-check --constraint .venv/finetune.txt"
+    assert command not in run_in(tmp_path, "make", "--dry-run", "setup")
+
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "finetune.txt").touch()
+    assert run_in(tmp_path, "make", "--dry-run", "setup").count(command) == 1
