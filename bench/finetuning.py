@@ -2,8 +2,8 @@
 
 Runs the pipeline in a clone of the project as it is committed, with the raw files of FOLDER and the settings of
 bench/params-finetune.yaml, and prints what the finetune stage cost, the scores of each view and of the fusion with and
-without the fine-tuned views, and how long a network takes for one product. A run that was killed goes on where it
-stopped.
+without the fine-tuned views, and how long a network takes for one product. With --api, wrk also asks the API for one
+product after another, without images. A run that was killed goes on where it stopped.
 """
 
 import argparse
@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.load import PRODUCTS, WARM, api, wrk
 from bench.measure import run
 from rakuten.config import ROOT
 from rakuten.data.images import ImageFiles, image_paths, usable_image_bytes
-from rakuten.data.tables import read_table_chunks
+from rakuten.data.schema import X_COLUMNS
+from rakuten.data.tables import read_raw, read_table_chunks
 from rakuten.evaluation.bootstrap import bootstrap_ci
 from rakuten.evaluation.metrics import classification_scores
 from rakuten.features.encoders.finetuned import GRAPH_FILE, NetworkFolder, read_networks
@@ -40,6 +42,8 @@ STAGES = {
 }
 TIMED = 200  # products that a network scores one by one
 RESAMPLES = 1000
+API_SECONDS = 20
+TEXT_COLUMNS = ["designation", "description"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--truth", type=Path, help="a CSV with the prdtypecode of each test product")
     parser.add_argument("--params", type=Path, default=ROOT / "bench" / "params-finetune.yaml")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rakuten-finetuning")
+    parser.add_argument("--api", action="store_true", help="load-test the API too (needs wrk)")
     arguments = parser.parse_args(argv)
+    if arguments.api and shutil.which("wrk") is None:
+        parser.error("wrk is not installed: apt-get install wrk")
     project = prepare(arguments.folder, arguments.raw, arguments.params)
     environment = {"MLFLOW_TRACKING_URI": "", "PYTHONPATH": str(project / "src")}
     found: dict[str, Any] = {"params": arguments.params.name}
@@ -62,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found["test"] = test_scores(project, arguments.truth)
     for view, network in read_networks(project / "models" / "finetuned").items():
         found[view] = {**network.settings(), **network_cost(project, view, network)}
+    if arguments.api:
+        found["api, one client"] = api_latency(project, arguments.folder)
     (arguments.folder / "finetuning.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     return 0
@@ -101,6 +110,16 @@ def network_cost(project: Path, view: str, network: NetworkFolder) -> Mapping[st
         milliseconds = timed(lambda image: network.image().scores([image]), images)
     p50, p99 = np.percentile(milliseconds, [50, 99]).round(1).tolist()
     return {"graph_mb": round((network.path / GRAPH_FILE).stat().st_size / 1e6, 1), "p50_ms": p50, "p99_ms": p99}
+
+
+def api_latency(project: Path, folder: Path) -> Mapping[str, object]:
+    """Milliseconds of one client's requests with title and description of the test products."""
+    bodies = folder / "requests.jsonl"
+    products = read_raw(project / "data" / "raw" / "X_test.csv", X_COLUMNS)[:PRODUCTS]
+    bodies.write_text("\n".join(json.dumps(row) for row in products[TEXT_COLUMNS].to_dict("records")) + "\n")
+    with api(project / "models", folder) as (address, _):
+        wrk(f"{address}/predict", bodies, 1, WARM)
+        return wrk(f"{address}/predict", bodies, 1, API_SECONDS)
 
 
 def timed(score: Any, contents: Iterable[object]) -> list[float]:

@@ -53,6 +53,16 @@ def test_eight_bit_integers_give_nearly_the_same_scores_in_less_room(network: Te
     assert b"MatMulNBits" in (tmp_path / "int8.onnx").read_bytes()
 
 
+def test_all_cores_give_the_same_scores(network: TextNetwork, tmp_path: Path) -> None:
+    export_text_network(network, tmp_path / "graph.onnx")
+    quantize(tmp_path / "graph.onnx", tmp_path / "int8.onnx")
+    tensors = {name: tensor.numpy() for name, tensor in inputs(1, 40).items()}
+    for name in ("graph", "int8"):
+        graph = (tmp_path / f"{name}.onnx").read_bytes()
+        one, several = (make_session(graph, all_cores).run(None, tensors)[0] for all_cores in (False, True))
+        assert one.tobytes() == several.tobytes(), name
+
+
 def test_the_graph_is_the_same_bytes_each_time(network: TextNetwork, tmp_path: Path) -> None:
     for name in ("a", "b"):
         export_text_network(network, tmp_path / name)

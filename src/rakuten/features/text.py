@@ -3,6 +3,7 @@
 import html
 import re
 import unicodedata
+from functools import lru_cache
 
 from ftfy import TextFixerConfig, fix_text
 
@@ -28,6 +29,12 @@ def clean_text(text: str, *, lowercase: bool, strip_accents: bool) -> str:
             break
         text = cleaned
     return text
+
+
+@lru_cache(maxsize=64)  # of one product, style tokens and a fine-tuned network both need it
+def clean_cased_text(text: str) -> str:
+    """`clean_text` with case and accents kept."""
+    return clean_text(text, lowercase=False, strip_accents=False)
 
 
 def _is_plain(text: str) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 from rakuten.compute import parallel_map
 from rakuten.config import FeatureParams
 from rakuten.features.style import style_tokens
-from rakuten.features.text import clean_text
+from rakuten.features.text import clean_cased_text, clean_text
 
 CHUNK_ROWS = 2000  # products that are cleaned in one task
 
@@ -106,9 +106,7 @@ def texts_to_embed(table: pd.DataFrame) -> list[str]:
 def clean_product(params: FeatureParams, raw: RawText) -> CleanText:
     """The cleaned texts and the style tokens of a product."""
     # Style tokens need case and accents.
-    cased_title, cased_description = (
-        clean_text(text, lowercase=False, strip_accents=False) for text in (raw.designation, raw.description)
-    )
+    cased_title, cased_description = clean_cased_text(raw.designation), clean_cased_text(raw.description)
     designation, description = (
         clean_text(text, lowercase=params.lowercase, strip_accents=params.strip_accents)
         for text in (cased_title, cased_description)

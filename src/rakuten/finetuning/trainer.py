@@ -112,7 +112,8 @@ class Trainer:
     def estimate_seconds(self) -> float:
         """How long the training will take on this device, measured on a few steps that teach nothing."""
         numbers = range(0, len(self._plan), max(1, len(self._plan) // TIMED_STEPS))[:TIMED_STEPS]
-        self._compute_gradients(numbers[0])  # the first one also loads what the others need
+        for number in numbers:  # the first step of a width also loads what the later ones need
+            self._compute_gradients(number)
         started = time.perf_counter()
         for number in numbers:
             self._compute_gradients(number)

@@ -85,7 +85,7 @@ def _word_contributions(
     """
     words = [(part, position) for part in (0, 1) for position in range(len(text[part].split()))][:MAX_WORDS]
     texts = [text, *(_without_word(text, *word) for word in words)]
-    scores = classifier.networks[FINETUNED_TEXT].text().scores(texts).astype(np.float64)
+    scores = classifier.networks[FINETUNED_TEXT].text(all_cores=True).scores(texts).astype(np.float64)
     context = np.repeat(gating_context(product.table), len(texts), axis=0)
     added = classifier.fusion.contribution(FINETUNED_TEXT, scores, context)[:, column]
     table = pd.DataFrame(

@@ -82,7 +82,7 @@ class PyfuncModel:
             table,
             self._stack(text_embeddings, TEXT),
             self._stack(image_embeddings, IMAGE),
-            finetuned_scores(self.classifier, texts, used_images),
+            finetuned_scores(self.classifier, texts, used_images, all_cores=True),
         )
         return batch, image_states
 
@@ -116,20 +116,24 @@ class PyfuncModel:
 
 
 def finetuned_scores(
-    classifier: ProductClassifier, texts: Iterable[tuple[str, str]], images: Iterable[bytes | None]
+    classifier: ProductClassifier,
+    texts: Iterable[tuple[str, str]],
+    images: Iterable[bytes | None],
+    all_cores: bool = False,
 ) -> dict[str, EmbeddingArray]:
     """The scores of the classifier's fine-tuned networks, by view.
 
     Args:
         texts: raw designation and description of each product.
         images: an image file's bytes for each product, None for none.
+        all_cores: see `NetworkFolder.open`.
     """
     scores: dict[str, EmbeddingArray] = {}
     if FINETUNED_TEXT in classifier.networks:
-        network = classifier.networks[FINETUNED_TEXT].text()
+        network = classifier.networks[FINETUNED_TEXT].text(all_cores)
         scores[FINETUNED_TEXT] = network.scores(cased_texts(*text) for text in texts)
     if FINETUNED_IMAGE in classifier.networks:
-        scores[FINETUNED_IMAGE] = classifier.networks[FINETUNED_IMAGE].image().scores(images)
+        scores[FINETUNED_IMAGE] = classifier.networks[FINETUNED_IMAGE].image(all_cores).scores(images)
     return scores
 
 

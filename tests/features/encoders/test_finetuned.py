@@ -10,6 +10,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from rakuten.errors import UserError
+from rakuten.features.encoders import onnx
 from rakuten.features.encoders.finetuned import NetworkFolder, read_networks, save_network, write_networks
 from rakuten.features.encoders.finetuned_image import ImageInput
 from rakuten.features.encoders.finetuned_text import cased_texts, text_input
@@ -43,6 +44,15 @@ def test_the_scores_of_a_product_do_not_depend_on_the_others(network: NetworkFol
     texts = [("a", "b"), ("b b b", ""), ("a a", "a")]
     together = network.text().scores(texts)
     assert [network.text().scores([text])[0].tolist() for text in texts] == together.tolist()
+
+
+@pytest.mark.parametrize(("all_cores", "expected"), [(False, 1), (True, 7)])
+def test_a_network_runs_on_one_thread_or_all_cores(
+    monkeypatch: pytest.MonkeyPatch, network: NetworkFolder, all_cores: bool, expected: int
+) -> None:
+    monkeypatch.setattr(onnx, "cpu_count", lambda: 7)
+    options = network.text(all_cores)._session.get_session_options()
+    assert options.intra_op_num_threads == expected
 
 
 def test_the_settings_say_what_the_network_is(network: NetworkFolder) -> None:

@@ -53,29 +53,33 @@ class NetworkFolder(NamedTuple):
         """How the network was made and is used: base, device, precision, weighted_f1, sha256, and its input."""
         return dict(json.loads((self.path / SETTINGS_FILE).read_text(encoding="utf-8")))
 
-    def text(self) -> FinetunedText:
-        """The network, which reads texts. Raises as `open`."""
-        network = self.open()
+    def text(self, all_cores: bool = False) -> FinetunedText:
+        """The network, which reads texts. See `open`."""
+        network = self.open(all_cores)
         assert isinstance(network, FinetunedText)
         return network
 
-    def image(self) -> FinetunedImage:
-        """The network, which reads images. Raises as `open`."""
-        network = self.open()
+    def image(self, all_cores: bool = False) -> FinetunedImage:
+        """The network, which reads images. See `open`."""
+        network = self.open(all_cores)
         assert isinstance(network, FinetunedImage)
         return network
 
-    def open(self) -> FinetunedText | FinetunedImage:
+    def open(self, all_cores: bool = False) -> FinetunedText | FinetunedImage:
         """The network, opened once in each process.
+
+        Args:
+            all_cores: score each product on all cores, where the latency of one product counts; else on one thread.
+                The scores are the same.
 
         Raises:
             UserError: a file is missing, damaged or of another network.
         """
-        return _open(self.path, self.sha256)
+        return _open(self.path, self.sha256, all_cores)
 
 
 @lru_cache(maxsize=4)
-def _open(folder: Path, sha256: str) -> FinetunedText | FinetunedImage:
+def _open(folder: Path, sha256: str, all_cores: bool) -> FinetunedText | FinetunedImage:
     try:
         if digest(folder / SETTINGS_FILE) != sha256:
             raise UserError(f"{folder / SETTINGS_FILE}: of another network; run `dvc repro`")
@@ -87,8 +91,9 @@ def _open(folder: Path, sha256: str) -> FinetunedText | FinetunedImage:
                 )
         graph = (folder / GRAPH_FILE).read_bytes()
         if TOKENIZER_FILE not in settings["sha256"]:
-            return FinetunedImage(graph, ImageInput(int(settings["size"])))
-        return FinetunedText(graph, text_input(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), settings))
+            return FinetunedImage(graph, ImageInput(int(settings["size"])), all_cores)
+        text = text_input(Tokenizer.from_file(str(folder / TOKENIZER_FILE)), settings)
+        return FinetunedText(graph, text, all_cores)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; run `dvc repro` (or `dvc checkout`)") from error
 

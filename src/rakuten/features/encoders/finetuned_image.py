@@ -38,15 +38,16 @@ class FinetunedImage:
         input: how an image file becomes pixels.
     """
 
-    def __init__(self, graph: bytes, image: ImageInput) -> None:
+    def __init__(self, graph: bytes, image: ImageInput, all_cores: bool = False) -> None:
         """
         Args:
             graph: a serialised ONNX model: pixels, uint8, rows x 3 x size x size, to rows x classes.
+            all_cores: see `NetworkFolder.open`.
 
         Raises:
             Exception: onnxruntime has a type for each reason why a graph cannot be used.
         """
-        self._session = make_session(graph)
+        self._session = make_session(graph, all_cores)
         self.input = image
         self.n_classes: int = self._session.get_outputs()[0].shape[1]
 

@@ -7,16 +7,16 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from rakuten.features.encoders.onnx import make_session
-from rakuten.features.text import clean_text
+from rakuten.features.text import clean_cased_text
 from rakuten.types import Float32Array, IntArray
 
 ProductText = tuple[str, str]  # designation, description
+SLOW_FUSIONS = ("SkipLayerNormFusion",)  # its operator takes twice the time of the two that it replaces
 
 
 def cased_texts(designation: str, description: str) -> ProductText:
     """The texts of a product as a pretrained network reads them: cleaned, with their case and accents."""
-    title, body = (clean_text(text, lowercase=False, strip_accents=False) for text in (designation, description))
-    return title, body
+    return clean_cased_text(designation), clean_cased_text(description)
 
 
 class TextInput(NamedTuple):
@@ -56,15 +56,16 @@ class FinetunedText:
         input: how texts become token ids.
     """
 
-    def __init__(self, graph: bytes, text: TextInput) -> None:
+    def __init__(self, graph: bytes, text: TextInput, all_cores: bool = False) -> None:
         """
         Args:
             graph: a serialised ONNX model: input_ids and attention_mask to rows x classes.
+            all_cores: see `NetworkFolder.open`.
 
         Raises:
             Exception: onnxruntime has a type for each reason why a graph cannot be used.
         """
-        self._session = make_session(graph)
+        self._session = make_session(graph, all_cores, SLOW_FUSIONS)
         self.input = text
         self.n_classes: int = self._session.get_outputs()[0].shape[1]
 

@@ -7,6 +7,7 @@ images, whose latency counts, may use all cores; its embeddings are the same to 
 
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,9 @@ def graph_fingerprint(graph: bytes, *settings: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def make_session(graph: bytes, all_cores: bool = False) -> onnxruntime.InferenceSession:
+def make_session(
+    graph: bytes, all_cores: bool = False, disabled_optimizers: Sequence[str] = ()
+) -> onnxruntime.InferenceSession:
     """A session of a serialised ONNX model on the CPU.
 
     It is loaded from a temporary file, because a session that is made from bytes keeps them: 79 MB of the packaged
@@ -141,6 +144,7 @@ def make_session(graph: bytes, all_cores: bool = False) -> onnxruntime.Inference
 
     Args:
         all_cores: run an operator on all cores instead of one thread.
+        disabled_optimizers: onnxruntime's changes to the graph that are not made.
 
     Raises:
         Exception: onnxruntime has a type for each reason why a graph cannot be loaded.
@@ -154,7 +158,9 @@ def make_session(graph: bytes, all_cores: bool = False) -> onnxruntime.Inference
         path = Path(folder) / "encoder.onnx"
         path.write_bytes(graph)
         del graph
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled_optimizers)
+        )
 
 
 def _pool(outputs: list[Float32Array]) -> Embedding:
