@@ -16,8 +16,7 @@ from rakuten.config import INTERIM, MODELS, PROCESSED, RAW, REPORTS, Params
 from rakuten.data.images import ImageFiles, image_paths
 from rakuten.data.tables import read_table_chunks, write_table
 from rakuten.errors import UserError
-from rakuten.evaluation.folds import assign_folds
-from rakuten.evaluation.report import LEARNING_CURVE_COLUMNS, LEARNING_CURVES_FILE
+from rakuten.evaluation.learning_curves import LEARNING_CURVE_COLUMNS, LEARNING_CURVES_FILE
 from rakuten.features.encoders.finetuned import NETWORK_FOLDERS, NETWORKS_FOLDER, write_networks
 from rakuten.features.encoders.finetuned_text import ProductText, cased_texts
 from rakuten.features.feature_set import TEST, TRAIN, FeatureSet, finetuned_path
@@ -62,6 +61,7 @@ def finetune(params: Params, interim: Path, raw: Path, processed: Path, models: 
 
 
 def _labels(params: Params, processed: Path) -> "Labels":
+    from rakuten.evaluation.folds import assign_folds  # imports scikit-learn, which takes half a second
     from rakuten.finetuning.cross_fit import Labels
 
     features = FeatureSet.open(processed, TRAIN)

@@ -11,8 +11,9 @@ from rakuten.cli import run_stage
 from rakuten.config import MODELS, PROCESSED, REPORTS, Params
 from rakuten.data.schema import is_synthetic
 from rakuten.evaluation.label_issues import label_issues_table
+from rakuten.evaluation.learning_curves import LEARNING_CURVES_FILE, learning_curve_metrics
 from rakuten.evaluation.model_card import model_card
-from rakuten.evaluation.report import LEARNING_CURVES_FILE, Report, flat_metrics, learning_curve_metrics, measure
+from rakuten.evaluation.report import Report, flat_metrics, measure
 from rakuten.features.encoders.factory import encoder_fingerprints
 from rakuten.features.encoders.finetuned import NETWORKS_FOLDER, read_networks
 from rakuten.features.feature_set import TRAIN, FeaturePaths, FeatureSet, finetuned_path

@@ -20,8 +20,6 @@ from rakuten.types import BoolArray, IntArray
 
 REFERENCE_FILE = "reference.parquet"  # what live traffic is compared with
 OUT_OF_FOLD_FILE = "out_of_fold.csv"  # the out-of-fold prediction of each train product
-LEARNING_CURVES_FILE = "learning_curves.csv"  # of the networks that the finetune stage has trained
-LEARNING_CURVE_COLUMNS = ("fit", "step", "epoch", "loss", "weighted_f1")
 SHORT_TITLE_CHARS = 20  # a shorter title, with no description, is next to no text
 
 
@@ -79,25 +77,6 @@ def _parts(metadata: pd.DataFrame) -> Iterator[tuple[str, BoolArray]]:
     yield "picture and next to no text", has_image & short
     for name in sorted(metadata["language"].unique()):
         yield f"title in {name}", (metadata["language"] == name).to_numpy()
-
-
-def learning_curve_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The learning curves that the finetune stage wrote, as MLflow takes them: name -> (step, value).
-
-    Args:
-        path: LEARNING_CURVES_FILE; none where nothing was ever fine-tuned.
-    """
-    if not path.is_file():
-        return {}
-    curves = pd.read_csv(path)
-    return {
-        f"finetune_{column}_{name}".replace(" ", "_"): list(
-            zip(points["step"].tolist(), points[column].tolist(), strict=True)
-        )
-        for name, curve in curves.groupby("fit", sort=False)
-        for column in ("loss", "weighted_f1")
-        if len(points := curve.dropna(subset=[column]))
-    }
 
 
 def flat_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
