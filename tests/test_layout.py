@@ -140,3 +140,16 @@ def test_no_cached_output_is_in_git() -> None:
     assert all(isinstance(out, str) for out in cached)
     tracked = subprocess.run(["git", "ls-files", "--", *cached], cwd=ROOT, capture_output=True, text=True, check=True)
     assert tracked.stdout == ""
+
+
+def test_regular_expressions_are_global_variables_of_the_library() -> None:
+    """`make lint-patterns` finds only those."""
+    for file, tree in SOURCES.items():
+        in_assignments = {
+            id(node) for statement in tree.body if isinstance(statement, ast.Assign) for node in ast.walk(statement)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "re":
+                is_type_or_flag = node.attr in ("Match", "Pattern") or node.attr.isupper()
+                is_global = node.attr == "compile" and id(node) in in_assignments and file.startswith(LIBRARY)
+                assert is_type_or_flag or is_global, f"{file}:{node.lineno}: re.{node.attr}"

@@ -109,6 +109,7 @@ def test_the_report_counts_the_kept_rows(raw: Path) -> None:
             "missing_picture": 4,
             "unusable_picture": {"truncated": 1},
             "suspected_mojibake": 1,
+            "text_cut": 0,
             "repeated_title": 1,
         },
         "test": {
@@ -122,6 +123,7 @@ def test_the_report_counts_the_kept_rows(raw: Path) -> None:
             "missing_picture": 2,
             "unusable_picture": {},
             "suspected_mojibake": 0,
+            "text_cut": 0,
             "repeated_title": 0,
         },
         "pictures": {"files": 4, "not_referenced": 1},

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rakuten.data import validation
-from rakuten.data.schema import image_name
+from rakuten.data.schema import MAX_TEXT, image_name
 from rakuten.data.validation import (
     MISSING,
     QualityCounts,
@@ -127,12 +127,20 @@ def issues(*rows: tuple[str, str, str]) -> pd.DataFrame:
 
 
 def test_quality_issues_are_counted_per_row() -> None:
-    table = issues((" ", "", ""), ("Jeu dâ€™Ã©checs", "", MISSING), ("a", "dâ€™Ã©checs", "empty"))
+    long_text = "a" * MAX_TEXT + "Ã©"  # what is not read is not judged either
+    table = issues(
+        (" ", "", ""),
+        ("Jeu dâ€™Ã©checs", "", MISSING),
+        ("a", "dâ€™Ã©checs", "empty"),
+        ("a", long_text, ""),
+        ("a" * MAX_TEXT, "", ""),
+    )
     assert count_quality_issues(table) == {
         "missing_title": 1,
-        "missing_description": 2,
+        "missing_description": 3,
         "missing_picture": 1,
         "suspected_mojibake": 2,
+        "text_cut": 1,
     }
 
 
@@ -146,6 +154,7 @@ def test_counts_do_not_depend_on_the_chunks() -> None:
         "missing_description": 4,
         "missing_picture": 1,
         "suspected_mojibake": 0,
+        "text_cut": 0,
         "unusable_picture": {"empty": 2, "truncated": 1},
         "repeated_title": 1,
     }
@@ -158,6 +167,7 @@ def test_a_table_without_issues_has_zero_counts() -> None:
         "missing_description": 0,
         "missing_picture": 0,
         "suspected_mojibake": 0,
+        "text_cut": 0,
         "unusable_picture": {},
         "repeated_title": 0,
     }

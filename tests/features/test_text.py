@@ -20,6 +20,11 @@ from rakuten.features.text import _clean_once, clean_text
         ("ﬁgurine １２ cm", "figurine 12 cm"),
         ("un<br />deux<br>trois", "un deux trois"),
         ("a<script>alert('x')</script>b<!-- hidden -->c", "a b c"),
+        ("a<SCRIPT src=x>if (a > b)</Script >b<style>p {}</style>c<!-- <script> -->d</script>", "a b c d"),
+        ("a<script>b<!-- c -->d<style>e", "a b d e"),  # what never ends is no more than a tag
+        ("a<script b<script>c</style>d<!-- e", "a<script b c d<!-- e"),
+        ("1&#0000000065;2&#65;3" + "&#" + "1" * 5_000 + ";4", "1A2A3\ufffd4"),
+        ("e" + "\u0301" * 5_000 + "t", "\xe9" + "\u0301" * 29 + "t"),
         ("taille < 5 et > 3, je <3 les jeux", "taille < 5 et > 3, je <3 les jeux"),
         ("  deux\t\n  mots  ", "deux mots"),
         ("", ""),

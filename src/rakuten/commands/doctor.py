@@ -29,6 +29,7 @@ from rakuten.tracking import server, training_run
 ENV_PREFIXES = ("MLFLOW_", "AWS_", "DVC_", "API_")  # of variables that need not be in .env.example
 REQUIREMENTS, PYPROJECT = ROOT / "requirements.txt", ROOT / "pyproject.toml"
 ENV, ENV_EXAMPLE = ROOT / ".env", ROOT / ".env.example"
+VARIABLE_PATTERN = re.compile(r"^#?([A-Z0-9_]+)=", re.MULTILINE)
 ARTIFACTS_PATH = "/api/2.0/mlflow-artifacts/artifacts/"
 REMOTE_TIMEOUT_SECONDS = 40
 ARTIFACT_TIMEOUT_SECONDS = 20
@@ -99,7 +100,7 @@ def check_env() -> CheckResult:
     """.env: variables that nothing reads, and whether its passwords are safe from Git and other users."""
     if not ENV.is_file():
         return CheckResult(PASSED, "no .env: embedded defaults")
-    documented = set(re.findall(r"^#?([A-Z0-9_]+)=", ENV_EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE))
+    documented = set(VARIABLE_PATTERN.findall(ENV_EXAMPLE.read_text(encoding="utf-8")))
     names = list(dotenv_values(ENV))
     unknown = sorted(name for name in names if name not in documented and not name.startswith(ENV_PREFIXES))
     if unknown:

@@ -14,7 +14,8 @@ INDEX = "index"  # without a name in the challenge's files
 X_COLUMNS = (INDEX, "designation", "description", "productid", "imageid")
 Y_COLUMNS = (INDEX, "prdtypecode")
 
-INTEGER_PATTERN = r"[0-9]{1,18}"  # fits int64
+MAX_TEXT = 50_000  # characters of a title or description that are read; the challenge's longest has 12,451
+INTEGER_PATTERN = re.compile(r"[0-9]{1,18}")  # fits int64
 
 # Rakuten publishes no names for the codes; the wording is ours.
 LABELS: dict[int, str] = {
@@ -65,7 +66,7 @@ def image_names(products: pd.DataFrame) -> list[str]:
 
 def normalise_id(text: str) -> str:
     """An integer id without leading zeros ("007" becomes "7"); any other text unchanged."""
-    return str(int(text)) if re.fullmatch(INTEGER_PATTERN, text) else text
+    return str(int(text)) if INTEGER_PATTERN.fullmatch(text) else text
 
 
 def normalise_ids(products: pd.DataFrame) -> pd.DataFrame:
@@ -84,6 +85,7 @@ def has_valid_ids(products: pd.DataFrame) -> pd.Series:
 # Synthetic products are recognised by their ids alone, so that scores on them are called synthetic wherever the rows
 # are copied to: imageid = OFFSET + productid * MULTIPLIER % MODULUS. A real row satisfies this with probability 1e-9.
 _OFFSET, _MULTIPLIER, _MODULUS = 1_000_000_000, 48_271, 999_999_937  # the modulus is prime: the map is one to one
+_SYNTHETIC_IMAGE_NAME = re.compile(r"image_([0-9]{1,18})_product_([0-9]{1,9})\.jpg")
 
 
 def synthetic_imageid(productid: int) -> int:
@@ -100,5 +102,5 @@ def is_synthetic(products: pd.DataFrame) -> bool:
 
 def is_synthetic_image(name: str) -> bool:
     """Whether an image has the file name of a synthetic product's image."""
-    ids = re.fullmatch(r"image_([0-9]{1,18})_product_([0-9]{1,9})\.jpg", name)
+    ids = _SYNTHETIC_IMAGE_NAME.fullmatch(name)
     return ids is not None and int(ids[1]) == synthetic_imageid(int(ids[2]))

@@ -20,6 +20,7 @@ from rakuten.data.schema import (
     INDEX,
     INTEGER_PATTERN,
     LABELS,
+    MAX_TEXT,
     X_TRAIN,
     Y_TRAIN,
     has_valid_ids,
@@ -218,15 +219,23 @@ def count_quality_issues(products: pd.DataFrame) -> dict[str, int]:
         "missing_title": int(is_blank(title).sum()),
         "missing_description": int(is_blank(description).sum()),
         "missing_picture": int((products["image_error"] == MISSING).sum()),
-        "suspected_mojibake": sum(is_bad(a) or is_bad(b) for a, b in zip(title, description, strict=True)),
+        "suspected_mojibake": int((is_mojibake(title) | is_mojibake(description)).sum()),
+        "text_cut": int(((title.str.len() > MAX_TEXT) | (description.str.len() > MAX_TEXT)).sum()),
     }
+
+
+def is_mojibake(texts: pd.Series) -> pd.Series:
+    """Boolean per text: the part of it that is read looks wrongly decoded."""
+    return texts.str[:MAX_TEXT].map(is_bad).astype(bool)
 
 
 class QualityCounts:
     """Quality issues of one table, counted chunk by chunk."""
 
     def __init__(self) -> None:
-        self._issues = Counter(missing_title=0, missing_description=0, missing_picture=0, suspected_mojibake=0)
+        self._issues = Counter(
+            missing_title=0, missing_description=0, missing_picture=0, suspected_mojibake=0, text_cut=0
+        )
         self._unusable_images = Counter[str]()
         self._titles = TextHashes()
 

@@ -5,9 +5,11 @@ toys are Capitalised With Unaccented French, books have no description, furnitur
 docs/experiments.md has the gain in score. The tokens are terms of saved models, so they must not be renamed.
 """
 
-import html
 import math
 import re
+
+from rakuten.data.schema import MAX_TEXT
+from rakuten.features.text import unescape
 
 FRENCH_NAME, ENGLISH_NAME, GERMAN_NAME, UNKNOWN = "french", "english", "german", "unknown"
 
@@ -28,12 +30,12 @@ _TITLE_STOP_WORDS = STOP_WORDS[FRENCH_NAME] | STOP_WORDS[ENGLISH_NAME]
 _TITLE, _DESCRIPTION = "title", "text"  # prefixes of tokens
 _WORD = re.compile(r"[^\W\d_]+")
 _TAG = re.compile(r"</?\s*([a-zA-Z][a-zA-Z0-9]*)")
-_TITLE_PATTERNS = {
+_TITLE_PATTERNS = {  # titles are cleaned: they have no two spaces in a row
     "year": re.compile(r"\b(?:1[89]\d\d|20[0-2]\d)\b"),
-    "dimensions": re.compile(r"\d\s*[x*×]\s*\d", re.IGNORECASE),
-    "unit": re.compile(r"\d\s*(?:cm|mm|m|ml|l|kg|g|w|v)\b", re.IGNORECASE),
-    "numero": re.compile(r"\bn\s?[°º]\s*\d", re.IGNORECASE),
-    "reference": re.compile(r"\d{5,}$"),
+    "dimensions": re.compile(r"\d\s?[x*×]\s?\d", re.IGNORECASE),
+    "unit": re.compile(r"\d\s?(?:cm|mm|m|ml|l|kg|g|w|v)\b", re.IGNORECASE),
+    "numero": re.compile(r"\bn\s?[°º]\s?\d", re.IGNORECASE),
+    "reference": re.compile(r"\d{5}$"),
     "dash": re.compile(r"\s-\s"),
 }
 _TITLE_MARKS = "-()[]!?/:,.;\"'&+*|°’"
@@ -86,7 +88,7 @@ def _description_tokens(title: str, description: str) -> list[str]:
 
 def _markup_tokens(raw_description: str) -> list[str]:
     entities = (("nbsp", "&nbsp"), ("apostrophe", "&#39"))
-    tags = {tag.lower() for tag in _TAG.findall(html.unescape(raw_description))}
+    tags = {tag.lower() for tag in _TAG.findall(unescape(raw_description[:MAX_TEXT]))}
     return [
         *(f"entity_{name}" for name, entity in entities if entity in raw_description),
         *(f"tag_{name}" for name in sorted(tags)),

@@ -21,7 +21,7 @@ from rakuten.config import ROOT
 from rakuten.errors import UserError
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # never a pickle, never code
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 

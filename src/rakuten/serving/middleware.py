@@ -32,6 +32,7 @@ SECURITY_HEADERS = {
 DEFAULT_CACHE_CONTROL = "no-store"  # unless the route sets its own, as the page's files do
 PUBLIC_PATHS = ("/", "/health", "/ready")  # need no key, and neither does anything under /static/
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+PORT_PATTERN = re.compile(r":\d+$")
 BODY_TIMEOUT_SECONDS = 20.0  # between two parts of a body
 MAX_CLIENTS = 10_000  # whose requests the rate limiter counts; the one not seen for longest is dropped
 
@@ -146,7 +147,7 @@ def _check_host(host: str) -> None:
 
     Prevents DNS rebinding: a page of another site, whose name was made to resolve to 127.0.0.1, calling this server.
     """
-    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    name = host.rpartition(":")[0] if PORT_PATTERN.search(host) else host
     if not is_loopback(name.strip("[]")):
         raise Problem("host_not_allowed", "this server answers to localhost only")
 

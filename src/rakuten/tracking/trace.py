@@ -16,6 +16,8 @@ from rakuten.tracking.lineage import MODEL_TAG, VERSION_LENGTH
 from rakuten.tracking.training_run import DATASET_PATH_TAG
 
 Run = mlflow.entities.Run
+RUN_ID_PATTERN = re.compile(r"[0-9a-f]{32}")
+MODEL_VERSION_PATTERN = re.compile(rf"[0-9a-f]{{{VERSION_LENGTH},64}}")
 
 
 def find_run(client: mlflow.MlflowClient, name: str) -> Run:
@@ -29,9 +31,9 @@ def find_run(client: mlflow.MlflowClient, name: str) -> Run:
         UserError: there is no run of this name.
     """
     name = name.strip("\"' ")  # as copied from a CSV file
-    if re.fullmatch(r"[0-9a-f]{32}", name):
+    if RUN_ID_PATTERN.fullmatch(name):
         run = _run_by_id(client, name)
-    elif re.fullmatch(rf"[0-9a-f]{{{VERSION_LENGTH},64}}", name):
+    elif MODEL_VERSION_PATTERN.fullmatch(name):
         run = server.newest_run(client, f"tags.{MODEL_TAG} LIKE '{name}%'")
     else:
         key = name.removeprefix(registry.MODEL_NAME).lstrip("/@")

@@ -127,7 +127,7 @@ function trait(term) {
   const [, where, code] = term.match(/^(title|text)_u(\d+)$/) ?? [];
   if (where) return t(`trait_${where}_mark`, { mark: String.fromCodePoint(Number(code)) });
   if (term.startsWith("tag_")) return t("trait_tag", { mark: term.slice(4) });
-  const key = `trait_${term.replace(/\d+$/, "")}`;
+  const key = `trait_${term.replace(/\d{1,9}$/, "")}`;
   return has(key) ? t(key) : term;
 }
 
