@@ -17,6 +17,8 @@ define INSTALL_FINETUNE
 $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/finetune.txt --editable '.[finetune]'
 endef
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# What a user or a workflow names reaches a shell as "$$NAME": make would paste it into the command.
+export URL ENDPOINT TO FROM NAME FILE TAG REGISTRY
 # The library of this tree, whichever tree is installed.
 export PYTHONPATH := $(CURDIR)/src
 
@@ -73,7 +75,7 @@ doctor: $(DONE) ## check Python, the lock, .env, the tracking server, the DVC re
 	@$(BIN)/rakuten doctor
 
 remote: $(DONE) ## set the DVC remote: make remote URL=https://dagshub.com/USER/REPO (or s3://..., or a folder)
-	@$(BIN)/rakuten remote $(URL) $(if $(ENDPOINT),--endpoint $(ENDPOINT))
+	@$(BIN)/rakuten remote "$$URL" $${ENDPOINT:+--endpoint "$$ENDPOINT"}
 
 add-data: $(DONE) ## put the files of data/raw under DVC, the images as one directory
 	@$(BIN)/dvc add data/raw/X_train.csv data/raw/Y_train.csv data/raw/X_test.csv data/raw/images
@@ -89,10 +91,10 @@ server: ## start MLflow with PostgreSQL on http://127.0.0.1:5000 (needs Docker a
 	$(COMPOSE) -f docker-compose.mlflow.yml up -d --build
 
 backup: ## back up the MLflow server's database and artifacts: make backup [TO=folder]
-	@COMPOSE="$(COMPOSE)" deploy/backup.sh $(TO)
+	@COMPOSE="$(COMPOSE)" deploy/backup.sh $${TO:+"$$TO"}
 
 restore: ## restore a backup: make restore FROM=backups/...
-	@COMPOSE="$(COMPOSE)" deploy/restore.sh $(FROM)
+	@COMPOSE="$(COMPOSE)" deploy/restore.sh "$$FROM"
 
 dashboard: $(DONE) ## write Grafana's dashboard from deploy/grafana/dashboard.py
 	@$(BIN)/python deploy/grafana/dashboard.py
@@ -153,9 +155,7 @@ retrain: $(DONE) ## pull the data, run the pipeline and the promotion gate, push
 	$(BIN)/python flows/pipeline.py --pull --push
 
 release-image: ## build, push and sign an image: make release-image NAME=... FILE=... TAG=v1 REGISTRY=... (needs buildx, cosign)
-	docker buildx build --file $(FILE) --tag $(REGISTRY)/$(NAME):$(TAG) --sbom=true --provenance=mode=max --push \
-		--metadata-file .image.json .
-	cosign sign --yes "$(REGISTRY)/$(NAME)@$$(python3 -c "import json; print(json.load(open('.image.json'))['containerimage.digest'])")"
+	deploy/release_image.sh
 
 test-tools: ## install what the tests use besides Python: a browser and Prometheus (Debian and Ubuntu)
 	.ci/tools

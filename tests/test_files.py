@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rakuten.errors import UserError
-from rakuten.files import atomic_write, digest, dump_json, is_local, parse_path, scratch_folder
+from rakuten.files import atomic_write, digest, dump_json, is_local, parse_path, scratch_folder, write_secret
 
 
 def test_all_files_appear_together(tmp_path: Path) -> None:
@@ -88,3 +88,12 @@ def test_a_path_may_be_a_url(tmp_path: Path) -> None:
     assert not is_local(file)
     file.write_bytes(b"abc")
     assert digest(file, "md5") == "900150983cd24fb0d6963f7d28e17f72"
+
+
+def test_a_secret_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "key"
+    for text in ("one", "two"):
+        write_secret(path, text)
+        assert path.read_text() == text
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o644)  # as another tool may leave it

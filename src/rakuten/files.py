@@ -66,6 +66,14 @@ def dump_json(value: Any, path: Path) -> None:
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that its owner alone can read, at no moment anybody else."""
+    with atomic_write(path) as (partial,):
+        partial.touch(mode=0o600)
+        partial.chmod(0o600)  # whatever the umask, and also if it was there
+        partial.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder for temporary files, which is removed at the end. Files of a killed run are removed first.

@@ -28,3 +28,14 @@ def test_a_second_key_for_a_name_is_an_error(path: Path, capsys: pytest.CaptureF
     output = capsys.readouterr()
     assert output.out == ""
     assert "one has a key" in output.err
+
+
+def test_a_key_can_go_into_a_file_that_its_owner_alone_can_read(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["one", "--output", str(tmp_path / "one.key")]) == 0
+    output = capsys.readouterr()
+    key = (tmp_path / "one.key").read_text()
+    assert ApiKeys(path).owner(key) == "one"
+    assert key not in output.out + output.err
+    assert (tmp_path / "one.key").stat().st_mode & 0o777 == 0o600

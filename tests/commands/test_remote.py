@@ -1,10 +1,12 @@
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from rakuten.commands.remote import Remote, parse_remote
+from rakuten.commands import remote as module
+from rakuten.commands.remote import Remote, configure, parse_remote
 from rakuten.errors import UserError
 from tests.support.project import copy_project, run_in
 
@@ -72,6 +74,17 @@ def test_the_token_is_kept_out_of_git(named: tuple[Path, str]) -> None:
     assert "hidden-token" not in output
     assert "hidden-token" not in config(folder)
     assert config(folder, "config.local").count("hidden-token") == 2
+    assert (folder / ".dvc" / "config.local").stat().st_mode & 0o777 == 0o600
+
+
+def test_no_process_has_the_token_among_its_arguments(named: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[Sequence[str]] = []
+    monkeypatch.setattr(module, "ROOT", named[0])
+    monkeypatch.setattr(module, "_dvc", lambda *arguments, check=True: commands.append(arguments))
+    configure(Remote("s3://bucket", keys=("an id", "a secret")))
+    assert commands
+    assert "secret" not in str(commands)
+    assert "secret_access_key = a secret" in config(named[0], "config.local")
 
 
 def test_another_remote_replaces_the_first_with_its_keys(named: tuple[Path, str], tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -148,23 +149,48 @@ def test_a_record_that_cannot_be_built_is_dropped(
 
 
 def test_days_beyond_the_limit_are_deleted(open_log: Open, tmp_path: Path) -> None:
-    today = datetime.now(UTC).date()
-    days = [str(today - timedelta(days=age)) for age in (40, 31, 30)]
-    for day in days:
+    for day in ("2020-01-05", "2020-01-01", "2020-03-01", "2020-03-02"):
         append_rows(tmp_path / f"{day}.sqlite", [row()])
     (tmp_path / "notes.sqlite").touch()
+    log = open_log(keep_days=2)
+    log.enqueue(record())
+    log.stop()
+    today = str(datetime.now(UTC).date())
+    assert sorted(path.stem for path in tmp_path.glob("*.sqlite")) == ["2020-03-01", "2020-03-02", today, "notes"]
+
+
+def test_a_clock_that_jumps_ahead_deletes_no_day(
+    open_log: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Later":
+            return cls(2099, 1, 1, tzinfo=tz)
+
+    days = ["2020-01-01", "2020-01-02"]
+    for day in days:
+        append_rows(tmp_path / f"{day}.sqlite", [row()])
+    monkeypatch.setattr(prediction_log, "datetime", Later)
     log = open_log(keep_days=30)
     log.enqueue(record())
     log.stop()
-    assert sorted(path.stem for path in tmp_path.glob("*.sqlite")) == sorted([days[2], str(today), "notes"])
+    assert sorted(path.stem for path in tmp_path.glob("*.sqlite")) == [*days, "2099-01-01"]
 
 
-def test_rows_are_added_all_or_none(tmp_path: Path) -> None:
-    path = tmp_path / "2026-01-01.sqlite"
-    append_rows(path, [row()])
-    with pytest.raises(sqlite3.ProgrammingError):
-        append_rows(path, [row(), row()[1:]])
-    assert len(read_window(tmp_path, 10)) == 1
+@pytest.mark.parametrize("value", ["\ud800", 2**64, object()])
+def test_a_row_that_cannot_be_written_loses_no_other(tmp_path: Path, value: object) -> None:
+    rows = [row(prediction_id=name) for name in "abc"]
+    rows[1:1] = [row(language=value), row()[1:]]
+    assert len(append_rows(tmp_path / "2026-01-01.sqlite", rows)) == 2
+    assert read_window(tmp_path, 10)["prediction_id"].tolist() == ["a", "b", "c"]
+
+
+def test_a_row_that_cannot_be_written_is_counted(open_log: Open, dropped: list[int], tmp_path: Path) -> None:
+    log = open_log(with_text=True)
+    log.enqueue(replace(record(), texts=[("\ud800", ""), ("Piscine", "")]))
+    log.stop()
+    assert dropped == [1]
+    assert read_window(tmp_path, 10)["designation"].tolist() == ["Piscine"]
 
 
 def test_a_new_day_begun_by_several_processes_at_once_loses_no_row(tmp_path: Path) -> None:

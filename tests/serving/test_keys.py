@@ -81,3 +81,17 @@ def test_a_key_is_added_after_a_last_line_without_newline(path: Path) -> None:
     path.write_text(f"one:{'a' * 64}")
     add_key(path, "two")
     assert list(parse_keys(path.read_text())) == ["one", "two"]
+
+
+def test_a_file_that_cannot_be_read_leaves_the_last_good_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys.txt"
+    key = add_key(path, "one")
+    keys = ApiKeys(path)
+    assert keys.owner(key) == "one"
+    path.write_bytes(path.read_bytes() + b"# caf\xe9\n")
+    assert [keys.owner(key), keys.owner("another")] == ["one", None]
+    assert caplog.text.count("cannot be read") == 1
+    with pytest.raises(UserError, match=r"keys.txt: not UTF-8 \(byte \d+\)"):
+        add_key(path, "two")
+    path.unlink()
+    assert keys.owner(key) is None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,14 +55,19 @@ def wrap(app: ASGIApp = echo, **settings: Any) -> RequestMiddleware:
     return RequestMiddleware(app, ApiSettings(**settings), ApiMetrics())
 
 
-def send_request(
+def send_request(middleware: RequestMiddleware, path: str = "/predict", **request: Any) -> Answer:
+    """The answer to one request; see `answer_to`."""
+    return asyncio.run(answer_to(middleware, path, **request))
+
+
+async def answer_to(
     middleware: RequestMiddleware,
     path: str = "/predict",
     headers: dict[str, str] = LOCAL,
     parts: Sequence[bytes] = (b"",),
     client: str = "192.0.2.1",
 ) -> Answer:
-    """One request; a body of no parts never comes."""
+    """The answer to one request; a body of no parts never comes."""
     sent: list[Message] = []
     n_received = 0
 
@@ -77,7 +83,7 @@ def send_request(
 
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": "POST", "path": path, "headers": pairs, "client": (client, 1234)}
-    asyncio.run(asyncio.wait_for(middleware(scope, receive, send), 30))
+    await asyncio.wait_for(middleware(scope, receive, send), 30)
     start, *rest = sent
     names = Counter(name for name, _ in start["headers"])
     assert max(names.values()) == 1, names
@@ -262,15 +268,32 @@ def test_a_body_without_a_length_is_read_up_to_the_limit() -> None:
     assert send_request(wrap(max_body_mb=0.001), parts=parts[:2]).body == b"a" * 1000
 
 
-def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BODY_TIMEOUT_SECONDS", 0.05)
-    answer = send_request(wrap(), parts=())
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    answer = send_request(wrap(body_seconds=0.05), parts=())
     assert (answer.status, answer.problem()) == (408, "too_slow")
 
 
-def test_waiting_for_the_client_to_disconnect_has_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BODY_TIMEOUT_SECONDS", 0.01)
+def test_all_bodies_together_are_limited_until_their_requests_are_answered() -> None:
+    async def check() -> None:
+        scored = asyncio.Event()
 
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await echo(scope, receive, send)
+            await scored.wait()
+
+        middleware, request = wrap(app, max_buffered_mb=0.001), {"parts": (b"a" * 600,)}
+        first = asyncio.create_task(answer_to(middleware, **request))
+        await asyncio.sleep(0.01)
+        refused = await answer_to(middleware, **request)
+        assert (refused.status, refused.problem()) == (503, "overloaded")
+        scored.set()
+        assert (await first).status == 200
+        assert (await answer_to(middleware, **request)).status == 200
+
+    asyncio.run(check())
+
+
+def test_waiting_for_the_client_to_disconnect_has_no_timeout() -> None:
     async def app(_: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
         disconnected = asyncio.create_task(receive())
@@ -279,7 +302,7 @@ def test_waiting_for_the_client_to_disconnect_has_no_timeout(monkeypatch: pytest
         disconnected.cancel()
         await send({"type": "http.response.body", "body": b"whole"})
 
-    answer = send_request(wrap(app), parts=())
+    answer = send_request(wrap(app, body_seconds=0.01), parts=())
     assert (answer.status, answer.body) == (200, b"whole")
 
 
@@ -398,6 +421,23 @@ def test_a_client_over_its_rate_is_told_when_to_come_back(start: Callable[..., A
     answers = [get(f"{server.url}/model") for _ in range(7)]
     check_problem(answers[-1], 429, "rate_limited")
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+
+
+@pytest.mark.parametrize(("proxies", "status"), [("", 429), ("127.0.0.1", 200)])
+def test_a_client_is_named_by_a_trusted_proxy_alone(start: Callable[..., Api], proxies: str, status: int) -> None:
+    server = start(API_RATE_PER_MINUTE="6", API_TRUSTED_PROXIES=proxies)
+    answers = [get(f"{server.url}/model", headers={"X-Forwarded-For": f"192.0.2.{number}"}) for number in range(8)]
+    assert answers[-1].status_code == status
+
+
+def test_a_client_that_leaves_before_its_request_is_whole_is_no_error(start: Callable[..., Api]) -> None:
+    server = start()
+    for media_type in ("application/json", "multipart/form-data; boundary=b"):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            head = f"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: {media_type}\r\n"
+            connection.sendall(f"{head}content-length: 1000\r\n\r\n--b\r\n".encode())
+    wait_for(lambda: server.log.read_text().count('"problem": "disconnected"') == 2, "the access log", 30)
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_a_body_over_the_limit_is_refused_with_or_without_a_length(start: Callable[..., Api]) -> None:

@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
 from rakuten.serving import parsing
-from rakuten.serving.parsing import ParsedProduct, invalid_request, read_batch, read_product
+from rakuten.serving.parsing import ParsedProduct, invalid_request, is_bloated, read_batch, read_product
 from rakuten.serving.problems import Problem
 from rakuten.serving.schemas import ProductIn
 from rakuten.serving.scorer import RawProduct
 from rakuten.serving.settings import ApiSettings
 from tests.support.api import POOL, base64_of
 
-SETTINGS = ApiSettings(max_text=1000, max_picture_mb=0.01, max_batch=3)
+SETTINGS = ApiSettings(max_text=1000, max_picture_mb=0.01, max_batch=3, max_batch_text=2000)
 NOT_UTF8 = bytes(range(256))  # as an image file's bytes are
 
 
@@ -161,6 +163,17 @@ def test_parameters_and_case_of_a_media_type_do_not_matter(media_type: str) -> N
     assert product.raw.designation == POOL["designation"]
 
 
+@pytest.mark.parametrize("charset", ["undefined", "utf-16", "idna", "no such charset"])
+def test_a_form_is_in_utf_8(charset: str) -> None:
+    request = to_request(**form(designation="Écran"))
+    media_type = request.headers["content-type"]
+    for named in ("utf-8", "UTF-8"):
+        same = http_request(asyncio.run(request.body()), f"{media_type}; charset={named}")
+        assert asyncio.run(read_product(same, SETTINGS)).raw.designation == "Écran"
+    other = http_request(asyncio.run(request.body()), f"{media_type}; charset={charset}")
+    check_refused(lambda: asyncio.run(read_product(other, SETTINGS)), "unsupported_media_type", "UTF-8")
+
+
 def test_a_batch_keeps_its_order() -> None:
     products = parse_batch(json={"products": [{"designation": title, "top_k": 2} for title in "abc"]})
     assert [(product.raw.designation, product.fields.top_k) for product in products] == [("a", 2), ("b", 2), ("c", 2)]
@@ -173,11 +186,59 @@ def test_a_batch_keeps_its_order() -> None:
         ({"products": [POOL, {}]}, "invalid_request", "products.1.designation: Field required"),
         ({"products": [POOL, {"designation": "a" * 1001}]}, "invalid_request", "at most 1,000 characters"),
         ({"products": [POOL] * 4}, "batch_too_large", "at most 3 products at once"),
+        ({"products": [1] * 1000}, "batch_too_large", "at most 3 products at once"),
+        ({"products": [{"designation": "", "description": "a" * 900}] * 3}, "batch_too_large", "with 2,000 characters"),
         (POOL, "invalid_request", "products: Field required"),
     ],
 )
 def test_an_invalid_batch_is_refused_with_the_reason(body: Any, code: str, detail: str) -> None:
     check_refused(lambda: parse_batch(json=body), code, detail)
+
+
+BLOATED = {
+    "many values": "[" + "1," * 3_000_000 + "1]",
+    "many empty strings": '{"a": ["' + '","' * 2_000_000 + '"]}',
+    "many keys": "{" + ",".join(f'"{number}":1' for number in range(300_000)) + "}",
+    "many objects": "[" + "{}," * 2_000_000 + "{}]",
+    "deeply nested": "[" * 5_000_000,
+    "escaped quotes before the values": '["\\\\\\"", ' + "1," * 3_000_000 + "1]",
+    "many escapes": '"' + "\\u0061" * 1_000_000 + '"',
+    "escaped quotes": '"' + '\\"' * 3_000_000 + '"',
+}
+
+
+@pytest.mark.parametrize("body", BLOATED.values(), ids=list(BLOATED))
+def test_json_that_would_take_much_more_than_its_bytes_is_refused_unparsed(
+    monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr(parsing, "_validate", None)
+    for read, code in ((read_product, "body_too_large"), (read_batch, "batch_too_large")):
+        request = http_request(body.encode(), "application/json")
+        check_refused(lambda read=read, request=request: asyncio.run(read(request, SETTINGS)), code, "")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('a,:{}[]"\\\n\u00e9')),
+    lambda children: st.lists(children) | st.dictionaries(st.text(st.sampled_from('a,"\\')), children),
+    max_leaves=8,
+)
+
+
+def count_values(value: Any) -> int:
+    """Commas, and opening brackets, outside of strings."""
+    if isinstance(value, (list, dict)):
+        children = value.values() if isinstance(value, dict) else value
+        return 1 + max(0, len(value) - 1) + sum(map(count_values, children))
+    return 0
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(JSON, st.booleans())
+def test_values_are_counted_whatever_the_strings_hold(value: Any, ascii_only: bool) -> None:
+    body, found = json.dumps(value, ensure_ascii=ascii_only).encode(), count_values(value)
+    assert not is_bloated(body, 1 + found + body.count(b'"'), 1000)
+    if found > 1:
+        assert is_bloated(body, found - 1, 1000)
 
 
 def test_a_form_is_no_batch() -> None:
@@ -196,8 +257,8 @@ def test_a_large_body_is_parsed_off_the_event_loop(
         return validate(body)
 
     monkeypatch.setattr(ProductIn, "model_validate_json", spy)
-    settings = ApiSettings(max_text=parsing.LARGE_BODY_BYTES)
-    assert len(parse_product(settings, json={"designation": "a" * n_characters}).raw.designation) == n_characters
+    image = bytes(n_characters)
+    assert parse_product(ApiSettings(), json=POOL | {"picture": base64_of(image)}).raw.image == image
     assert [thread is threading.main_thread() for thread in threads] == [on_the_event_loop]
 
 

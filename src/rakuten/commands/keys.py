@@ -3,16 +3,22 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rakuten.cli import run_command
+from rakuten.files import write_secret
 from rakuten.serving.keys import add_key
 from rakuten.serving.settings import load_settings
 
 
 def command(arguments: argparse.Namespace) -> str:
-    """Write the new key to standard output."""
+    """Write the new key to standard output, or to a file."""
     path = load_settings().keys_file
-    sys.stdout.write(add_key(path, arguments.name) + "\n")
+    key = add_key(path, arguments.name)
+    if arguments.output is not None:
+        write_secret(arguments.output, key)
+        return f"the key of {arguments.name} is in {arguments.output}, which you alone can read; its hash is in {path}"
+    sys.stdout.write(f"{key}\n")
     return f"the key of {arguments.name} is shown once; its hash is in {path}"
 
 
@@ -20,4 +26,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="rakuten keys", description=__doc__)
     parser.add_argument("name", help="whose key it is; shown in the access log")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write the key to this file instead of showing it")
     return run_command("keys", command, parser, argv)

@@ -12,6 +12,7 @@ import uvicorn
 from rakuten.cli import run_command
 from rakuten.errors import UserError
 from rakuten.serving.app import create_app
+from rakuten.serving.connections import http_protocol
 from rakuten.serving.keys import ApiKeys
 from rakuten.serving.middleware import access_log
 from rakuten.serving.model_holder import LoadedModel, ModelHolder
@@ -41,7 +42,9 @@ def command(_: argparse.Namespace) -> str:
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         timeout_keep_alive=30,
-        h11_max_incomplete_event_size=64 * 1024,
+        http=http_protocol(settings),
+        proxy_headers=bool(settings.trusted_proxies),  # by default uvicorn believes X-Forwarded-For from loopback
+        forwarded_allow_ips=settings.trusted_proxies,
     )
     return "stopped"
 

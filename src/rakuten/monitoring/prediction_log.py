@@ -4,8 +4,8 @@ A row has the monitored features of one product and its prediction (COLUMNS). A 
 rows every half second, so no request waits for the disk. Rows are built in the scoring thread after it has
 answered: building them in the writer thread, in bulk, held the GIL for about 10 % of the time. SQLite's
 transactions keep the file sound when a server is killed and when several servers write at once. Rows that cannot
-be written, or that exceed MAX_PENDING_ROWS, are dropped and counted, with one warning; predictions never fail
-because of the log.
+be written, or that exceed MAX_PENDING_ROWS, are dropped and counted, with one warning; their neighbours are written,
+and predictions never fail because of the log.
 """
 
 import logging
@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ TABLE = f"live_{zlib.crc32(_DECLARED.encode()):08x}"
 _SCHEMA = f"CREATE TABLE IF NOT EXISTS {TABLE} ({_DECLARED})"
 _INDEX = f"CREATE INDEX IF NOT EXISTS {TABLE}_time ON {TABLE} (time)"
 _INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(COLUMNS))})"
+
+_BAD_VALUE = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError, ValueError, OverflowError)
 
 Row = tuple[Any, ...]  # values of COLUMNS
 
@@ -93,7 +95,7 @@ class PredictionLog:
 
     Args:
         folder: of the daily files; made if it is missing.
-        keep_days: files of days before that are deleted.
+        keep_days: how many logged days before the latest are kept.
         with_text: whether to log designation and description.
         on_drop: called with the number of rows that were dropped.
     """
@@ -146,10 +148,12 @@ class PredictionLog:
         if not rows:
             return
         try:
-            today = datetime.now(UTC).date()
-            append_rows(self._folder / f"{today}{FILE_SUFFIX}", rows)
-            _delete_before(self._folder, today - timedelta(days=self._keep_days))
-            self._last_error = ""
+            refused = append_rows(self._folder / f"{datetime.now(UTC).date()}{FILE_SUFFIX}", rows)
+            if refused:
+                self._drop(len(refused), refused[0])
+            _delete_old(self._folder, self._keep_days)
+            if not refused:
+                self._last_error = ""
         except Exception as error:  # of any kind: the thread must go on
             self._drop(len(rows), error)
         finally:
@@ -169,25 +173,26 @@ class PredictionLog:
             yield (record.time, prediction_id, record.model_version, *logged_texts, *monitored)
 
 
-def append_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Add rows to a day's file, in one transaction: all or none.
+def append_rows(path: Path, rows: Sequence[Row]) -> list[Exception]:
+    """Add rows to a day's file, in one transaction.
 
     Retried: where two servers create the same file at the same moment, SQLite fails at once instead of waiting.
+
+    Returns:
+        For each row with a value that cannot be written, why; all others are written.
 
     Raises:
         sqlite3.Error: the file cannot be written, or is no database.
     """
-    for attempt in range(1, RETRIES + 1):
+    for _ in range(RETRIES - 1):
         try:
-            _append(path, rows)
-            return
+            return _append(path, rows)
         except sqlite3.OperationalError:
-            if attempt == RETRIES:
-                raise
             time.sleep(FLUSH_SECONDS)
+    return _append(path, rows)
 
 
-def _append(path: Path, rows: Sequence[Row]) -> None:
+def _append(path: Path, rows: Sequence[Row]) -> list[Exception]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as database:
         database.execute("PRAGMA journal_mode = WAL")
@@ -195,7 +200,22 @@ def _append(path: Path, rows: Sequence[Row]) -> None:
         with database:
             database.execute(_SCHEMA)
             database.execute(_INDEX)
-            database.executemany(_INSERT, rows)
+            return _insert(database, rows)
+
+
+def _insert(database: sqlite3.Connection, rows: Sequence[Row]) -> list[Exception]:
+    try:
+        database.executemany(_INSERT, rows)
+        return []
+    except _BAD_VALUE:
+        database.rollback()  # of the rows before it
+    refused: list[Exception] = []
+    for row in rows:
+        try:
+            database.execute(_INSERT, row)
+        except _BAD_VALUE as error:
+            refused.append(error)
+    return refused
 
 
 def read_window(folder: Path, max_rows: int, model_version: str | None = None) -> pd.DataFrame:
@@ -242,8 +262,11 @@ def _day_files(folder: Path) -> list[Path]:
     return paths
 
 
-def _delete_before(folder: Path, first_day: date) -> None:
-    for path in _day_files(folder):
-        if date.fromisoformat(path.stem) < first_day:
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+def _delete_old(folder: Path, keep_days: int) -> None:
+    """Delete all files but that of the latest day and those of the `keep_days` logged days before it.
+
+    They are counted, and their age is not asked for: a clock that jumps ahead would make all of them old.
+    """
+    for path in sorted(_day_files(folder))[: -keep_days - 1]:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)

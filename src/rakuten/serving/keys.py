@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 
 from rakuten.errors import UserError
-from rakuten.files import atomic_write
+from rakuten.files import write_secret
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,10 @@ LINE_PATTERN = re.compile(rf"({NAME_PATTERN.pattern}):([0-9a-f]{{64}})")
 
 
 class ApiKeys:
-    """The keys in a file, which is read again whenever it changes. Without the file no key is valid."""
+    """The keys in a file, which is read again whenever it changes.
+
+    Without the file no key is valid. If it cannot be read, those that were read before are.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -44,11 +47,14 @@ class ApiKeys:
         try:
             stat = self._path.stat()
         except OSError:
-            self._stamp = None
+            self._stamp, self._hashes = None, {}
             return {}
         if (stat.st_mtime_ns, stat.st_size) != self._stamp:
-            self._hashes = parse_keys(self._path.read_text(encoding="utf-8"))
             self._stamp = (stat.st_mtime_ns, stat.st_size)
+            try:
+                self._hashes = parse_keys(self._path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                log.warning("%s cannot be read (%s); the keys that were read before are still valid", self._path, error)
         return self._hashes
 
 
@@ -71,18 +77,19 @@ def add_key(path: Path, name: str) -> str:
     """Create a key for a new name and return it; only its hash is written, to a file that its owner alone can read.
 
     Raises:
-        UserError: the name has a key already, or holds other characters than letters, digits and _.-
+        UserError: the name has a key already, or holds other characters than letters, digits and _.-; or the file
+            cannot be read.
     """
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); mend or delete its line") from error
     if not NAME_PATTERN.fullmatch(name):
         raise UserError(f"{name!r}: a name has 1 to 40 letters, digits, '_', '.' or '-'")
     if name in parse_keys(text):
         raise UserError(f"{name} has a key in {path}: delete its line first, which revokes it")
     key = secrets.token_urlsafe(32)
-    with atomic_write(path) as (partial,):
-        partial.touch(mode=0o600)
-        separator = "" if not text or text.endswith("\n") else "\n"
-        key_hash = hashlib.sha256(key.encode()).hexdigest()
-        partial.write_text(f"{text}{separator}{name}:{key_hash}\n", encoding="utf-8")
-        partial.chmod(0o600)
+    separator = "" if not text or text.endswith("\n") else "\n"
+    key_hash = hashlib.sha256(key.encode()).hexdigest()
+    write_secret(path, f"{text}{separator}{name}:{key_hash}\n")
     return key

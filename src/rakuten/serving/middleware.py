@@ -33,7 +33,6 @@ DEFAULT_CACHE_CONTROL = "no-store"  # unless the route sets its own, as the page
 PUBLIC_PATHS = ("/", "/health", "/ready")  # need no key, and neither does anything under /static/
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PORT_PATTERN = re.compile(r":\d+$")
-BODY_TIMEOUT_SECONDS = 20.0  # between two parts of a body
 MAX_CLIENTS = 10_000  # whose requests the rate limiter counts; the one not seen for longest is dropped
 
 
@@ -75,7 +74,9 @@ class RequestMiddleware:
         self._app, self._metrics = app, metrics
         self._keys = ApiKeys(settings.keys_file) if settings.keys_required else None
         self._rate_limiter = RateLimiter(settings.rate_per_minute)
-        self._max_body_bytes = int(settings.max_body_mb * MB)
+        self._limits = BodyLimits(
+            int(settings.max_body_mb * MB), int(settings.max_buffered_mb * MB), settings.body_seconds
+        )
         self._loopback_only = is_loopback(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +84,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Request(scope, receive, send, self._max_body_bytes)
+        request = _Request(scope, receive, send, self._limits)
         try:
             self._check(request)
             await self._app(scope, request.receive, request.send)
@@ -92,6 +93,7 @@ class RequestMiddleware:
         except Exception:  # the application's handler has sent the response already
             log.exception("request %s failed", request.id)
         finally:
+            request.release_body()
             self._record(request)
 
     def _check(self, request: "_Request") -> None:
@@ -103,8 +105,8 @@ class RequestMiddleware:
             self._authenticate(request, self._keys)
         self._rate_limiter.acquire(request.client)
         content_length = request.headers.get("content-length", "0")
-        if content_length.isdigit() and int(content_length) > self._max_body_bytes:
-            raise request.body_too_large()
+        if content_length.isdecimal() and int(content_length) > self._limits.max_bytes:
+            raise self._limits.too_large()
 
     def _authenticate(self, request: "_Request", keys: ApiKeys) -> None:
         """Make the owner of the request's key its client."""
@@ -152,12 +154,31 @@ def _check_host(host: str) -> None:
         raise Problem("host_not_allowed", "this server answers to localhost only")
 
 
+class BodyLimits:
+    """The limits of a body and of all bodies, and how many bytes of them are in memory.
+
+    Args:
+        max_bytes: of a body.
+        max_total_bytes: of all bodies whose requests are not answered yet.
+        seconds: until a body is whole.
+    """
+
+    def __init__(self, max_bytes: int, max_total_bytes: int, seconds: float) -> None:
+        self.max_bytes, self.max_total_bytes, self.seconds = max_bytes, max_total_bytes, seconds
+        self.total_bytes = 0
+
+    def too_large(self) -> Problem:
+        """The problem of a body over the limit."""
+        return Problem("body_too_large", f"at most {self.max_bytes / MB:g} MB")
+
+
 class _Request:
     """One request: its id, its client, and `receive` and `send` with the limits and headers."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
         self.started = time.perf_counter()
-        self.scope, self._receive, self._send, self._max_body_bytes = scope, receive, send, max_body_bytes
+        self.scope, self._receive, self._send, self._limits = scope, receive, send, limits
+        self._deadline = time.monotonic() + limits.seconds
         self.headers = Headers(scope=scope)
         client_id = self.headers.get("x-request-id", "")
         self.id = client_id if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid.uuid4().hex
@@ -168,26 +189,30 @@ class _Request:
         self._response_started, self._received_bytes = False, 0
         scope.setdefault("state", {})["request_id"] = self.id
 
-    def body_too_large(self) -> Problem:
-        """The problem of a body over the limit."""
-        return Problem("body_too_large", f"at most {self._max_body_bytes / MB:g} MB")
+    def release_body(self) -> None:
+        """Count the body as no longer in memory."""
+        self._limits.total_bytes -= self._received_bytes
 
     async def receive(self) -> Message:
         """The next part of the body.
 
         Raises:
-            Problem: it does not come in time, or the body is over the limit.
+            Problem: it does not come in time, the body is over the limit, or all bodies together are.
         """
         if self._response_started:  # only waits for the client to disconnect
             message = await self._receive()
         else:
             try:
-                message = await asyncio.wait_for(self._receive(), BODY_TIMEOUT_SECONDS)
+                message = await asyncio.wait_for(self._receive(), max(0, self._deadline - time.monotonic()))
             except TimeoutError:
-                raise Problem("too_slow", f"no part of the body came for {BODY_TIMEOUT_SECONDS:.0f} s") from None
-        self._received_bytes += len(message.get("body", b""))
-        if self._received_bytes > self._max_body_bytes:
-            raise self.body_too_large()
+                raise Problem("too_slow", f"the body was not whole after {self._limits.seconds:g} s") from None
+        n_bytes = len(message.get("body", b""))
+        self._received_bytes += n_bytes
+        self._limits.total_bytes += n_bytes
+        if self._received_bytes > self._limits.max_bytes:
+            raise self._limits.too_large()
+        if self._limits.total_bytes > self._limits.max_total_bytes:
+            raise Problem("overloaded", "too many bodies at once; ask again later", 1)
         return message
 
     async def send(self, message: Message) -> None:

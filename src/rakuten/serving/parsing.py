@@ -1,7 +1,8 @@
 """Request bodies, JSON or a form, checked and turned into products.
 
 FastAPI's own parsing of bodies is bypassed: it runs on the event loop, where ten megabytes of JSON would hold up every
-other request, and here a body over LARGE_BODY_BYTES is parsed in a thread.
+other request. Here a body over LARGE_BODY_BYTES is parsed in a thread, and what it may hold is limited before it is
+parsed: seven million numbers take a gigabyte as JSON values, and as much again as the errors of each.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
 from rakuten.serving.problems import Problem
@@ -20,10 +22,13 @@ from rakuten.serving.scorer import RawProduct
 from rakuten.serving.settings import MB, ApiSettings
 
 Model = TypeVar("Model", bound=BaseModel)
+Parsed = TypeVar("Parsed")
 
 LARGE_BODY_BYTES = 200_000
 MAX_FORM_FIELDS = 8
 MAX_UTF8_BYTES = 4  # of a character
+MAX_VALUES = 10  # JSON values, objects and lists for each product; a product with all its fields has five
+MAX_OTHER_VALUES = 20  # of a body beside its products
 
 
 class ParsedProduct(NamedTuple):
@@ -43,7 +48,7 @@ async def read_product(request: Request, settings: ApiSettings) -> ParsedProduct
     """
     media_type = _media_type(request)
     if media_type == "application/json":
-        return _to_parsed_product(await _parse_json(ProductIn, await request.body()), None, settings)
+        return await _parse_body(_parse_json_product, await request.body(), settings)
     if media_type != "multipart/form-data":
         raise Problem("unsupported_media_type", "send application/json or multipart/form-data")
     fields, image = await _read_form(request, settings)
@@ -58,10 +63,7 @@ async def read_batch(request: Request, settings: ApiSettings) -> list[ParsedProd
     """
     if _media_type(request) != "application/json":
         raise Problem("unsupported_media_type", "send application/json")
-    products = (await _parse_json(BatchIn, await request.body())).products
-    if len(products) > settings.max_batch:
-        raise Problem("batch_too_large", f"at most {settings.max_batch} products at once")
-    return [_to_parsed_product(fields, None, settings) for fields in products]
+    return await _parse_body(_parse_json_batch, await request.body(), settings)
 
 
 def invalid_request(errors: Sequence[Any]) -> Problem:
@@ -75,10 +77,49 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _parse_json(model: type[Model], body: bytes) -> Model:
+async def _parse_body(parse: Callable[[bytes, ApiSettings], Parsed], body: bytes, settings: ApiSettings) -> Parsed:
     if len(body) > LARGE_BODY_BYTES:
-        return await asyncio.to_thread(_validate, model.model_validate_json, body)
-    return _validate(model.model_validate_json, body)
+        return await asyncio.to_thread(parse, body, settings)
+    return parse(body, settings)
+
+
+def _parse_json_product(body: bytes, settings: ApiSettings) -> ParsedProduct:
+    if is_bloated(body, MAX_VALUES + MAX_OTHER_VALUES, settings.max_batch_text):
+        raise Problem("body_too_large", "more JSON values or escaped characters than a product has")
+    return _to_parsed_product(_validate(ProductIn.model_validate_json, body), None, settings)
+
+
+def _parse_json_batch(body: bytes, settings: ApiSettings) -> list[ParsedProduct]:
+    too_large = Problem(
+        "batch_too_large",
+        f"at most {settings.max_batch} products at once, with {settings.max_batch_text:,} characters of text",
+    )
+    if is_bloated(body, MAX_VALUES * settings.max_batch + MAX_OTHER_VALUES, settings.max_batch_text):
+        raise too_large
+    products = _validate(BatchIn.model_validate_json, body).products
+    n_characters = sum(len(product.designation) + len(product.description or "") for product in products)
+    if len(products) > settings.max_batch or n_characters > settings.max_batch_text:
+        raise too_large
+    return [_to_parsed_product(fields, None, settings) for fields in products]
+
+
+def is_bloated(body: bytes, max_values: int, max_escapes: int) -> bool:
+    """Whether parsing some JSON would take much more memory and time than reading it. It is not parsed for that.
+
+    Args:
+        max_values: how many values, objects and lists it may have; each has a comma before it or a bracket around it.
+        max_escapes: how many characters of its strings may be escaped.
+    """
+    if b"\\" in body:
+        if body.count(b"\\") > 2 * max_escapes:  # beyond U+FFFF a character has two
+            return True
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")  # what is left of quotes begins and ends strings
+    parts = body.split(b'"', 4 * max_values)  # every second one is between two strings
+    return len(parts) > 4 * max_values or sum(map(_count_values, parts[::2])) > max_values
+
+
+def _count_values(between_strings: bytes) -> int:
+    return sum(between_strings.count(mark) for mark in (b",", b"[", b"{"))
 
 
 def _validate(validate: Callable[[Any], Model], content: Any) -> Model:
@@ -91,6 +132,9 @@ def _validate(validate: Callable[[Any], Model], content: Any) -> Model:
 
 async def _read_form(request: Request, settings: ApiSettings) -> tuple[dict[str, Any], bytes | None]:
     """The text fields of a form, and the bytes of its uploaded picture if it has one."""
+    _, options = parse_options_header(request.headers["content-type"])
+    if options.get(b"charset", b"utf-8").lower() != b"utf-8":  # others, such as "undefined", do not decode everything
+        raise Problem("unsupported_media_type", "send the form in UTF-8")
     max_part_size = MAX_UTF8_BYTES * settings.max_text
     max_image_bytes = int(settings.max_picture_mb * MB)
     fields: dict[str, Any] = {}

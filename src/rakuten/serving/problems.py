@@ -7,6 +7,8 @@ PROBLEM_TYPES = {  # code -> HTTP status and title
     "invalid_request": (422, "The request is not understood"),
     "host_not_allowed": (403, "Not for this host"),
     "too_slow": (408, "The request came too slowly"),
+    "header_too_large": (431, "The header is too large"),
+    "disconnected": (499, "The client has left"),  # nginx's number; nobody reads it but the log
     "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "This method is not for this address"),
     "unsupported_media_type": (415, "Neither JSON nor a form"),

@@ -26,7 +26,7 @@ class BatchIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    products: Annotated[list[ProductIn], Field(min_length=1)]
+    products: Annotated[list[ProductIn], Field(min_length=1, fail_fast=True)]
 
 
 class Choice(BaseModel):

@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rakuten.config import CACHE, LIVE, MODELS, ROOT
+from rakuten.data.schema import MAX_TEXT
 from rakuten.errors import UserError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -34,8 +35,17 @@ class ApiSettings(BaseSettings):
 
     max_body_mb: Positive = 16.0
     max_picture_mb: Positive = 10.0
-    max_text: Count = 50_000  # characters of a title or description
+    max_text: Annotated[int, Field(gt=0, le=MAX_TEXT)] = MAX_TEXT  # characters of a title or description
     max_batch: Count = 100
+    max_batch_text: Count = 1_000_000  # characters of all titles and descriptions of a batch
+    header_seconds: Positive = 10.0  # until the header of a request is whole
+    body_seconds: Positive = 60.0  # until its body is
+    max_connections: Count = 512  # open at once; one more closes the oldest that has sent no whole header
+    max_connections_per_address: Count = 256  # but of a trusted proxy
+    max_buffered_mb: Positive = 128.0  # bodies of all requests that are being read, waiting or scored
+    # IP addresses or networks, separated by commas, whose X-Forwarded-For names the client
+    trusted_proxies: str = ""
+
     queue: Count = 256  # products waiting or being scored; further ones are refused with 503
     wait_seconds: Positive = 10.0  # a product that has waited longer than this is refused with 503
     rate_per_minute: Annotated[int, Field(ge=0)] = 0  # requests of one client; 0: no limit
@@ -43,7 +53,19 @@ class ApiSettings(BaseSettings):
     log_text: bool = False  # product text in the access log and in the prediction log
     live_log: bool = True  # whether to keep the features of each prediction, which the monitoring reads
     live: Path = LIVE  # folder of the prediction log
-    keep_days: Count = 30  # older files of the prediction log are deleted
+    keep_days: Count = 30  # logged days before the latest that the prediction log keeps
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, value: str) -> str:
+        for network in filter(None, value.split(",")):
+            ipaddress.ip_network(network.strip())
+        return value
+
+    def is_trusted_proxy(self, address: str) -> bool:
+        """Whether an IP address is among `trusted_proxies`."""
+        networks = map(ipaddress.ip_network, (name.strip() for name in self.trusted_proxies.split(",") if name.strip()))
+        return any(ipaddress.ip_address(address) in network for network in networks)
 
     @property
     def from_registry(self) -> bool:
