@@ -143,8 +143,7 @@ class Registry:
         monkeypatch.setattr(registry, "check_traceable", lambda _: None)
         for name in ("promote", "roll_back", "tag_decision"):
             monkeypatch.setattr(registry, name, self._recorder(name))
-        monkeypatch.setattr(gate, "DownloadedModel", lambda _: StubModel())
-        monkeypatch.setattr(gate, "median_latency_ms", lambda _: FAST)
+        monkeypatch.setattr(gate, "measure_cost", lambda _: gate.Cost(FAST, 1.0))
 
     def _recorder(self, name: str) -> object:
         def record(*arguments: object) -> None:

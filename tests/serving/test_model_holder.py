@@ -155,9 +155,56 @@ def test_a_champion_is_downloaded_once_and_the_last_good_one_is_kept(
     assert holder.refresh()
     assert current_number(holder) == "2"
     assert fake_registry.downloads == ["1", "2"]
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["2", "current.json"]
     current = json.loads((tmp_path / "cache" / "current.json").read_text())
-    assert current == {"version": "2", "about": {"run_id": "run of 2"}}
+    assert current | {"folder": ""} == {"version": "2", "folder": "", "about": {"run_id": "run of 2"}}
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {current["folder"], "current.json"}
+
+
+def test_a_damaged_copy_of_the_champion_leaves_the_last_good_one(
+    holder: ModelHolder, fake_registry: FakeRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_registry.damaged = {"1"}  # a byte in the store, since it was fetched
+    for _ in range(2):
+        restarted = ModelHolder(ApiSettings(model="registry", cache=tmp_path / "cache"))
+        assert restarted.refresh()
+        assert current_number(restarted) == "1"
+        assert not restarted.refresh()
+    assert "damaged or from another model; run `dvc repro`" in caplog.text
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_champion_that_is_refused_at_the_start_is_not_fetched_again(
+    holder: ModelHolder, fake_registry: FakeRegistry, tmp_path: Path
+) -> None:
+    fake_registry.damaged, fake_registry.champion = {"2"}, "2"
+    restarted = ModelHolder(ApiSettings(model="registry", cache=tmp_path / "cache"))
+    assert restarted.refresh()
+    assert not restarted.refresh()
+    assert (current_number(restarted), restarted.has_refused()) == ("1", True)
+    assert fake_registry.downloads == ["1", "2"]
+
+
+def test_a_cache_of_a_version_before_is_read(holder: ModelHolder, fake_registry: FakeRegistry, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    current = json.loads((cache / "current.json").read_text())
+    (cache / current.pop("folder")).rename(cache / "1")
+    (cache / "current.json").write_text(json.dumps(current))
+    fake_registry.champion = None
+    restarted = ModelHolder(ApiSettings(model="registry", cache=cache))
+    assert restarted.refresh()
+    assert current_number(restarted) == "1"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": "1", "about": {}, "folder": "../models"}'])
+def test_a_cache_that_cannot_be_read_is_as_none(
+    fake_registry: FakeRegistry, trained: Path, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "cache").mkdir()
+    shutil.copytree(trained / "models", tmp_path / "models")
+    (tmp_path / "cache" / "current.json").write_text(content)
+    fake_registry.champion = None
+    with pytest.raises(UserError, match="has no champion"):
+        ModelHolder(ApiSettings(model="registry", cache=tmp_path / "cache")).refresh()
 
 
 def test_a_refused_champion_is_not_loaded_again_until_there_is_another(
@@ -352,6 +399,6 @@ def test_without_a_last_good_model_the_server_does_not_start(offline: Offline, t
 def test_a_damaged_last_good_model_is_refused(offline: Offline, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     shutil.copytree(offline.env["API_CACHE"], cache)
-    version = json.loads((cache / "current.json").read_text())["version"]
-    (cache / version / "model.safetensors").write_bytes(b"cut")
+    folder = json.loads((cache / "current.json").read_text())["folder"]
+    (cache / folder / "model.safetensors").write_bytes(b"cut")
     assert "damaged" in run_in(offline.project, *SERVE, code=1, **(offline.env | {"API_CACHE": str(cache)}))

@@ -17,9 +17,11 @@ import pandas as pd
 import pytest
 
 from rakuten.config import ROOT, SOURCE
+from rakuten.errors import UserError
 from rakuten.models.pyfunc_model import OUTPUTS
+from rakuten.promotion.gate import measure_cost
 from rakuten.tracking import registry, server, training_run
-from rakuten.tracking.registry import MODEL_NAME, DownloadedModel
+from rakuten.tracking.registry import MODEL_NAME
 from tests.support.project import environment
 
 OLD, NEW = "1", "2"
@@ -143,13 +145,21 @@ def forget_src(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("forget_src")
-def test_the_gate_loads_both(tracking_uri: str) -> None:
-    """In one process, after the library was imported."""
+def test_both_load_in_one_process_of_this_tree(tracking_uri: str) -> None:
     for number, predictions in ((OLD, OLD_PREDICTIONS), (NEW, NEW_PREDICTIONS)):
-        version = registry.get_by_number(number)
-        assert version is not None
-        predicted = DownloadedModel(version).predict(PRODUCTS)
+        predicted = mlflow.pyfunc.load_model(f"models:/{MODEL_NAME}/{number}").predict(PRODUCTS)
         assert predicted["predicted_prdtypecode"].tolist() == predictions
+
+
+def test_the_gate_runs_no_code_that_the_registry_holds(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", None)
+    old, new = map(registry.get_by_number, (OLD, NEW))
+    assert old
+    assert new
+    assert measure_cost(new).size_mb > 0
+    with pytest.raises(UserError, match="version 1 is not a model of this project"):
+        measure_cost(old)
+    assert "src.models" not in sys.modules
 
 
 def test_the_new_version_names_the_loader_of_this_tree(tracking_uri: str) -> None:

@@ -2,13 +2,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 import pytest
 from mlflow.entities import LoggedModelStatus
 
 from rakuten.errors import UserError
 from rakuten.tracking import registry, server
-from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME, DownloadedModel, Version
+from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME, Version
 from rakuten.tracking.training_run import TrainingRun
 
 
@@ -154,11 +153,3 @@ def test_artifacts_are_downloaded(version: Version, tmp_path: Path) -> None:
 def test_a_missing_artifact_is_named(version: Version, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"reports/none.json of run {version.run_id} cannot be fetched"):
         registry.download(version.run_id, "reports/none.json", tmp_path / "copy")
-
-
-def test_a_version_is_loaded_and_measured(version: Version, models: Path) -> None:
-    model = DownloadedModel(version)
-    names = ("manifest.json", "model.safetensors", "vectorizer.json")
-    assert model.size == sum((models / name).stat().st_size for name in names)
-    predicted = model.predict(pd.DataFrame({"designation": ["jeu 3", "piscine 4"]}))
-    assert predicted["predicted_prdtypecode"].tolist() == [10, 2583]

@@ -18,12 +18,15 @@ from rakuten.data.tables import read_table
 from rakuten.errors import UserError
 from rakuten.evaluation.bootstrap import PairedComparison, paired_bootstrap
 from rakuten.evaluation.report import OUT_OF_FOLD_FILE
+from rakuten.models.classifier import ProductClassifier
+from rakuten.models.pyfunc_model import PyfuncModel
 from rakuten.promotion.unseen_products import predict_unseen
-from rakuten.tracking import registry, server
-from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME, DownloadedModel, Version
+from rakuten.tracking import registered_model, registry, server
+from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME, Version
 
 log = logging.getLogger(__name__)
 
+MB = 1e6  # bytes
 N_WARM_UP, N_TIMED = 3, 20  # predictions before the latency is measured, and predictions that it is the median of
 EXAMPLE_TITLE = "Piscine gonflable ronde 360 cm"
 EXAMPLE_DESCRIPTION = "<p>Avec pompe de filtration, liner bleu et échelle.</p>" * 5
@@ -112,7 +115,27 @@ def compare_models(challenger: pd.DataFrame, champion: pd.DataFrame, params: Par
     return paired_bootstrap(y_true, challenger_pred, champion_pred, params.train.bootstrap, params.seed)
 
 
-def median_latency_ms(model: DownloadedModel) -> float:
+class Cost(NamedTuple):
+    """What a version's model costs."""
+
+    latency_ms: float  # from one raw product to its prediction
+    size_mb: float  # of its files
+
+
+def measure_cost(version: Version) -> Cost:
+    """Download a version's model and time it. Only its files are read: code that the registry holds is never run.
+
+    Raises:
+        UserError: the model cannot be fetched, was altered, or cannot be read by this code.
+    """
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "model"
+        registered_model.download_model(version, folder)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        return Cost(median_latency_ms(PyfuncModel(ProductClassifier.load(folder))), size / MB)
+
+
+def median_latency_ms(model: PyfuncModel) -> float:
     """Median milliseconds from one raw product with text and image to its prediction, one at a time, after warm-up."""
     rng = np.random.default_rng(0)
     image = BytesIO()
@@ -153,8 +176,8 @@ def promote_challenger(params: Params, dry_run: bool, with_comparison: bool = Tr
         raise UserError(f"version {challenger.number} was rolled back: train another challenger")
     registry.check_traceable(challenger)
     gain = _compare_versions(challenger, champion, params) if champion is not None and with_comparison else None
-    model = DownloadedModel(challenger)
-    decision = decide(gain, median_latency_ms(model), model.size / 1e6, params)
+    cost = measure_cost(challenger)
+    decision = decide(gain, cost.latency_ms, cost.size_mb, params)
     for reason in decision.reasons:
         log.info("version %s: %s", challenger.number, reason)
     text = f"{_now()}: version {challenger.number} {_outcome(decision, champion)}"

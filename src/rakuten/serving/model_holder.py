@@ -7,6 +7,7 @@ is away answers with the last good model. Without a tracking server the model is
 import json
 import logging
 import shutil
+import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +71,7 @@ class ModelHolder:
         new = self._load_new()
         if new is None:
             return False
-        self._model, self._refused_version = new, None
+        self._model = new
         log.info("model %s answers now (%s)", new.model_version, new.source)
         return True
 
@@ -89,42 +90,63 @@ class ModelHolder:
         version = lineage.model_version(folder)
         if self._is_handled(version):
             return None
-        return LoadedModel(self._load_checked(folder, version), version, "local", None, _local_metadata(folder))
+        model = LoadedModel(self._load_checked(folder, version), version, "local", None, _local_metadata(folder))
+        self._refused_version = None
+        return model
 
     def _load_from_registry(self) -> LoadedModel | None:
-        cache = self._settings.cache
         try:
-            champion = registered_model.get_champion()
-            if champion is None:
-                raise UserError(f"{registry.MODEL_NAME} has no champion: promote one with `make promote`")
-            if self._is_handled(champion.number):
-                return None
-            folder = cache / champion.number
+            return self._load_champion()
+        except Exception as error:  # of any kind: at the start, the last good model is better than none
+            if self._model is not None or (last_good := self._load_last_good()) is None:
+                raise
+            log.warning("%s; answering with the last good model", error)
+            return last_good
+
+    def _load_champion(self) -> LoadedModel | None:
+        """The champion, if it needs loading. It is put beside the last good model, which it replaces when it is good.
+
+        Raises:
+            UserError: there is none, it cannot be fetched, or fails its check.
+        """
+        champion = registered_model.get_champion()
+        if champion is None:
+            raise UserError(f"{registry.MODEL_NAME} has no champion: promote one with `make promote`")
+        if self._is_handled(champion.number):
+            return None
+        cache = self._settings.cache
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{champion.number}-", dir=cache))
+        try:
             metadata = registered_model.download_model(champion, folder)
-        except UserError as error:
-            if self._model is None and (last_good := self._load_last_good()) is not None:
-                log.warning("%s; answering with the last good model", error)
-                return last_good
+            new = self._load_cached(folder, champion.number, metadata)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-        new = self._load_cached(champion.number, metadata)
         with atomic_write(cache / CURRENT_FILE) as (partial,):
-            dump_json({"version": champion.number, "about": metadata}, partial)
+            dump_json({"version": champion.number, "folder": folder.name, "about": metadata}, partial)
         for other in cache.iterdir():
-            if other.is_dir() and other.name != champion.number:
+            if other.is_dir() and other != folder:
                 shutil.rmtree(other, ignore_errors=True)
+        self._refused_version = None
         return new
 
     def _load_last_good(self) -> LoadedModel | None:
-        """The model that `current.json` in the cache folder names; None where there is none."""
+        """The model that `current.json` in the cache folder names; None where there is none that can be loaded."""
+        cache = self._settings.cache
         try:
-            current = json.loads((self._settings.cache / CURRENT_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            current = json.loads((cache / CURRENT_FILE).read_text(encoding="utf-8"))
+            number = str(current["version"])
+            folder = cache / Path(current.get("folder", number)).name
+            return self._load_cached(folder, number, current["about"])
+        except FileNotFoundError:
             return None
-        return self._load_cached(str(current["version"]), current["about"])
+        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+            log.warning("the last good model in %s cannot be loaded: %s", cache, error)
+            return None
 
-    def _load_cached(self, number: str, metadata: dict[str, Any]) -> LoadedModel:
-        """A registered version whose files are in the cache folder."""
-        folder = self._settings.cache / number
+    def _load_cached(self, folder: Path, number: str, metadata: dict[str, Any]) -> LoadedModel:
+        """A registered version whose files are in a folder."""
         model = self._load_checked(folder, number)
         return LoadedModel(model, lineage.model_version(folder), "registry", number, metadata)
 

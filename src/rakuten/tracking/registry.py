@@ -1,14 +1,10 @@
 """Versions of the registered model rakuten-classifier: the alias challenger is the newest, champion the one in use."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlflow
-import mlflow.pyfunc
-import pandas as pd
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 
@@ -148,18 +144,3 @@ def download(run_id: str, path: str, folder: Path) -> Path:
         return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=str(folder)))
     except server.SERVER_ERRORS as error:
         raise UserError(f"{path} of run {run_id} cannot be fetched: {server.one_line(error)}") from error
-
-
-class DownloadedModel:
-    """A version's model, loaded with mlflow.pyfunc, and `size`, its bytes on disk."""
-
-    def __init__(self, version: Version) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            source = f"models:/{MODEL_NAME}/{version.number}"
-            model = mlflow.artifacts.download_artifacts(source, dst_path=folder)
-            self.size = sum(file.stat().st_size for file in Path(model, "data").rglob("*") if file.is_file())
-            self._model = mlflow.pyfunc.load_model(model)
-
-    def predict(self, products: pd.DataFrame) -> Any:
-        """Predictions for raw products."""
-        return self._model.predict(products)
