@@ -1,10 +1,24 @@
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rakuten.errors import UserError
-from rakuten.files import atomic_write, digest, dump_json, is_local, parse_path, scratch_folder, write_secret
+from rakuten.files import (
+    atomic_write,
+    clear_scratch,
+    digest,
+    dump_json,
+    is_local,
+    parse_path,
+    partial_path,
+    remove_leftovers,
+    scratch_folder,
+    write_secret,
+)
 
 
 def test_all_files_appear_together(tmp_path: Path) -> None:
@@ -97,3 +111,65 @@ def test_a_secret_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
         assert path.read_text() == text
         assert path.stat().st_mode & 0o777 == 0o600
         path.chmod(0o644)  # as another tool may leave it
+
+
+LEAVE = """
+import os, pathlib, signal
+from rakuten.files import atomic_write, scratch_folder
+folder = pathlib.Path(os.environ["FOLDER"])
+with atomic_write(folder / "a") as (partial,), scratch_folder(folder / "scratch") as scratch:
+    partial.write_text("half")
+    (scratch / "b").write_text("half")
+    print(partial.name, flush=True)
+    if os.environ.get("WAIT"):
+        signal.pause()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def leave(folder: Path, **env: str) -> "subprocess.Popen[str]":
+    """A process that writes half of a file and, unless it waits, is killed."""
+    environment = os.environ | {"FOLDER": str(folder), **env}
+    return subprocess.Popen([sys.executable, "-c", LEAVE], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    leave(tmp_path).communicate()
+    assert len(list(tmp_path.glob(".a.*.partial"))) == 1
+    assert (tmp_path / "scratch" / "work" / "b").exists()
+    remove_leftovers(tmp_path)
+    clear_scratch(tmp_path / "scratch")
+    assert [path.name for path in tmp_path.rglob("*") if path.name != ".lock"] == ["scratch"]
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+    with leave(tmp_path, WAIT="1") as process:
+        assert process.stdout
+        name = process.stdout.readline().strip()
+        with atomic_write(tmp_path / "a") as (partial,):
+            partial.write_text("whole")
+        clear_scratch(tmp_path / "scratch")
+        assert (tmp_path / name).exists()
+        assert (tmp_path / "scratch" / "work" / "b").exists()
+        process.kill()
+    with atomic_write(tmp_path / "c") as (partial,):  # whatever is written next
+        partial.write_text("whole")
+    assert not list(tmp_path.glob(".*.partial"))
+    assert (tmp_path / "a").read_text() == "whole"
+
+
+def test_what_another_machine_writes_stays(tmp_path: Path) -> None:
+    (tmp_path / ".a.00000000-999999999-00000000.partial").touch()
+    (tmp_path / ".another.partial").touch()
+    remove_leftovers(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_link_at_a_temporary_path_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".a.partial").symlink_to(tmp_path / "precious")
+    assert partial_path(tmp_path / "a") != partial_path(tmp_path / "a")
+    with atomic_write(tmp_path / "a") as (partial,):
+        partial.write_text("a")
+    assert (tmp_path / "precious").read_text() == "precious"

@@ -13,9 +13,9 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from rakuten.compute import executor_from
-from rakuten.config import PARAMS, ROOT, SOURCE, load_env, load_params
+from rakuten.config import DATA, INTERIM, MODELS, PARAMS, PROCESSED, REPORTS, ROOT, SOURCE, load_env, load_params
 from rakuten.errors import UserError
-from rakuten.files import parse_path
+from rakuten.files import clear_scratch, parse_path, remove_leftovers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,6 +70,7 @@ def run_command(
     load_env()
     _export_source()
     started = time.perf_counter()
+    _clear_leftovers()
     try:
         closing = command(arguments)
     except KeyboardInterrupt:
@@ -93,6 +94,13 @@ def _export_source() -> None:
     """Let every process started by this one import the library of this tree, whichever tree is installed."""
     paths = [str(SOURCE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+def _clear_leftovers() -> None:
+    """Delete what killed runs have left in the folders that stages write."""
+    for folder in (INTERIM, PROCESSED, MODELS, REPORTS):
+        remove_leftovers(folder)
+    clear_scratch(DATA / "scratch")
 
 
 def _one_line(error: Exception) -> str:

@@ -2,7 +2,12 @@
 
 import hashlib
 import json
+import os
+import platform
+import re
+import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +17,9 @@ from filelock import FileLock, Timeout
 
 from rakuten.errors import UserError
 
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_PARTIAL_NAME = re.compile(r"\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{8}\.partial$")
+
 
 @contextmanager
 def atomic_write(*targets: Path) -> Iterator[tuple[Path, ...]]:
@@ -20,10 +28,11 @@ def atomic_write(*targets: Path) -> Iterator[tuple[Path, ...]]:
     When the block ends, they are renamed to their targets, in the order given. If it raises, they are removed, the
     targets stay as they were, and folders that were made for them are removed too.
     """
-    partial_paths = tuple(target.with_name(f".{target.name}.partial") for target in targets)
+    partial_paths = tuple(map(partial_path, targets))
     new_folders = {target.parent for target in targets if not target.parent.exists()}
-    for target in targets:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    for folder in {target.parent for target in targets}:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
     try:
         yield partial_paths
         for path, target in zip(partial_paths, targets, strict=True):
@@ -34,6 +43,36 @@ def atomic_write(*targets: Path) -> Iterator[tuple[Path, ...]]:
         for folder in new_folders:
             with suppress(OSError):  # not empty: the block has succeeded
                 folder.rmdir()
+
+
+def partial_path(target: Path) -> Path:
+    """A temporary path beside a target.
+
+    Nobody can guess it and put a link there. It names its process, so that `remove_leftovers` can tell whether that is
+    still alive.
+    """
+    return target.with_name(f".{target.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that processes of this machine have left in a folder when they were killed."""
+    if os.name != "posix" or not folder.is_dir():  # elsewhere asking whether a process is alive may end it
+        return
+    for path in folder.glob(".*.partial"):
+        owner = _PARTIAL_NAME.search(path.name)
+        if owner and owner[1] == _HOST and not _is_alive(int(owner[2])):
+            with suppress(OSError):  # a folder that is not ours to write
+                path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def parse_path(text: str) -> Path:
@@ -96,3 +135,10 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(work, ignore_errors=True)
     except Timeout as error:
         raise UserError(f"{folder}: another run uses it; wait until it ends") from error
+
+
+def clear_scratch(folder: Path) -> None:
+    """Delete what a killed run has left in a `scratch_folder`, unless another run uses it."""
+    if (folder / "work").is_dir():
+        with suppress(Timeout, OSError), FileLock(folder / ".lock", timeout=0):
+            shutil.rmtree(folder / "work", ignore_errors=True)

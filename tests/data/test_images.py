@@ -1,6 +1,7 @@
 """Images of every kind that sellers send, and damaged ones."""
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -207,3 +208,22 @@ def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a.jpg").write_bytes(saved(red()))
     monkeypatch.setattr(images, "MAX_BYTES", 100)
     assert check_image(tmp_path / "a.jpg").error == "too large"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")  # nobody ever writes to it
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "image.jpg").write_bytes(saved(red()))
+    (tmp_path / "link.jpg").symlink_to("image.jpg")
+    errors = {path.name: check_image(path).error for path in tmp_path.iterdir()}
+    refused = dict.fromkeys(("pipe.jpg", "endless.jpg", "folder.jpg"), "not a file")
+    assert errors == {"image.jpg": "", "link.jpg": "", **refused}
+
+
+def test_no_more_of_a_file_is_read_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_BYTES", 10)
+    for size, error in ((10, "not an image"), (11, "too large")):
+        (tmp_path / "a.jpg").write_bytes(bytes(size))
+        assert check_image(tmp_path / "a.jpg").error == error

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rakuten import files
 from rakuten.config import FinetuneParams, PictureFinetuneParams
 from rakuten.disk_array import DiskArray
 from rakuten.errors import UserError
@@ -102,8 +103,11 @@ def test_frames_are_the_pixels_that_a_network_is_given_later(paths: list[Path | 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_an_error_for_the_user(paths: list[Path | None], tmp_path: Path) -> None:
-    (tmp_path / ".frames.npy.partial").symlink_to("/dev/full")
+def test_a_full_disk_is_an_error_for_the_user(
+    paths: list[Path | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")
+    monkeypatch.setattr(files, "partial_path", lambda _: tmp_path / "full")
     with pytest.raises(UserError, match=r"frames\.npy: the pixels of the pictures cannot be written .*take 0 MB: make"):
         write_frames(paths, ImageInput(32), tmp_path / "frames.npy")
     assert not (tmp_path / "frames.npy").exists()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from rakuten import files
 from rakuten.errors import UserError
 from rakuten.finetuning import trainer
 from rakuten.finetuning.trainer import Inputs, Network, Schedule, Target, Trainer, learning_rate_factor, score_rows
@@ -158,8 +159,9 @@ def test_a_loss_that_is_no_number_is_an_error_for_the_user(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_an_error_for_the_user(tmp_path: Path) -> None:
-    (tmp_path / ".c.partial").symlink_to("/dev/full")
+def test_a_full_disk_is_an_error_for_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")
+    monkeypatch.setattr(files, "partial_path", lambda _: tmp_path / "full")
     with pytest.raises(UserError, match=r"c: the checkpoint cannot be written .*make room and start again"):
         make().fit(tmp_path / "c", "key", "small")
 

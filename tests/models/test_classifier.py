@@ -173,6 +173,13 @@ def test_a_damaged_file_is_one_clear_error(
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_manifest_that_is_nested_deeply_is_refused(classifier: ProductClassifier, tmp_path: Path) -> None:
+    classifier.save(tmp_path)
+    (tmp_path / MANIFEST_FILE).write_text("[" * 100_000)
+    with pytest.raises(UserError, match="not a readable model"):
+        ProductClassifier.load(tmp_path)
+
+
 def test_a_vocabulary_with_another_letter_is_refused(classifier: ProductClassifier, tmp_path: Path) -> None:
     """Nothing but the digest shows it."""
     classifier.save(tmp_path)

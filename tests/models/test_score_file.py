@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -26,6 +27,7 @@ from rakuten.data.schema import image_name
 from rakuten.data.synthetic import write_catalogue
 from rakuten.features.encoders.factory import encoder_fingerprints
 from rakuten.features.feature_set import TRAIN, FeatureSet
+from rakuten.files import digest
 from rakuten.models import score_file
 from rakuten.models.classifier import ProductClassifier
 from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel
@@ -275,7 +277,7 @@ def stopped_job(text_model: Model, titles: list[str], tmp_path: Path) -> Path:
     command = [sys.executable, "-m", "tests.support.score_in_chunks", "20", *text_model.flags(source, output)]
     with subprocess.Popen(command, env=environment(ROOT), start_new_session=True, stderr=subprocess.DEVNULL) as job:
         deadline = time.monotonic() + 120
-        while len(list(work.glob("[0-9]*"))) < 5:
+        while len(list(work.glob("[0-9]*.parquet"))) < 5:
             assert job.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -293,7 +295,7 @@ def test_a_killed_job_resumes_where_it_stopped(
     monkeypatch.setattr(score_file, "CHUNK_ROWS", 20)
     folder = stopped_job.parent
     source, output = folder / "in.csv", folder / "out.csv"
-    parts = {path: path.stat().st_mtime_ns for path in stopped_job.glob("[0-9]*")}
+    parts = {path: path.stat().st_mtime_ns for path in stopped_job.glob("[0-9]*.parquet")}
     assert 5 <= len(parts) < 200
     assert not output.exists()
     broken = stopped_job / "000001.parquet"
@@ -309,7 +311,9 @@ def test_a_killed_job_resumes_where_it_stopped(
         patch.setattr(score_file, "join_parts", compare_and_join)
         assert text_model.score(source, output) == 0
     assert rewritten == {broken}
-    assert f"{len(parts) - 1} of 200 chunks are complete from a run that was stopped" in capsys.readouterr().err
+    output_text = capsys.readouterr().err
+    assert f"{broken}: damaged or changed since it was written; its rows are scored again" in output_text
+    assert f"{len(parts) - 1} of 200 chunks are complete from a run that was stopped" in output_text
     assert len(scored_chunks) == 200 - len(parts) + 1
     assert sorted(path.name for path in folder.iterdir()) == ["in.csv", "out.csv"]
     assert text_model.score(source, folder / "at-once.csv") == 0
@@ -380,10 +384,37 @@ def test_a_part_is_complete_with_all_its_rows(tmp_path: Path) -> None:
     part = tmp_path / "000000.parquet"
     assert not score_file.is_complete(part, 3)
     pq.write_table(pa.table({"designation": ["a", "b", "c"]}), part)
+    assert not score_file.is_complete(part, 3)
+    part.with_suffix(".sha256").write_text(digest(part))
     assert score_file.is_complete(part, 3)
     assert not score_file.is_complete(part, 4)
-    part.write_bytes(part.read_bytes()[:-20])
+    intact = part.read_bytes()
+    part.write_bytes(intact[:-20])
     assert not score_file.is_complete(part, 3)
+    pq.write_table(pa.table({"designation": ["a", "b", "other"]}), part)
+    assert not score_file.is_complete(part, 3)
+
+
+def test_two_runs_on_one_output_are_kept_apart(
+    text_model: Model,
+    catalogue: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "out.csv"
+    prepare = score_file.prepare_parts_folder
+
+    def prepare_while_another_runs(*arguments: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(score_file, "prepare_parts_folder", None)
+            assert text_model.score(catalogue / "X_test.csv", output) == 1
+        prepare(*arguments)
+
+    monkeypatch.setattr(score_file, "prepare_parts_folder", prepare_while_another_runs)
+    assert text_model.score(catalogue / "X_test.csv", output) == 0
+    assert f"out.csv: process {os.getpid()} on {platform.node()} is scoring to it; wait" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
 def test_an_input_that_changes_while_it_is_scored_is_refused(

@@ -397,7 +397,7 @@ def test_a_file_comes_back_unchanged_but_for_the_added_columns(
     lines = [
         ["ref", "designation", "description", "prix, HT; en €"],
         ["007", f'"{POOL}"', f'"Avec ""pompe"",{newline}filtre; bâche"', "1,50" if separator == ";" else "1.50"],
-        ["=1+1", 'Écran 24" plat', "", '""'],
+        ["1+1=2", 'Écran 24" plat', "", '""'],
         ["", '"<img src=x onerror=alert(1)>"', "<b>x</b>", "  "],
         ["9", "", "", ""],
     ]
@@ -518,6 +518,19 @@ def test_a_busy_service_does_not_end_a_file(visit: Open) -> None:
     page.click("#file-start")
     expect(page.locator("#file-status")).to_have_text("Le service est occupé : nouvel essai dans 1 seconde.")
     expect(page.locator("#file-status")).to_have_text("produits.csv : terminé, 1 ligne.")
+
+
+def test_what_a_spreadsheet_would_run_is_defused_and_said(visit: Open) -> None:
+    page = visit()
+    rows = ["=HYPERLINK(1)", "+1+1", "-2+3", "@SUM(1)", "-5", "+3,5", "a=b", "'=1", '"=a ""b"""']
+    data = "designation;price\n" + "".join(f"{row};-1\n" for row in rows)
+    found = rows_of(score(page, data.encode()), ";")
+    assert [row[0] for row in found[1:]] == [
+        "'=HYPERLINK(1)", "'+1+1", "'-2+3", "'@SUM(1)", "-5", "+3,5", "a=b", "'=1", "'=a \"b\"",
+    ]  # fmt: skip
+    assert {row[1] for row in found[1:]} == {"-1"}
+    assert all(row[2].isdigit() for row in found[1:])
+    expect(page.locator("#file-defused")).to_contain_text("5 cellules qu'un tableur prendrait pour une formule")
 
 
 def test_a_file_can_be_stopped_downloaded_half_done_and_resumed(visit: Open) -> None:

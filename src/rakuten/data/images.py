@@ -6,12 +6,13 @@ What makes an image unusable ("missing", "truncated", ...) is reported as a shor
 import io
 import os
 import re
+import stat
 import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -178,14 +179,25 @@ def read_image_bytes(path: Path) -> bytes:
     """The file's bytes.
 
     Raises:
-        BadImageError: the file cannot be read, or is larger than MAX_BYTES.
+        BadImageError: the file cannot be read, is larger than MAX_BYTES, or is no regular file.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadImageError("too large")
-        return path.read_bytes()
+        with _open_regular(path) if is_local(path) else path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise BadImageError("unreadable") from error
+    if len(data) > MAX_BYTES:
+        raise BadImageError("too large")
+    return data
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file without waiting; a pipe would make the reader wait for ever, and a device might never end."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadImageError("not a file")
+    return os.fdopen(descriptor, "rb")
 
 
 def usable_image_bytes(path: Path | None) -> bytes | None:

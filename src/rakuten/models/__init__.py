@@ -1,6 +1,7 @@
 """The classifier, how it is trained, and how it is applied.
 
 classifier         ProductClassifier: features in, codes and probabilities out; saved and loaded without code
+faults             what is wrong with the numbers of a model that is loaded
 linear             linear SVM and linear discriminant analysis: the models of the views
 fusion             one probability for each class from the scores of all views
 neighbours         the training images that are most similar to an image

@@ -28,6 +28,7 @@ from rakuten.features.encoders.finetuned import NETWORK_FOLDERS, NETWORKS_FOLDER
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.ngrams import NgramBlock, NgramVectorizer
 from rakuten.files import atomic_write, digest, dump_json
+from rakuten.models.faults import model_faults
 from rakuten.models.fusion import Fusion, gating_context
 from rakuten.models.linear import LinearModel
 from rakuten.models.neighbours import ImageNeighbours
@@ -186,7 +187,9 @@ class ProductClassifier:
             return cls._load(folder)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename}: no such file, so there is no model; {RETRY_HINT}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, ValidationError) as error:
+        except (
+            ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError, ValidationError
+        ) as error:  # fmt: skip
             raise UserError(
                 f"{folder}: not a readable model ({type(error).__name__}: {error}); {RETRY_HINT}"
             ) from error
@@ -214,19 +217,17 @@ class ProductClassifier:
             view: LinearModel(fusion.classes, np.asfortranarray(arrays[f"{view}.coef"]), arrays[f"{view}.intercept"])
             for view in fusion.views
         }
-        neighbours = _from_stored("neighbours", arrays, STORED_NEIGHBOURS)
+        stored_neighbours = _from_stored("neighbours", arrays, STORED_NEIGHBOURS)
         networks = {
             view: NetworkFolder(folder / NETWORKS_FOLDER / NETWORK_FOLDERS[view], sha256)
             for view, sha256 in manifest.get("networks", {}).items()
         }
-        return cls(
-            NgramVectorizer(blocks, terms, idf),
-            linear,
-            fusion,
-            config,
-            ImageNeighbours(**neighbours) if neighbours else None,
-            networks,
-        )
+        vectorizer = NgramVectorizer(blocks, terms, idf)
+        neighbours = ImageNeighbours(**stored_neighbours) if stored_neighbours else None
+        faults = model_faults(vectorizer, linear, fusion, neighbours, config.threshold, config.target_precision)
+        if faults:
+            raise UserError(f"{folder}: not a sound model ({'; '.join(faults)}); {RETRY_HINT}")
+        return cls(vectorizer, linear, fusion, config, neighbours, networks)
 
 
 @lru_cache(maxsize=1)

@@ -2,17 +2,21 @@
 
 The file is scored in chunks, with features made by the functions of the features stage. Each scored chunk is kept as a
 part in a folder beside the output until all parts are complete and are joined. So a killed job resumes where it
-stopped, and its output has the same bytes as if it had not been killed.
+stopped, and its output has the same bytes as if it had not been killed. The digest of each part is
+kept beside it, and a lock keeps two runs off one output.
 """
 
 import atexit
 import hashlib
 import json
 import logging
+import os
+import platform
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
@@ -20,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from filelock import FileLock, Timeout
 
 from rakuten.cli import progress
 from rakuten.compute import is_remote, parallel_map
@@ -49,6 +54,7 @@ from rakuten.types import IMAGE, TEXT
 log = logging.getLogger(__name__)
 
 CHUNK_ROWS = 2_000  # in memory at a time, and lost if the job is killed
+LOCK_FILE, HOLDER_FILE = ".lock", ".holder"  # in the folder of parts
 IMAGE_COUNTS_KEY = b"pictures"  # metadata of a part: how many of its rows' images were used, missing, unusable
 
 _ARROW = {"long": pa.int64(), "string": pa.string(), "double": pa.float64(), "boolean": pa.bool_()}
@@ -144,17 +150,32 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
     image_files: Mapping[str, Path] = ImageFiles(images) if images else {}
     scorer = ChunkScorer(models, model_version(models), None if is_remote() else cache)
     work = output.with_name(f".{output.name}.parts")
-    prepare_parts_folder(work, _job_description(source, images, image_files, models))
-    parts = [work / f"{number:06}{PARQUET}" for number in range(len(sizes))]
-    done = _score_missing(source, parts, sizes, scorer, image_files)
-    after = source.stat()
-    if done != sum(sizes) or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise UserError(f"{source}: changed while it was scored; start again")
-    review, image_counts = join_parts(parts, pa.schema([*schema, *PREDICTION_SCHEMA], schema.metadata), output)
-    shutil.rmtree(work)
+    with _lock(work, output):
+        prepare_parts_folder(work, _job_description(source, images, image_files, models))
+        parts = [work / f"{number:06}{PARQUET}" for number in range(len(sizes))]
+        done = _score_missing(source, parts, sizes, scorer, image_files)
+        after = source.stat()
+        if done != sum(sizes) or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise UserError(f"{source}: changed while it was scored; start again")
+        review, image_counts = join_parts(parts, pa.schema([*schema, *PREDICTION_SCHEMA], schema.metadata), output)
+        shutil.rmtree(work)
     if images:
         log.info("images: %s", ", ".join(f"{count:,} {word}" for word, count in sorted(image_counts.items())))
     return f"{done:,} products scored, {done - review:,} decided automatically and {review:,} to review"
+
+
+@contextmanager
+def _lock(work: Path, output: Path) -> Iterator[None]:
+    """Hold the folder of parts, or raise UserError with the process that holds it."""
+    work.mkdir(parents=True, exist_ok=True)
+    holder = work / HOLDER_FILE
+    try:
+        with FileLock(work / LOCK_FILE, timeout=0):
+            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+            yield
+    except Timeout as error:
+        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        raise UserError(f"{output}: {who} is scoring to it; wait until it ends") from error
 
 
 def _score_to_store(source: Path, output: Path, images: Path | None, models: Path, cache: Path) -> str:
@@ -189,8 +210,9 @@ def _score_missing(
     scored = parallel_map(scorer.score, missing(), 1, _chunk_label)
     scored = progress(scored, len(missing_parts), f"scoring (chunks of {CHUNK_ROWS:,} rows)")
     for part, table in zip(missing_parts, scored, strict=False):
-        with atomic_write(part) as (partial,):
+        with atomic_write(_digest_file(part), part) as (digest_file, partial):
             pq.write_table(table, partial)
+            digest_file.write_text(digest(partial), encoding="ascii")
     for _ in scored:  # gives nothing, but reads the rest of the source, which shows whether it has changed
         pass
     return rows if missing_parts else sum(len(chunk) for chunk in read_product_chunks(source, CHUNK_ROWS))
@@ -232,19 +254,29 @@ def prepare_parts_folder(work: Path, job: Mapping[str, Any]) -> None:
             return
     except (OSError, ValueError):
         pass  # no folder yet, or killed while the file was written
-    if work.exists():
+    if job_file.exists():
         log.info("%s: parts of another input, model or set of images; starting over", work)
-        shutil.rmtree(work)
+    for path in work.iterdir() if work.exists() else ():
+        if path.name not in (LOCK_FILE, HOLDER_FILE):
+            path.unlink()
     with atomic_write(job_file) as (partial,):
         dump_json(job, partial)
 
 
 def is_complete(part: Path, rows: int) -> bool:
-    """Whether a part exists and has all its rows."""
+    """Whether a part exists, is as it was written, and has all its rows. One that was changed since is said."""
     try:
+        expected = _digest_file(part).read_text(encoding="ascii")
+        if digest(part) != expected:
+            log.warning("%s: damaged or changed since it was written; its rows are scored again", part)
+            return False
         return bool(pq.read_metadata(part).num_rows == rows)
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException):
         return False
+
+
+def _digest_file(part: Path) -> Path:
+    return part.with_suffix(".sha256")
 
 
 def join_parts(parts: Sequence[Path], schema: pa.Schema, output: Path) -> tuple[int, Counter[str]]:

@@ -35,7 +35,7 @@ from mlflow.types import ColSpec, Schema
 
 from rakuten.config import DVC_YAML, PARAMS, SOURCE
 from rakuten.errors import UserError
-from rakuten.files import dump_json
+from rakuten.files import atomic_write, dump_json
 from rakuten.tracking import registry, server
 from rakuten.tracking.lineage import MODEL_TAG, data_digests, git_tags, model_digest
 
@@ -227,9 +227,8 @@ def _find_or_create_run(client: mlflow.MlflowClient, record: dict[str, Any], fol
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
     record["run_id"] = _create_run(client, record)
-    partial = folder / f".{RECORD_FILE}.partial"
-    dump_json(record, partial)
-    partial.replace(folder / RECORD_FILE)  # before anything else is sent, so that a second attempt uses this run
+    with atomic_write(folder / RECORD_FILE) as (partial,):
+        dump_json(record, partial)  # before anything else is sent, so that a second attempt uses this run
     return str(record["run_id"])
 
 

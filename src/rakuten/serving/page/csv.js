@@ -1,5 +1,6 @@
 /* CSV in and out, without the page: every record keeps its own text, so that what a user wrote
-   goes out byte for byte and only the new columns are ours. */
+   goes out byte for byte and only the new columns are ours. Records with a cell that a spreadsheet
+   would run are the exception. */
 
 export const ADDED = ["prdtypecode", "label", "confidence", "needs_review", "model_version", "error"];
 
@@ -104,20 +105,40 @@ export function catalogue(bytes) {
   return { separator, mark, header, rows, products };
 }
 
+// A cell that begins so is a formula to a spreadsheet, which may send what other cells hold to anybody.
+const FORMULA = /^[=+\-@\t\r]/;
+const NUMBER = /^[+-]?\d{1,20}(?:[.,]\d{1,20})?$/;
+
+function isFormula(text) {
+  return FORMULA.test(text) && !NUMBER.test(text);
+}
+
 function cell(value, separator) {
   const text = String(value ?? "");
   return /["\r\n]/.test(text) || text.includes(separator) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** The catalogue's text with the added columns; `results` has one object by names of ADDED for each row, or null. */
+/**
+ * The catalogue with the added columns: {text, defused}. `results` has one object by names of ADDED for each row, or
+ * null. An apostrophe is put before what a spreadsheet would run; `defused` is the number of such cells.
+ */
 export function withResults({ separator, mark, header, rows }, results) {
+  let defused = 0;
+  const harmless = (text) => {
+    if (!isFormula(text)) return text;
+    defused += 1;
+    return `'${text}`;
+  };
   const taken = new Set(header.fields.map((name) => name.trim()));
   const names = ADDED.map((name) => (taken.has(name) ? `predicted_${name}` : name));
   const newline = header.end || "\n";
   const join = (record, cells) => {
     // A row that is short of cells is filled up, or the new ones would stand under the wrong names.
     const missing = Math.max(0, header.fields.length - record.fields.length);
-    return [record.raw + separator.repeat(missing), ...cells.map((one) => cell(one, separator))].join(separator);
+    const own = record.fields.some(isFormula)
+      ? record.fields.map((one) => cell(harmless(one), separator)).join(separator)
+      : record.raw;
+    return [own + separator.repeat(missing), ...cells.map((one) => cell(one, separator))].join(separator);
   };
   const parts = [mark, join(header, names), newline];
   rows.forEach((record, at) => {
@@ -125,5 +146,5 @@ export function withResults({ separator, mark, header, rows }, results) {
     const blank = record.raw === "";
     parts.push(blank ? "" : join(record, ADDED.map((name) => result?.[name])), record.end);
   });
-  return parts.join("");
+  return { text: parts.join(""), defused };
 }

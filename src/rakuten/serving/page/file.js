@@ -161,7 +161,10 @@ function renderResult(left) {
   const link = $("file-download");
   link.textContent = t(left > 0 ? "file_download_part" : "file_download");
   const rows = results.map((one) => one && { ...one, error: one.text?.(), confidence: one.confidence?.toFixed(4) });
-  download(link, withResults(read, rows), `${name.replace(/\.csv$/i, "")}_prdtypecode.csv`);
+  const { text, defused } = withResults(read, rows);
+  $("file-defused").hidden = defused === 0;
+  $("file-defused").textContent = t("file_defused", { n: defused });
+  download(link, text, `${name.replace(/\.csv$/i, "")}_prdtypecode.csv`);
 }
 
 function errorLines(errors) {

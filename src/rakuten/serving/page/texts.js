@@ -154,6 +154,10 @@ export const TEXTS = {
     "… et {n} autre{s} ; la colonne error du fichier les nomme.",
     "… and {n} more; the file's column error names them.",
   ],
+  file_defused: [
+    "{n} cellule{s} qu'un tableur prendrait pour une formule (=, +, - ou @ au début) : une apostrophe y est ajoutée.",
+    "{n} cell{s} that a spreadsheet would take for a formula (=, +, - or @ first): an apostrophe is put before it.",
+  ],
   file_unsure: ["Les moins sûres", "The least sure"],
   csv_not_utf8: [
     "Ce fichier n'est pas en UTF-8. Dans Excel : Enregistrer sous, « CSV UTF-8 ».",
