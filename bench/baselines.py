@@ -17,7 +17,8 @@ from sklearn.linear_model import LogisticRegression
 
 from bench.text_features import CountedTable
 from rakuten.config import PARAMS, load_params
-from rakuten.data.images import ImageFiles, decode
+from rakuten.data.image_decoding import decode
+from rakuten.data.images import ImageFiles
 from rakuten.data.synthetic import proportional_codes, synthetic_products
 from rakuten.data.tables import read_raw, read_table
 from rakuten.features.embedding import write_image_embeddings

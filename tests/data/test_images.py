@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from rakuten.data import images
-from rakuten.data.images import BadImageError, ImageCheck, ImageFiles, check_image, check_images, decode, image_paths
+from rakuten.data.image_decoding import BadImageError, decode
+from rakuten.data.images import ImageCheck, ImageFiles, check_image, check_images, image_paths
 from rakuten.files import parse_path
 
 RED = (200, 30, 30)
@@ -47,14 +48,19 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def many_scans() -> bytes:
+    """A progressive JPEG whose last scan stands in it sixty times."""
+    data = saved(red(), progressive=True)
+    at = data.rindex(b"\xff\xda")
+    return data[:at] + 60 * data[at:-2] + data[-2:]
+
+
 def animated() -> bytes:
     return saved(red(), "GIF", save_all=True, append_images=[Image.new("RGB", (60, 40), "blue")])
 
 
-def deep(kind: str) -> bytes:
+def deep() -> bytes:
     values = np.linspace(0, 65535, 60 * 40).reshape(40, 60)
-    if kind == "float":
-        return saved(Image.fromarray(values.astype(np.float32)), "TIFF")
     return saved(Image.fromarray(values.astype(np.uint16)), "PNG")
 
 
@@ -63,8 +69,7 @@ USABLE: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "CMYK": (lambda: saved(red("CMYK")), ("CMYK",)),
     "grayscale": (lambda: saved(red("L")), ("grayscale",)),
     "palette": (lambda: saved(red("P"), "PNG"), ("palette", "not a JPEG")),
-    "16-bit": (lambda: deep("16"), ("16-bit", "not a JPEG")),
-    "float": (lambda: deep("float"), ("16-bit", "not a JPEG")),
+    "16-bit": (deep, ("16-bit", "not a JPEG")),
     "transparent": (lambda: saved(red("RGBA"), "PNG"), ("transparent", "not a JPEG")),
     "animated": (animated, ("palette", "animated", "not a JPEG")),
     "rotated": (rotated, ("rotated by EXIF",)),
@@ -79,6 +84,11 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "truncated PNG": (lambda: saved(Image.effect_noise((90, 90), 50), "PNG")[:3000], "truncated"),
     "header only": (lambda: saved(red())[:20], "not an image"),
     "bomb": (bomb, "too large"),
+    "TIFF": (lambda: saved(red(), "TIFF"), "not an image"),
+    "BMP": (lambda: saved(red(), "BMP"), "not an image"),
+    "large PNG": (lambda: saved(Image.new("1", (4001, 4000)), "PNG"), "too large"),
+    "large JPEG": (lambda: saved(Image.new("L", (7100, 7100))), "too large"),
+    "many scans": (many_scans, "too large"),
     "PostScript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
 }
 
@@ -109,12 +119,16 @@ def test_transparent_pixels_become_white() -> None:
     assert (np.asarray(image) == 255).all()
 
 
-@pytest.mark.parametrize("kind", ["16", "float"])
-def test_deep_pixels_are_scaled_to_8_bits_in_their_order(kind: str) -> None:
-    gray = np.asarray(decode(deep(kind)))[..., 0].astype(int).ravel()
+def test_deep_pixels_are_scaled_to_8_bits_in_their_order() -> None:
+    gray = np.asarray(decode(deep()))[..., 0].astype(int).ravel()
     assert gray[0] == 0
     assert gray[-1] == 255
     assert (np.diff(gray) >= 0).all()
+
+
+def test_the_largest_images_are_decoded() -> None:
+    assert decode(saved(Image.new("1", (4000, 4000)), "PNG"), min_side=9).size == (4000, 4000)
+    assert min(decode(saved(Image.new("L", (7000, 7000))), min_side=9).size) < 900
 
 
 def test_a_large_jpeg_is_decoded_small_enough() -> None:

@@ -44,7 +44,7 @@ def bomb(side: int) -> bytes:
 
 def image_files() -> dict[str, bytes]:
     """Image files of every kind, and files that only look like one."""
-    sound = {kind: encoded(kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")}
+    sound = {kind: encoded(kind) for kind in ("JPEG", "PNG", "GIF", "WEBP")}
     frames = [Image.new("P", (9, 9), colour) for colour in range(5)]
     moving = io.BytesIO()
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
@@ -52,8 +52,8 @@ def image_files() -> dict[str, bytes]:
         "cmyk": encoded("JPEG", "CMYK"),
         "gray": encoded("JPEG", "L"),
         "palette": encoded("PNG", "P"),
-        "sixteen bits": encoded("TIFF", "I;16"),
-        "float": encoded("TIFF", "F"),
+        "sixteen bits": encoded("PNG", "I;16"),
+        "another format": encoded("TIFF"),
         "one pixel": encoded("PNG", size=(1, 1)),
         "a line": encoded("PNG", size=(3000, 1)),
         "rotated by a broken EXIF": encoded("JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
@@ -197,7 +197,7 @@ def test_no_malicious_body_is_a_server_error(api: Api, count: int) -> None:
     assert get(f"{api.url}/ready").status_code == 200
 
 
-USABLE = {"JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "cmyk", "gray", "palette", "sixteen bits", "float", "moving"}
+USABLE = {"JPEG", "PNG", "GIF", "WEBP", "cmyk", "gray", "palette", "sixteen bits", "moving"}
 USABLE |= {"one pixel", "a line", "rotated by a broken EXIF", "jpeg and zip"}
 DEPENDS_ON_THE_DECODER = {"gif and script"}
 

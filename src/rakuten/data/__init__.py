@@ -6,7 +6,8 @@ text_hashes       hashes by which the texts of all rows are compared in 8 bytes 
 validation        which faults stop ingestion, which reject a row, and which are only counted
 raw_files         the challenge's CSV files, opened with all checks and read in chunks of joined rows
 ingestion         the interim tables and the quality report
-images            finding image files by name, checking them, decoding them
+images            finding image files by name, reading them, checking them
+image_decoding    image files to RGB, within a budget of pixels
 product_files     CSV and Parquet files of products to score
 synthetic         a synthetic catalogue in the challenge's format
 synthetic_images  its images

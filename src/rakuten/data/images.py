@@ -1,13 +1,11 @@
-"""Product images as sellers send them: finding files by name, checking them, decoding them to RGB.
+"""Files of product images as sellers send them: finding them by name, reading them, checking them.
 
 What makes an image unusable ("missing", "truncated", ...) is reported as a short text, which is counted per table.
 """
 
-import io
 import os
 import re
 import stat
-import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,25 +14,16 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
 
 from rakuten.cli import progress
 from rakuten.compute import parallel_map
+from rakuten.data.image_decoding import BadImageError, decode, open_image, unusual_properties
 from rakuten.data.schema import image_name, image_names
 from rakuten.files import is_local
 
-# Formats that sellers use and that Pillow decodes itself: for EPS, for example, it would start another program.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-MAX_PIXELS = 50_000_000  # the largest photographs of phones; decoded, such an image takes 150 MB
 MAX_BYTES = 100_000_000
-TINY_SIDE = 16  # pixels: an image with a shorter side is probably a placeholder
-ORIENTATION_TAG = 0x0112  # EXIF tag
 CHUNK_FILES = 500  # files per task
 NAME_PATTERN = re.compile(r"image_(0|[1-9][0-9]{0,17})_product_(0|[1-9][0-9]{0,17})\.jpg")
-
-
-class BadImageError(Exception):
-    """An image cannot be used. The message is one of a few short texts, so that errors can be counted by message."""
 
 
 class ImageCheck(NamedTuple):
@@ -141,34 +130,11 @@ def image_paths(products: pd.DataFrame, files: Mapping[str, Path]) -> list[Path 
     return [files.get(name) if usable else None for name, usable in zip(image_names(products), has_image, strict=True)]
 
 
-def decode(data: bytes, min_side: int | None = None) -> Image.Image:
-    """Decode an image to RGB: rotated as its EXIF tag says, on a white background, the first frame of an animation.
-
-    Args:
-        data: the file's bytes.
-        min_side: pixels that suffice in each direction; a larger JPEG is then decoded at 1/2, 1/4 or 1/8 of its
-            size, which is faster.
-
-    Raises:
-        BadImageError: empty, not an image, too large, truncated or broken.
-    """
-    try:
-        image = _open(data)
-        if min_side is not None:
-            image.draft("RGB", (min_side, min_side))
-        return _to_rgb(_apply_orientation(image))
-    except BadImageError:
-        raise
-    except Exception as error:  # a broken file can make Pillow's decoders raise any exception
-        raise BadImageError("truncated" if "truncated" in str(error).lower() else "broken") from error
-
-
 def check_image(path: Path) -> ImageCheck:
     """Check whether an image file can be used, by decoding it."""
     try:
         data = read_image_bytes(path)
-        image = _open(data)
-        unusual = tuple(_unusual_properties(image))
+        unusual = tuple(unusual_properties(open_image(data)))
         decode(data, min_side=1)  # the whole stream of a JPEG is read even if it is decoded at 1/8 of its size
     except BadImageError as error:
         return ImageCheck(str(error), ())
@@ -249,65 +215,3 @@ def check_images(files: ImageFiles) -> ImageChecks:
     """Check every file, in parallel."""
     checks = parallel_map(check_image, files.values(), CHUNK_FILES)
     return ImageChecks(files, progress(checks, len(files), "checking images"))
-
-
-def _open(data: bytes) -> Image.Image:
-    """Read an image's header, without decoding its pixels."""
-    if not data:
-        raise BadImageError("empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # odd metadata does not make an image unusable
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadImageError("too large") from error
-    except Exception as error:
-        raise BadImageError("not an image") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImageError("too large")
-    return image
-
-
-def _unusual_properties(image: Image.Image) -> list[str]:
-    has_property = {
-        "CMYK": image.mode == "CMYK",
-        "grayscale": image.mode in ("1", "L", "LA"),
-        "palette": image.mode == "P",
-        "16-bit": image.mode.startswith(("I", "F")),
-        "transparent": image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info,
-        "animated": getattr(image, "is_animated", False) and image.format != "MPO",
-        "rotated by EXIF": _orientation(image) > 1,
-        "tiny": min(image.size) < TINY_SIDE,
-        "not a JPEG": image.format not in ("JPEG", "MPO"),
-    }
-    return [name for name, present in has_property.items() if present]
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) if there is none."""
-    try:
-        return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # an image with broken EXIF may still be usable
-        return 1
-
-
-def _apply_orientation(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        image = _to_8_bit(image)
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale to 0..255: 16-bit values from 0..65535, other values (32-bit, float) from their minimum and maximum."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
-    return Image.fromarray(((values - low) * 255 / max(high - low, 1)).clip(0, 255).astype(np.uint8))

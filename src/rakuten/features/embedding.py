@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from rakuten.cli import progress
 from rakuten.compute import parallel_map
-from rakuten.data.images import BadImageError, read_image_bytes
+from rakuten.data.image_decoding import BadImageError
+from rakuten.data.images import read_image_bytes
 from rakuten.disk_array import row_chunks
 from rakuten.errors import UserError
 from rakuten.features.embedding_cache import EmbeddingCache, open_cache

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rakuten.cli import progress
 from rakuten.compute import parallel_map
 from rakuten.config import PictureFinetuneParams
-from rakuten.data.images import BadImageError, usable_image_bytes
+from rakuten.data.image_decoding import BadImageError
+from rakuten.data.images import usable_image_bytes
 from rakuten.disk_array import DiskArray, row_chunks
 from rakuten.errors import UserError
 from rakuten.features.encoders.finetuned import NetworkFolder, save_network

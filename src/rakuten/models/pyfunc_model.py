@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rakuten.data.images import BadImageError, decode
+from rakuten.data.image_decoding import BadImageError, decode
 from rakuten.errors import UserError
 from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints, image_encoder, text_encoder
 from rakuten.features.encoders.finetuned_text import cased_texts

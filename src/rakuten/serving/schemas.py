@@ -17,7 +17,7 @@ class ProductIn(BaseModel):
 
     designation: str = Field(description="title")
     description: str | None = Field(None, description="may hold HTML")
-    picture: str | None = Field(None, description="a picture file in base64: JPEG, PNG, GIF, WebP, BMP or TIFF")
+    picture: str | None = Field(None, description="a picture file in base64: JPEG, PNG, GIF or WebP")
     top_k: Annotated[int, Field(ge=1, le=27, description="how many codes to rank")] = 3
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rakuten.data.images import BadImageError
+from rakuten.data.image_decoding import BadImageError
 from rakuten.features.encoders import efficientnet_lite0, onnx, use_multilingual
 from rakuten.features.encoders.onnx import ImageEncoder, OnnxTextEncoder, PackagedTextEncoder, make_session
 from tests.support.onnx_graphs import SIDE, image_graph, text_graph, word_tokenizer

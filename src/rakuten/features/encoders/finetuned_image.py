@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rakuten.data.images import BadImageError, decode
+from rakuten.data.image_decoding import BadImageError, decode
 from rakuten.features.encoders.onnx import make_session
 from rakuten.features.encoders.preprocessing import prepare_image
 from rakuten.types import Float32Array

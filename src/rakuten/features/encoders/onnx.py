@@ -16,7 +16,7 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from rakuten.data.images import decode
+from rakuten.data.image_decoding import decode
 from rakuten.features.encoders import use_multilingual
 from rakuten.features.encoders.preprocessing import prepare_image
 from rakuten.types import Embedding, Float32Array

@@ -1,0 +1,111 @@
+"""Image files to RGB, within a budget of pixels: what would take too long or too much memory is not decoded.
+
+What makes an image unusable ("missing", "truncated", ...) is reported as a short text, which is counted per table.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Formats that sellers send. Others are not even opened: the header of a TIFF can take seconds, and for EPS Pillow would
+# start another program.
+JPEG_FORMATS = ("JPEG", "MPO")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
+# The largest photographs of phones, as JPEG, which is decoded at up to an eighth of its size. Other formats must be
+# decoded whole: 16 million pixels with transparency take 64 MB, three times.
+MAX_PIXELS = {True: 50_000_000, False: 16_000_000}  # by whether it is a JPEG
+MAX_SCANS = 50  # of a JPEG; encoders make about ten
+TINY_SIDE = 16  # pixels: an image with a shorter side is probably a placeholder
+ORIENTATION_TAG = 0x0112  # EXIF tag
+SIXTEEN_TO_EIGHT_BITS = (np.arange(65_536) * 255 // 65_535).astype(np.uint8)
+
+
+class BadImageError(Exception):
+    """An image cannot be used. The message is one of a few short texts, so that errors can be counted by message."""
+
+
+def decode(data: bytes, min_side: int | None = None) -> Image.Image:
+    """Decode an image to RGB: rotated as its EXIF tag says, on a white background, the first frame of an animation.
+
+    Args:
+        data: the file's bytes.
+        min_side: pixels that suffice in each direction; a larger JPEG is then decoded at 1/2, 1/4 or 1/8 of its
+            size, which is faster.
+
+    Raises:
+        BadImageError: empty, not an image, too large, truncated or broken.
+    """
+    try:
+        image = open_image(data)
+        if min_side is not None:
+            image.draft("RGB", (min_side, min_side))
+        return _to_rgb(_apply_orientation(image))
+    except BadImageError:
+        raise
+    except Exception as error:  # a broken file can make Pillow's decoders raise any exception
+        raise BadImageError("truncated" if "truncated" in str(error).lower() else "broken") from error
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Read an image's header, without decoding its pixels.
+
+    Raises:
+        BadImageError: empty, not an image, or more to decode than MAX_PIXELS allows.
+    """
+    if not data:
+        raise BadImageError("empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)  # odd metadata does not make an image unusable
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImageError("too large") from error
+    except Exception as error:
+        raise BadImageError("not an image") from error
+    is_jpeg = image.format in JPEG_FORMATS
+    # Each scan of a progressive JPEG goes over all pixels; in its data, these two bytes mean nothing else.
+    n_scans = data.count(b"\xff\xda") if is_jpeg else 1
+    if image.width * image.height > MAX_PIXELS[is_jpeg] or n_scans > MAX_SCANS:
+        raise BadImageError("too large")
+    return image
+
+
+def unusual_properties(image: Image.Image) -> list[str]:
+    """What is counted about an image and changes nothing, such as "CMYK"."""
+    has_property = {
+        "CMYK": image.mode == "CMYK",
+        "grayscale": image.mode in ("1", "L", "LA"),
+        "palette": image.mode == "P",
+        "16-bit": image.mode.startswith("I;16"),
+        "transparent": image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info,
+        "animated": getattr(image, "is_animated", False) and image.format != "MPO",
+        "rotated by EXIF": _orientation(image) > 1,
+        "tiny": min(image.size) < TINY_SIDE,
+        "not a JPEG": image.format not in JPEG_FORMATS,
+    }
+    return [name for name, present in has_property.items() if present]
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) if there is none."""
+    try:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # an image with broken EXIF may still be usable
+        return 1
+
+
+def _apply_orientation(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(SIXTEEN_TO_EIGHT_BITS[np.asarray(image).astype(np.uint16)])
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
