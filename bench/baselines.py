@@ -96,7 +96,7 @@ def _one_image(encoder: ImageEncoder, paths: Sequence[Path]) -> dict[str, float]
     return {
         "decode": _median(decode, files),
         "prepare": _median(lambda image: prepare_image(image, 256), images),
-        "model": _median(encoder._run, pixels),
+        "model": _median(encoder.encode_pixels, pixels),
     }
 
 

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from rakuten.errors import UserError
+from rakuten.features.encoders.preprocessing import IMAGE_USED, NO_IMAGE
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.models.classifier import ProductClassifier
-from rakuten.models.pyfunc_model import IMAGE_USED, NO_IMAGE, OUTPUTS, PyfuncModel, _load_pyfunc
+from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel, _load_pyfunc
 from tests.support.features import TEXT_ONLY, feature_table
 from tests.support.training import PARAMS, fit_batch
 

@@ -84,11 +84,23 @@ def exchange(port: int, *parts: bytes) -> str:
         return answer(connection)
 
 
+async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.sleep(1)
+    await length(scope, receive, send)
+
+
 def is_answered(port: int, source: str = "127.0.0.1") -> bool:
-    """Whether an ordinary request is answered."""
+    """Whether an ordinary request is answered on a new connection."""
     with closing(connect(port, source)) as connection:
-        connection.sendall(GET)
-        return connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        return is_answered_on(connection)
+
+
+def is_answered_on(connection: socket.socket) -> bool:
+    connection.sendall(GET)
+    received = b""
+    while not received.endswith(b"]") and (part := connection.recv(65_536)):
+        received += part
+    return received.startswith(b"HTTP/1.1 200") and received.endswith(b"]")
 
 
 def test_a_request_and_the_next_on_its_connection_are_answered() -> None:
@@ -189,32 +201,37 @@ def test_what_comes_beside_the_body_is_limited_too(body: bytes) -> None:
         assert is_answered(port)
 
 
-def test_an_address_has_so_many_connections() -> None:
+def test_of_too_many_connections_of_an_address_the_longest_idle_is_closed() -> None:
     with serve(max_connections_per_address=3) as port, ExitStack() as stack:
-        for _ in range(3):
-            stack.enter_context(closing(connect(port, "127.0.0.2")))
-        with closing(connect(port, "127.0.0.2")) as fourth:
-            assert answer(fourth).startswith("HTTP/1.1 503 ")
-        assert is_answered(port)
-        stack.close()
-        wait_for(lambda: is_answered(port, "127.0.0.2"), "the address", 10)
+        other = stack.enter_context(closing(connect(port)))
+        first, second, third = (stack.enter_context(closing(connect(port, "127.0.0.2"))) for _ in range(3))
+        assert is_answered_on(first)
+        assert is_answered(port, "127.0.0.2")  # in place of the second, which has asked for nothing yet
+        assert answer(second).startswith("HTTP/1.1 503 ")
+        assert is_answered_on(third)
+        assert [is_answered_on(connection) for connection in (first, other)] == [True, True]
+
+
+def test_a_connection_is_refused_where_none_is_idle() -> None:
+    with serve(slow, max_connections_per_address=2) as port, ExitStack() as stack:
+        busy = [stack.enter_context(closing(connect(port))) for _ in range(2)]
+        for connection in busy:
+            connection.sendall(GET)
+        time.sleep(0.3)
+        with closing(connect(port)) as third:
+            assert answer(third).startswith("HTTP/1.1 503 ")
+        assert [connection.recv(65_536)[:12] for connection in busy] == [b"HTTP/1.1 200"] * 2
 
 
 def test_a_trusted_proxy_has_as_many_as_it_needs() -> None:
-    limits = {"max_connections_per_address": 3, "trusted_proxies": "127.0.0.0/30"}
-    with serve(**limits) as port, ExitStack() as stack:
-        for _ in range(5):
-            stack.enter_context(closing(connect(port, "127.0.0.2")))
-        assert is_answered(port, "127.0.0.2")
+    with serve(max_connections_per_address=3, trusted_proxies="127.0.0.0/30") as port, ExitStack() as stack:
+        connections = [stack.enter_context(closing(connect(port, "127.0.0.2"))) for _ in range(5)]
+        assert all(map(is_answered_on, connections))
 
 
-def test_of_too_many_connections_the_oldest_without_a_request_is_closed() -> None:
+def test_of_too_many_connections_the_longest_idle_is_closed() -> None:
     with serve(max_connections=5) as port, ExitStack() as stack:
-        busy = stack.enter_context(closing(connect(port)))
-        busy.sendall(GET)
-        assert busy.recv(65_536)
-        idle = [stack.enter_context(closing(connect(port))) for _ in range(10)]
+        idle = [stack.enter_context(closing(connect(port, f"127.0.0.{number}"))) for number in range(2, 12)]
         assert is_answered(port)
         assert answer(idle[0]).startswith("HTTP/1.1 503 ")
-        busy.sendall(GET)
-        assert busy.recv(65_536).startswith(b"HTTP/1.1 200")
+        assert is_answered_on(idle[-1])

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from rakuten.data.image_decoding import BadImageError, decode
 from rakuten.errors import UserError
 from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints, image_encoder, text_encoder
+from rakuten.features.encoders.finetuned_image import FinetunedImage
 from rakuten.features.encoders.finetuned_text import cased_texts
+from rakuten.features.encoders.onnx import ImageEncoder
+from rakuten.features.encoders.preprocessing import IMAGE_USED, NO_IMAGE, DecodedImage, decode_image
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.text_features import raw_text_features, texts_to_embed
 from rakuten.models.classifier import ProductClassifier
@@ -26,7 +29,9 @@ OUTPUTS = {
     "third_confidence": "double",
     "needs_review": "boolean",
 }
-IMAGE_USED, NO_IMAGE = "used", "none"
+
+
+OTHER_MODEL = "decoded for the model before"  # an image's state, for the moment in which a model takes another's place
 
 
 class PyfuncModel:
@@ -63,45 +68,56 @@ class PyfuncModel:
 
         Args:
             texts: designation and description of each product.
-            images: an image file's bytes for each product, or anything else for none.
+            images: for each product an image file's bytes, or what `decode_image` made of them for `image_sizes`; or
+                anything else for none.
 
         Returns:
             The features, and for each product the state of its image: IMAGE_USED, NO_IMAGE, or why it cannot be used.
         """
         params = self.classifier.config.features
-        image_states, image_embeddings = self._encode_images(images)
+        decoded = [self._decode(image) for image in images]
+        image_states = [image.state for image in decoded]
         table = raw_text_features(texts, [int(state == IMAGE_USED) for state in image_states], params)
         text_embeddings: list[Embedding | None] = [None] * len(texts)
         if TEXT in self.classifier.linear:
             encoder = text_encoder(params.text_encoder)
             text_embeddings = [encoder.encode(text) if text else None for text in texts_to_embed(table)]
-        used_images = [
-            image if state == IMAGE_USED else None for image, state in zip(images, image_states, strict=True)
-        ]
+        image_embeddings: list[Embedding | None] = [None] * len(texts)
+        if IMAGE in self.classifier.linear:
+            encoder_of_images = self._image_encoder()
+            for row, pixels in enumerate(image.pixels.get(encoder_of_images.size) for image in decoded):
+                image_embeddings[row] = None if pixels is None else encoder_of_images.encode_pixels(pixels)
+        network_pixels: list[NDArray[np.uint8] | None] = [None] * len(texts)
+        if FINETUNED_IMAGE in self.classifier.networks:
+            network_pixels = [image.pixels.get(self._image_network().input.size) for image in decoded]
         batch = FeatureBatch(
             table,
             self._stack(text_embeddings, TEXT),
             self._stack(image_embeddings, IMAGE),
-            finetuned_scores(self.classifier, texts, used_images, all_cores=True),
+            finetuned_scores(self.classifier, texts, network_pixels, all_cores=True),
         )
         return batch, image_states
 
-    def _encode_images(self, images: Sequence[Any]) -> tuple[list[str], list[Embedding | None]]:
-        encoded = [self._encode_image(image) for image in images]
-        return [state for state, _ in encoded], [embedding for _, embedding in encoded]
+    def image_sizes(self) -> tuple[int, ...]:
+        """Height and width of the images that the model's encoders take; none if it uses no images."""
+        sizes = [self._image_encoder().size] if IMAGE in self.classifier.linear else []
+        if FINETUNED_IMAGE in self.classifier.networks:
+            sizes.append(self._image_network().input.size)
+        return tuple(dict.fromkeys(sizes))
 
-    def _encode_image(self, image: Any) -> tuple[str, Embedding | None]:
-        """The state of an image (see `featurise_many`), and its embedding if the model uses one."""
-        if not isinstance(image, bytes):
-            return NO_IMAGE, None
-        try:
-            if IMAGE in self.classifier.linear:
-                encoder = image_encoder(self.classifier.config.features.image_encoder, all_cores=True)
-                return IMAGE_USED, encoder.encode(image)
-            decode(image, min_side=1)
-            return IMAGE_USED, None
-        except BadImageError as error:
-            return str(error), None
+    def _image_encoder(self) -> ImageEncoder:
+        return image_encoder(self.classifier.config.features.image_encoder, all_cores=True)
+
+    def _image_network(self) -> FinetunedImage:
+        return self.classifier.networks[FINETUNED_IMAGE].image(all_cores=True)
+
+    def _decode(self, image: Any) -> DecodedImage:
+        if isinstance(image, bytes):
+            return decode_image(image, self.image_sizes())
+        if not isinstance(image, DecodedImage):
+            return DecodedImage(NO_IMAGE, {})
+        is_complete = image.state != IMAGE_USED or set(self.image_sizes()) <= set(image.pixels)
+        return image if is_complete else DecodedImage(OTHER_MODEL, {})
 
     def _stack(self, embeddings: Sequence[Embedding | None], view: str) -> EmbeddingArray | None:
         """One row for each product, NaN where it has no embedding; None where the model does not have the view."""
@@ -118,14 +134,14 @@ class PyfuncModel:
 def finetuned_scores(
     classifier: ProductClassifier,
     texts: Iterable[tuple[str, str]],
-    images: Iterable[bytes | None],
+    images: Iterable[bytes | NDArray[np.uint8] | None],
     all_cores: bool = False,
 ) -> dict[str, EmbeddingArray]:
     """The scores of the classifier's fine-tuned networks, by view.
 
     Args:
         texts: raw designation and description of each product.
-        images: an image file's bytes for each product, None for none.
+        images: an image file's bytes or the network's pixels for each product, None for none.
         all_cores: see `NetworkFolder.open`.
     """
     scores: dict[str, EmbeddingArray] = {}

@@ -43,11 +43,12 @@ from rakuten.data.validation import image_errors
 from rakuten.errors import UserError
 from rakuten.features.embedding import embed_images, embed_texts
 from rakuten.features.encoders.factory import NO_ENCODER
+from rakuten.features.encoders.preprocessing import IMAGE_USED
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.text_features import text_feature_table, texts_to_embed
 from rakuten.files import atomic_write, digest, dump_json, is_local
 from rakuten.models.classifier import ProductClassifier, load_cached
-from rakuten.models.pyfunc_model import IMAGE_USED, OUTPUTS, check_encoders, finetuned_scores
+from rakuten.models.pyfunc_model import OUTPUTS, check_encoders, finetuned_scores
 from rakuten.tracking.lineage import model_digest, model_version
 from rakuten.types import IMAGE, TEXT
 

@@ -23,11 +23,12 @@ from threadpoolctl import threadpool_limits
 
 from rakuten.data.schema import label_of
 from rakuten.errors import UserError
+from rakuten.features.encoders.preprocessing import IMAGE_USED, NO_IMAGE
 from rakuten.models.explain import Explanation
-from rakuten.models.pyfunc_model import IMAGE_USED, NO_IMAGE
 from rakuten.monitoring.prediction_log import PredictionLog
 from rakuten.serving import schemas
 from rakuten.serving.exported_metrics import MonitoringCollector
+from rakuten.serving.image_decoder import ImageDecoder
 from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.middleware import RequestMiddleware
 from rakuten.serving.model_holder import ModelHolder
@@ -61,6 +62,7 @@ class Service:
             n_threads=settings.threads or min(MAX_DEFAULT_THREADS, cpu_count()),
             prediction_log=self.prediction_log,
         )
+        self.decoder = ImageDecoder(lambda: holder.current().model.image_sizes(), settings)
         self.metrics.registry.register(MonitoringCollector(settings.live, holder.current))
         self.stopping = False
         self.publish_model_info()
@@ -106,8 +108,9 @@ class Service:
         if self.settings.log_text:
             texts = [product.fields.model_dump(include={"designation", "description"}) for product in products]
             state["logged"] = {"products": texts}
+        raw = await self.decoder.decode_all([product.raw for product in products])
         # Not the request's id, which a client may use twice.
-        scored = await self.scorer.score([product.raw for product in products], uuid.uuid4().hex, with_explanation)
+        scored = await self.scorer.score(raw, uuid.uuid4().hex, with_explanation)
         self._count_predictions(scored)
         return scored
 
@@ -134,6 +137,7 @@ def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         polling = asyncio.create_task(service.poll_champion())
+        await service.decoder.start()
         yield
         service.stopping = True
         polling.cancel()

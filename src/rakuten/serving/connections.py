@@ -6,6 +6,7 @@ takes more of the time of the event loop: docs/security.md has the figures.
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,7 +25,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     settings: ApiSettings
     open_by_address: "Counter[str]"  # connections of each address
-    without_request: "dict[LimitedHttpProtocol, None]"  # connections without a whole header yet, the oldest first
+    idle: "dict[LimitedHttpProtocol, None]"  # those between two requests, or in a header: the longest idle first
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,23 +35,27 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse the connection if its address has too many; of too many in all, close the oldest idle one."""
+        """Of too many connections, of this address or in all, close the longest idle one; if none is, refuse this."""
         super().connection_made(transport)
         settings = self.settings
         self._address = self.client[0] if self.client else ""
         self.open_by_address[self._address] += 1
-        self.without_request[self] = None
+        self.idle[self] = None
         self._start_header_timer()
+        idle: Iterable[LimitedHttpProtocol] = ()
         is_over = self.open_by_address[self._address] > settings.max_connections_per_address
         if is_over and not settings.is_trusted_proxy(self._address):
-            self._refuse(Problem("overloaded", f"more than {settings.max_connections_per_address} connections", 1))
+            idle = (connection for connection in self.idle if connection._address == self._address)
         elif len(self.connections) > settings.max_connections:
-            next(iter(self.without_request))._refuse(Problem("overloaded", "too many connections", 1))
+            idle = self.idle
+        for connection in idle:  # the last of them is this one
+            connection._refuse(Problem("overloaded", "too many connections", 1))
+            break
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_header_timer()
-        self.without_request.pop(self, None)
+        self.idle.pop(self, None)
         self.open_by_address[self._address] -= 1
         if not self.open_by_address[self._address]:
             del self.open_by_address[self._address]
@@ -84,8 +89,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self._in_header, self._n_bytes = False, 0
         self._stop_header_timer()
-        self.without_request.pop(self, None)
+        self.idle.pop(self, None)
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Count the connection as idle until its next request."""
+        if self._in_header and not self.transport.is_closing():
+            self.idle[self] = None
+        super().on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         """Hand on a part of the body."""
@@ -123,7 +134,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Answer with a problem and close the connection."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        self.idle.pop(self, None)
+        if self._header_timer is not None or self.cycle is None:  # in a header, or nothing was ever asked
             status, title = PROBLEM_TYPES[problem.code]
             body = problem.body("")
             fields = problem.headers() | {"content-length": str(len(body)), "connection": "close"}
@@ -138,6 +150,6 @@ def http_protocol(api_settings: ApiSettings) -> type[LimitedHttpProtocol]:
     class Protocol(LimitedHttpProtocol):
         settings = api_settings
         open_by_address: Counter[str] = Counter()
-        without_request: dict[LimitedHttpProtocol, None] = {}
+        idle: dict[LimitedHttpProtocol, None] = {}
 
     return Protocol

@@ -17,9 +17,10 @@ from PIL import Image
 
 from rakuten.config import ROOT
 from rakuten.errors import UserError
+from rakuten.features.encoders.preprocessing import IMAGE_USED, NO_IMAGE
 from rakuten.files import atomic_write, dump_json
 from rakuten.models.classifier import ProductClassifier
-from rakuten.models.pyfunc_model import IMAGE_USED, NO_IMAGE, PyfuncModel
+from rakuten.models.pyfunc_model import PyfuncModel
 from rakuten.serving.settings import ApiSettings
 from rakuten.tracking import lineage, registered_model, registry, training_run
 

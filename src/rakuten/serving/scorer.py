@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rakuten.features.encoders.preprocessing import DecodedImage
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.models.classifier import TopK
 from rakuten.models.explain import Explanation, explain
@@ -34,7 +35,7 @@ class RawProduct(NamedTuple):
 
     designation: str
     description: str
-    image: bytes | None  # an image file
+    image: bytes | DecodedImage | None  # an image file, or what `ImageDecoder` made of it
 
 
 @dataclass(frozen=True)

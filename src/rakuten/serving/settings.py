@@ -46,6 +46,8 @@ class ApiSettings(BaseSettings):
     # IP addresses or networks, separated by commas, whose X-Forwarded-For names the client
     trusted_proxies: str = ""
 
+    picture_seconds: Positive = 2.0  # to decode a picture; one that takes longer counts as unusable
+    batch_picture_seconds: Positive = 10.0  # to decode those of a batch
     queue: Count = 256  # products waiting or being scored; further ones are refused with 503
     wait_seconds: Positive = 10.0  # a product that has waited longer than this is refused with 503
     rate_per_minute: Annotated[int, Field(ge=0)] = 0  # requests of one client; 0: no limit

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rakuten.data.image_decoding import BadImageError, decode
+from rakuten.data.image_decoding import BadImageError
 from rakuten.features.encoders.onnx import make_session
-from rakuten.features.encoders.preprocessing import prepare_image
+from rakuten.features.encoders.preprocessing import image_pixels
 from rakuten.types import Float32Array
 
 
@@ -23,7 +23,7 @@ class ImageInput(NamedTuple):
         Raises:
             BadImageError: the bytes are not an image that can be used.
         """
-        return prepare_image(decode(data, min_side=2 * self.size), self.size)
+        return image_pixels(data, self.size)
 
     def settings(self) -> dict[str, Any]:
         """The fields."""
@@ -51,18 +51,18 @@ class FinetunedImage:
         self.input = image
         self.n_classes: int = self._session.get_outputs()[0].shape[1]
 
-    def scores(self, images: Iterable[bytes | None]) -> Float32Array:
+    def scores(self, images: Iterable[bytes | NDArray[np.uint8] | None]) -> Float32Array:
         """The scores of products: rows x classes; a row of NaN for a product without an image that can be used.
 
         Args:
-            images: an image file's bytes for each product, None for none.
+            images: an image file's bytes or its pixels for each product, None for none.
         """
         nothing = np.full((1, self.n_classes), np.nan, dtype=np.float32)
         return np.concatenate([nothing[:0], *(nothing if data is None else self._score(data) for data in images)])
 
-    def _score(self, data: bytes) -> Float32Array:
+    def _score(self, image: bytes | NDArray[np.uint8]) -> Float32Array:
         try:
-            return self.score_pixels(self.input.pixels(data)[None])
+            return self.score_pixels((self.input.pixels(image) if isinstance(image, bytes) else image)[None])
         except BadImageError:
             return np.full((1, self.n_classes), np.nan, dtype=np.float32)
 

@@ -16,9 +16,8 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from rakuten.data.image_decoding import decode
 from rakuten.features.encoders import use_multilingual
-from rakuten.features.encoders.preprocessing import prepare_image
+from rakuten.features.encoders.preprocessing import image_pixels
 from rakuten.types import Embedding, Float32Array
 
 # Mean and standard deviation of each channel, for pixels scaled to 0..1.
@@ -41,6 +40,7 @@ class ImageEncoder:
     Attributes:
         fingerprint: SHA-256 of everything that the embeddings depend on.
         width: numbers in an embedding.
+        size: height and width of its input in pixels.
     """
 
     def __init__(self, graph: bytes, size: int, normalisation: str, all_cores: bool = False) -> None:
@@ -53,11 +53,11 @@ class ImageEncoder:
         """
         self.fingerprint = graph_fingerprint(graph, str(size), normalisation)
         self._session = make_session(graph, all_cores)
-        self._size = size
+        self.size = size
         mean, deviation = NORMALISATIONS[normalisation]
         self._shift = 255 * np.array(mean, dtype=np.float32)[:, None, None]
         self._scale = 255 * np.array(deviation, dtype=np.float32)[:, None, None]
-        self.width = len(self._run(np.zeros((3, size, size), dtype=np.uint8)))
+        self.width = len(self.encode_pixels(np.zeros((3, size, size), dtype=np.uint8)))
 
     def encode(self, data: bytes) -> Embedding:
         """The embedding, float16, [width], of an image file's bytes.
@@ -65,9 +65,10 @@ class ImageEncoder:
         Raises:
             BadImageError: the bytes are not an image that can be used.
         """
-        return self._run(prepare_image(decode(data, min_side=2 * self._size), self._size))
+        return self.encode_pixels(image_pixels(data, self.size))
 
-    def _run(self, pixels: NDArray[np.uint8]) -> Embedding:
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> Embedding:
+        """As `encode`, of an image's pixels from `image_pixels`."""
         inputs = {self._session.get_inputs()[0].name: ((pixels - self._shift) / self._scale)[None]}
         return _pool(self._session.run(None, inputs))
 

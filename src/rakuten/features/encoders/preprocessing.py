@@ -1,16 +1,48 @@
-"""Preparation of an image for an encoder: crop to the content, resize into a square frame.
+"""Preparation of an image for an encoder: decode, crop to the content, resize into a square frame.
 
 Images of shops show an article on a white background with margins of any width; cropping them gave the largest gain in
 the out-of-fold score. The aspect ratio of the content is set to its square root: a full stretch to a square distorts
 long articles, no stretch leaves most of the frame empty. docs/experiments.md has the scores.
 """
 
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
+from rakuten.data.image_decoding import BadImageError, decode
+
+IMAGE_USED, NO_IMAGE = "used", "none"
 WHITE_LEVEL = 235  # a pixel is background if all its channels are at least this
 MIN_CONTENT_SHARE = 0.005  # a row or column belongs to the content if more than this share of it is not background
+
+
+class DecodedImage(NamedTuple):
+    """An image as encoders take it."""
+
+    state: str  # IMAGE_USED, or why it cannot be used
+    pixels: Mapping[int, NDArray[np.uint8]]  # by height and width: 3 x size x size
+
+
+def decode_image(data: bytes, sizes: Collection[int]) -> DecodedImage:
+    """Decode an image file for encoders of these sizes; without any, only to see whether it can be used."""
+    try:
+        if not sizes:
+            decode(data, min_side=1)
+        return DecodedImage(IMAGE_USED, {size: image_pixels(data, size) for size in sizes})
+    except BadImageError as error:
+        return DecodedImage(str(error), {})
+
+
+def image_pixels(data: bytes, size: int) -> NDArray[np.uint8]:
+    """The pixels of an image file for an encoder: 3 x size x size.
+
+    Raises:
+        BadImageError: the bytes are not an image that can be used.
+    """
+    return prepare_image(decode(data, min_side=2 * size), size)
 
 
 def content_box(image: Image.Image) -> tuple[int, int, int, int]:

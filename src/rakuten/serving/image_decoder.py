@@ -1,0 +1,98 @@
+"""Decodes pictures in processes that may use so much memory and time and no more.
+
+Pillow's decoders can take seconds and hundreds of megabytes of a file of a few kilobytes. Here that costs the client
+one answer, for which the picture is unusable, and nobody else anything: a process that takes too long is ended, and
+pictures that look costly wait for each other, not the others for them.
+"""
+
+import io
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import anyio
+from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
+from joblib import cpu_count
+from PIL import Image
+
+from rakuten.data.image_decoding import costs_little
+from rakuten.features.encoders.preprocessing import DecodedImage
+from rakuten.serving import decoding_worker
+from rakuten.serving.problems import Problem
+from rakuten.serving.scorer import RawProduct
+from rakuten.serving.settings import ApiSettings
+
+log = logging.getLogger(__name__)
+
+MAX_PROCESSES = 4  # for pictures that cost little; one more is for the others
+TOO_SLOW, TOO_MUCH_MEMORY = "too slow to decode", "too large"
+
+
+class ImageDecoder:
+    """Decodes the pictures of requests.
+
+    Args:
+        image_sizes: returns the sizes that the current model's encoders take.
+    """
+
+    def __init__(self, image_sizes: Callable[[], Sequence[int]], settings: ApiSettings) -> None:
+        self._image_sizes, self._settings = image_sizes, settings
+        self._cheap = CapacityLimiter(min(MAX_PROCESSES, cpu_count()))
+        self._costly = CapacityLimiter(1)
+        self._n_pending = 0  # pictures that wait or are decoded
+
+    async def start(self) -> None:
+        """Start the first process, which takes a moment, before the first request."""
+        # For the processes: memory of a large image is given back when it is freed. glibc keeps it by default.
+        os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "1048576")
+        stream = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(stream, "JPEG")
+        await self._decode(stream.getvalue(), seconds=60)
+
+    async def decode_all(self, products: Sequence[RawProduct]) -> list[RawProduct]:
+        """The products with their pictures decoded; those for which the time of a batch is over are unusable.
+
+        Raises:
+            Problem: too many pictures wait already, or one has waited too long.
+        """
+        n_pictures = sum(isinstance(product.image, bytes) for product in products)
+        if self._n_pending and self._n_pending + n_pictures > self._settings.queue:
+            raise _overloaded("too many pictures wait")
+        deadline = time.monotonic() + self._settings.wait_seconds + self._settings.batch_picture_seconds
+        self._n_pending += n_pictures
+        try:
+            return [
+                product._replace(image=await self._wait_and_decode(product.image, deadline))
+                if isinstance(product.image, bytes)
+                else product
+                for product in products
+            ]
+        finally:
+            self._n_pending -= n_pictures
+
+    async def _wait_and_decode(self, data: bytes, deadline: float) -> DecodedImage:
+        limiter = self._cheap if costs_little(data) else self._costly
+        try:
+            with anyio.fail_after(self._settings.wait_seconds):
+                await limiter.acquire()
+        except TimeoutError:
+            raise _overloaded("a picture has waited too long") from None
+        try:
+            return await self._decode(data, min(self._settings.picture_seconds, deadline - time.monotonic()))
+        finally:
+            limiter.release()
+
+    async def _decode(self, data: bytes, seconds: float) -> DecodedImage:
+        try:
+            with anyio.fail_after(seconds):
+                return await to_process.run_sync(decoding_worker.decode, data, self._image_sizes(), cancellable=True)
+        except TimeoutError:
+            return DecodedImage(TOO_SLOW, {})
+        except BrokenWorkerProcess:  # the system may have ended it for its memory
+            log.warning("a process that decoded a picture has ended; the picture counts as unusable")
+            return DecodedImage(TOO_MUCH_MEMORY, {})
+
+
+def _overloaded(reason: str) -> Problem:
+    return Problem("overloaded", f"{reason}; ask again later", 1)
