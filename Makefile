@@ -24,7 +24,7 @@ export PYTHONPATH := $(CURDIR)/src
 
 .DEFAULT_GOAL := help
 .PHONY: help setup finetune run check test test-slow test-integration test-docker test-tools story doctor remote add-data promote
-.PHONY: serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale cluster lint lint-workflows lint-patterns
+.PHONY: serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale cluster attack lint lint-workflows lint-patterns
 .PHONY: audit secrets metrics-diff retrain release-image format lock sample ui clean
 
 help: ## list the targets
@@ -119,6 +119,9 @@ bench-scale: $(DONE) ## measure memory and cost at a million rows, and two worke
 
 bench-drift: $(DONE) ## measure false alarms of the drift report and the smallest shifts it finds (after make run; half an hour)
 	$(BIN)/python -m bench.drift --project .
+
+attack: $(DONE) ## attack the API as hostile clients would, beside an innocent one (after make run; ten minutes)
+	@$(BIN)/python -m bench.attack
 
 lint: $(DONE) ## ruff, mypy, hadolint, the schema of the compose files, zizmor on the workflows
 	$(BIN)/ruff check .
