@@ -165,8 +165,11 @@ def attack_until_stopped(port: int, name: str, number: int, sent: "multiprocessi
     """One hostile client: repeats an attack on connections of its own; puts the status of each answer in the queue."""
     attack = CORPUS[name]()
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
     def repeat() -> None:
-        while True:
+        while parent.is_alive():
             status = 0
             with suppress(OSError), closing(connect(port, f"127.0.0.{number}")) as connection:
                 with suppress(OSError):
@@ -177,7 +180,7 @@ def attack_until_stopped(port: int, name: str, number: int, sent: "multiprocessi
 
     for _ in range(DRIBBLING_CONNECTIONS if "dribble" in name else 1):
         threading.Thread(target=repeat, daemon=True).start()
-    threading.Event().wait()
+    parent.join()  # ends with it, however that ends
 
 
 def connect(port: int, source: str) -> socket.socket:

@@ -15,7 +15,14 @@ from rakuten.serving import scorer as module
 from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.model_holder import LoadedModel
 from rakuten.serving.problems import Problem
-from rakuten.serving.scorer import MAX_BATCH, BatchingScorer, RawProduct, ScoredProducts, prediction_ids
+from rakuten.serving.scorer import (
+    COSTLY_CHARACTERS,
+    MAX_BATCH,
+    BatchingScorer,
+    RawProduct,
+    ScoredProducts,
+    prediction_ids,
+)
 from tests.support.api import POOL, Api, base64_of, check_problem, jpeg, post
 
 HANG_SECONDS = 30
@@ -273,3 +280,34 @@ def test_an_overloaded_server_refuses_and_goes_on(start: Callable[..., Api]) -> 
             check_problem(answer, 503, "overloaded")
             assert int(answer.headers["retry-after"]) >= 1
     assert ask(0).status_code == 200
+
+
+class SlowOnLongTexts(FakeModel):
+    """Waits to be released only for a long title."""
+
+    def featurise_many(self, texts: Sequence[tuple[str, str]], images: object) -> tuple[list[str], list[str]]:
+        if len(texts[0][0]) > COSTLY_CHARACTERS:
+            return super().featurise_many(texts, images)
+        return [title for title, _ in texts], ["none"] * len(texts)
+
+
+def test_requests_with_much_text_do_not_hold_the_others_up(make_scorer: Callable[..., BatchingScorer]) -> None:
+    model = SlowOnLongTexts()
+    loaded = LoadedModel(model, "one", "local", None, {})  # type: ignore[arg-type]
+    scorer = make_scorer(n_threads=2, queue_size=5)
+    scorer._current_model = lambda: loaded
+
+    async def run() -> None:
+        long_text = "a" * (COSTLY_CHARACTERS + 1)
+        costly = [asyncio.create_task(scorer.score(products(long_text), "costly")) for _ in range(5)]
+        assert await asyncio.to_thread(model.started.wait, HANG_SECONDS)
+        for _ in range(20):  # more than the queue of the costly has room for
+            scored = await asyncio.wait_for(scorer.score(products("a"), "light"), HANG_SECONDS)
+            assert scored.codes == [[1]]
+        with pytest.raises(Problem, match="the queue is full"):
+            await scorer.score(products(long_text), "costly")
+        assert not any(task.done() for task in costly)
+        model.released.set()
+        await asyncio.gather(*costly)
+
+    asyncio.run(run())

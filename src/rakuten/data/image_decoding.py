@@ -19,7 +19,9 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
 MAX_PIXELS = {True: 50_000_000, False: 16_000_000}  # by whether it is a JPEG
 MAX_SCANS = 50  # of a JPEG; encoders make about ten
 CHEAP_PIXELS = 6_000_000  # times scans: so many take less than 100 ms
-MAX_JPEG_SEGMENTS = 64  # before the one with the size
+CHEAP_BYTES = 600_000  # Pillow reads a file chunk by chunk, of which each has twelve bytes at least
+MAX_JPEG_SEGMENTS = 64  # before the first scan
+JPEG_SCAN = 0xFFDA  # marker of the beginning of a scan
 JPEG_FRAMES = {0xFFC0, 0xFFC1, 0xFFC2}  # markers of the segment with the size: baseline, extended, progressive
 TINY_SIDE = 16  # pixels: an image with a shorter side is probably a placeholder
 ORIENTATION_TAG = 0x0112  # EXIF tag
@@ -55,22 +57,26 @@ def decode(data: bytes, min_side: int | None = None) -> Image.Image:
 
 
 def costs_little(data: bytes) -> bool:
-    """Whether decoding an image file surely takes milliseconds, judged by a few bytes of its header, without Pillow."""
+    """Whether decoding an image file surely takes milliseconds, judged by its header, without Pillow."""
+    if len(data) > CHEAP_BYTES:
+        return False
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         width, height = struct.unpack(">II", data[16:24].ljust(8, b"\xff"))
         return bool(width * height <= CHEAP_PIXELS)
     if data[:2] == b"\xff\xd8":
-        return _jpeg_pixels(data) * max(1, data.count(b"\xff\xda")) <= CHEAP_PIXELS
+        return _jpeg_pixels(data) * max(1, data.count(JPEG_SCAN.to_bytes(2))) <= CHEAP_PIXELS
     return False
 
 
 def _jpeg_pixels(data: bytes) -> int:
-    """Width times height of a JPEG, from its first segments; more than any limit if they do not say."""
-    at = 2
+    """Width times height of a JPEG, from the segments before its first scan; more than any limit if they do not say."""
+    at, n_pixels = 2, 2**40
     for _ in range(MAX_JPEG_SEGMENTS):
         marker, length, _, height, width = struct.unpack(">HHBHH", data[at : at + 9].ljust(9, b"\xff"))
+        if marker == JPEG_SCAN:
+            return n_pixels
         if marker in JPEG_FRAMES:
-            return int(width * height)
+            n_pixels = int(width * height)
         at += 2 + length
     return 2**40
 
@@ -94,7 +100,7 @@ def open_image(data: bytes) -> Image.Image:
         raise BadImageError("not an image") from error
     is_jpeg = image.format in JPEG_FORMATS
     # Each scan of a progressive JPEG goes over all pixels; in its data, these two bytes mean nothing else.
-    n_scans = data.count(b"\xff\xda") if is_jpeg else 1
+    n_scans = data.count(JPEG_SCAN.to_bytes(2)) if is_jpeg else 1
     if image.width * image.height > MAX_PIXELS[is_jpeg] or n_scans > MAX_SCANS:
         raise BadImageError("too large")
     return image

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rakuten.features.encoders.preprocessing import DecodedImage, decode_image
 
-MAX_EXTRA_BYTES = 400_000_000  # of memory, beyond what the process has after it has started
+MAX_EXTRA_BYTES = 300_000_000  # of memory, beyond what the process has after it has started
 PAGE_COUNTS = Path("/proc/self/statm")
 
 

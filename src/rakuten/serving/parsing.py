@@ -34,7 +34,7 @@ MAX_OTHER_VALUES = 20  # of a body beside its products
 class ParsedProduct(NamedTuple):
     """One product of a request."""
 
-    fields: ProductIn  # as sent; an uploaded file is not among them
+    fields: ProductIn  # as sent, without the picture
     raw: RawProduct  # what is scored
 
 
@@ -48,7 +48,7 @@ async def read_product(request: Request, settings: ApiSettings) -> ParsedProduct
     """
     media_type = _media_type(request)
     if media_type == "application/json":
-        return await _parse_body(_parse_json_product, await request.body(), settings)
+        return await _parse_body(_parse_json_product, await _read_body(request), settings)
     if media_type != "multipart/form-data":
         raise Problem("unsupported_media_type", "send application/json or multipart/form-data")
     fields, image = await _read_form(request, settings)
@@ -63,7 +63,7 @@ async def read_batch(request: Request, settings: ApiSettings) -> list[ParsedProd
     """
     if _media_type(request) != "application/json":
         raise Problem("unsupported_media_type", "send application/json")
-    return await _parse_body(_parse_json_batch, await request.body(), settings)
+    return await _parse_body(_parse_json_batch, await _read_body(request), settings)
 
 
 def invalid_request(errors: Sequence[Any]) -> Problem:
@@ -75,6 +75,11 @@ def invalid_request(errors: Sequence[Any]) -> Problem:
 
 def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _read_body(request: Request) -> bytes:
+    """The body. `request.body()` would keep it until the request is answered."""
+    return b"".join([part async for part in request.stream()])
 
 
 async def _parse_body(parse: Callable[[bytes, ApiSettings], Parsed], body: bytes, settings: ApiSettings) -> Parsed:
@@ -165,4 +170,6 @@ def _to_parsed_product(fields: ProductIn, image: bytes | None, settings: ApiSett
             raise Problem("invalid_request", "picture: not base64") from None
     if image is not None and len(image) > settings.max_picture_mb * MB:
         raise Problem("picture_too_large", f"at most {settings.max_picture_mb:g} MB")
-    return ParsedProduct(fields, RawProduct(fields.designation, description, image))
+    return ParsedProduct(
+        fields.model_copy(update={"picture": None}), RawProduct(fields.designation, description, image)
+    )

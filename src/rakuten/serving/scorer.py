@@ -2,6 +2,9 @@
 
 Products that wait are scored together, up to MAX_BATCH: a product scored alone costs the most, since most of the time
 goes into the fixed costs of vectorising a few dozen n-grams. A product is never delayed to fill a batch.
+
+Requests with much text wait for each other in a lane of their own, which at most half of the threads serve: a few of
+them would hold everybody else up for seconds.
 """
 
 import asyncio
@@ -25,6 +28,7 @@ from rakuten.serving.problems import Problem
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 32  # products
+COSTLY_CHARACTERS = 20_000  # of all texts of a request, from which it is in the lane of the costly
 TOP_CODES = 27  # ranked for each product: all codes of the challenge
 INITIAL_SECONDS_PER_PRODUCT = 0.02
 SMOOTHING = 0.1  # weight of the newest batch in the moving average of seconds per product
@@ -59,6 +63,7 @@ class _Job:
     name: str  # for `prediction_ids`
     with_explanation: bool
     deadline: float  # of time.monotonic(): not scored after it
+    is_costly: bool
     future: "asyncio.Future[ScoredProducts]"
 
     def set_result(self, result: ScoredProducts | Exception) -> None:
@@ -79,7 +84,7 @@ class BatchingScorer:
 
     Args:
         current_model: returns the model to score with.
-        queue_size: products that may wait or be scored at once.
+        queue_size: products of each lane that may wait or be scored at once.
         queue_timeout_seconds: a product that has waited longer is not scored.
         n_threads: scoring threads.
         prediction_log: records each prediction; None to record nothing.
@@ -96,13 +101,17 @@ class BatchingScorer:
     ) -> None:
         self._current_model, self._metrics, self._prediction_log = current_model, metrics, prediction_log
         self._queue_size, self._queue_timeout_seconds = queue_size, queue_timeout_seconds
-        self._jobs: deque[_Job] = deque()
-        self._n_pending = 0  # products waiting or being scored
+        # By whether they are costly: the jobs that wait, and how many products wait or are being scored.
+        self._lanes: dict[bool, deque[_Job]] = {False: deque(), True: deque()}
+        self._n_pending = {False: 0, True: 0}
         self._condition = threading.Condition()
         self._stopping = False
         self._seconds_per_product = INITIAL_SECONDS_PER_PRODUCT  # a moving average, for Retry-After
         self._threads = [
-            threading.Thread(target=self._work, name=f"scorer-{number}", daemon=True) for number in range(n_threads)
+            threading.Thread(
+                target=self._work, args=(self._lanes_of(number, n_threads),), name=f"scorer-{number}", daemon=True
+            )
+            for number in range(n_threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -119,16 +128,17 @@ class BatchingScorer:
         """
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self._queue_timeout_seconds
-        job = _Job(products, name, with_explanation, deadline, loop.create_future())
+        is_costly = sum(len(product.designation) + len(product.description) for product in products) > COSTLY_CHARACTERS
+        job = _Job(products, name, with_explanation, deadline, is_costly, loop.create_future())
         with self._condition:
             if self._stopping:
                 raise Problem("stopping", "ask again, another instance will answer", 1)
             # A batch that is larger than the whole queue is accepted while the queue is empty.
-            if self._n_pending and self._n_pending + len(products) > self._queue_size:
-                raise self._overloaded("the queue is full")
-            self._jobs.append(job)
-            self._add_pending(len(products))
-            self._condition.notify()
+            if self._n_pending[is_costly] and self._n_pending[is_costly] + len(products) > self._queue_size:
+                raise self._overloaded("the queue is full", is_costly)
+            self._lanes[is_costly].append(job)
+            self._add_pending(is_costly, len(products))
+            self._condition.notify_all()
         return await job.future
 
     def stop(self) -> None:
@@ -139,48 +149,56 @@ class BatchingScorer:
         for thread in self._threads:
             thread.join()
 
-    def _add_pending(self, count: int) -> None:
-        """Change the number of pending products; the lock is held by the caller."""
-        self._n_pending += count
-        self._metrics.pending_products.set(self._n_pending)
+    @staticmethod
+    def _lanes_of(number: int, n_threads: int) -> Sequence[bool]:
+        """The lanes that a thread serves, by whether they are of costly jobs, in the order in which it looks there."""
+        if n_threads == 1:
+            return (False, True)
+        return (True, False) if number < n_threads // 2 else (False,)
 
-    def _overloaded(self, reason: str) -> Problem:
+    def _add_pending(self, is_costly: bool, count: int) -> None:
+        """Change the number of pending products; the lock is held by the caller."""
+        self._n_pending[is_costly] += count
+        self._metrics.pending_products.set(sum(self._n_pending.values()))
+
+    def _overloaded(self, reason: str, is_costly: bool) -> Problem:
         """The problem to answer with; Retry-After is the time that the pending products take."""
-        seconds = self._n_pending * self._seconds_per_product / len(self._threads)
+        seconds = self._n_pending[is_costly] * self._seconds_per_product / len(self._threads)
         return Problem("overloaded", f"{reason}; ask again later", seconds)
 
-    def _next_batch(self) -> list[_Job]:
+    def _next_batch(self, lanes: Sequence[bool]) -> list[_Job]:
         """Wait for jobs and take those that are scored together; empty when the scorer has stopped.
 
-        A batch is one job with an explanation, or jobs without, with MAX_BATCH products unless the first has more.
+        A batch is one job that is costly or has an explanation, or others, with MAX_BATCH products unless the first has
+        more.
         """
         with self._condition:
-            while not self._jobs:
+            while not (waiting := [self._lanes[lane] for lane in lanes if self._lanes[lane]]):
                 if self._stopping:
                     return []
                 self._condition.wait()
-            jobs = [self._jobs.popleft()]
+            jobs = [waiting[0].popleft()]
             n_products = len(jobs[0].products)
-            while self._jobs and not jobs[0].with_explanation and not self._jobs[0].with_explanation:
-                n_products += len(self._jobs[0].products)
+            while waiting[0] and not any(job.is_costly or job.with_explanation for job in (jobs[0], waiting[0][0])):
+                n_products += len(waiting[0][0].products)
                 if n_products > MAX_BATCH:
                     break
-                jobs.append(self._jobs.popleft())
+                jobs.append(waiting[0].popleft())
             return jobs
 
-    def _work(self) -> None:
+    def _work(self, lanes: Sequence[bool]) -> None:
         """What each thread runs."""
-        while jobs := self._next_batch():
+        while jobs := self._next_batch(lanes):
             started = time.monotonic()
             on_time = [job for job in jobs if job.deadline >= started]
             for job in jobs:
                 if job.deadline < started:
-                    job.set_result(self._overloaded("it waited too long"))
+                    job.set_result(self._overloaded("it waited too long", job.is_costly))
             if on_time:
                 self._score_jobs(on_time)
             n_products = sum(len(job.products) for job in jobs)
             with self._condition:
-                self._add_pending(-n_products)
+                self._add_pending(jobs[0].is_costly, -n_products)
                 if on_time:
                     latest = (time.monotonic() - started) / n_products
                     self._seconds_per_product += SMOOTHING * (latest - self._seconds_per_product)
