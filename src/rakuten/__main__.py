@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _use_code_of(_find_checkout(Path.cwd()))
     try:
         command = import_module(COMMANDS[name][0])
+    except KeyboardInterrupt:
+        return 130  # as after Ctrl-C in the command itself
     except ModuleNotFoundError as error:
         if name not in EXTRAS or str(error.name).partition(".")[0] == "rakuten":
             raise

@@ -87,8 +87,8 @@ def test_memory_over_the_limit_is_refused_by_the_system(monkeypatch: pytest.Monk
     monkeypatch.setattr(decoding_worker, "decode", misbehave)
 
     async def run() -> None:
-        with pytest.raises(MemoryError):
-            await ImageDecoder(lambda: SIZES, ApiSettings())._decode(MUCH, 30)
+        decoder = ImageDecoder(lambda: SIZES, ApiSettings())
+        assert await decoder._decode(MUCH, 30) == DecodedImage(TOO_MUCH_MEMORY, {})
 
     asyncio.run(run())
 
@@ -105,6 +105,7 @@ def test_the_time_of_a_batch_is_shared_by_its_pictures(monkeypatch: pytest.Monke
 
 def test_pictures_that_look_costly_do_not_hold_the_others_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_decoder, "costs_little", lambda data: data != LONG)
+    monkeypatch.setattr(image_decoder, "cpu_count", lambda: 1)
 
     async def use(decoder: ImageDecoder) -> None:
         with monkeypatch.context() as patch:
@@ -130,7 +131,7 @@ def test_too_many_pictures_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             await decoded(decoder, LONG)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        assert decoder._n_pending == 0
+        assert decoder._costly.n_pending == 0
 
     with_decoder(use, queue=2)
 

@@ -135,7 +135,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.idle.pop(self, None)
-        if self._header_timer is not None or self.cycle is None:  # in a header, or nothing was ever asked
+        is_asked = self.cycle is None or self._header_timer is not None  # an idle client expects no answer
+        if is_asked and (self.cycle is None or self.cycle.response_complete):
             status, title = PROBLEM_TYPES[problem.code]
             body = problem.body("")
             fields = problem.headers() | {"content-length": str(len(body)), "connection": "close"}

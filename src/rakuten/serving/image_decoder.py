@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import anyio
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
@@ -26,6 +27,7 @@ from rakuten.serving.settings import ApiSettings
 log = logging.getLogger(__name__)
 
 MAX_PROCESSES = 4  # for pictures that cost little; one more is for the others
+CHEAP_PICTURES = 8  # of more in one request, all are among the costly
 TOO_SLOW, TOO_MUCH_MEMORY = "too slow to decode", "too large"
 
 
@@ -38,9 +40,8 @@ class ImageDecoder:
 
     def __init__(self, image_sizes: Callable[[], Sequence[int]], settings: ApiSettings) -> None:
         self._image_sizes, self._settings = image_sizes, settings
-        self._cheap = CapacityLimiter(min(MAX_PROCESSES, cpu_count()))
-        self._costly = CapacityLimiter(1)
-        self._n_pending = 0  # pictures that wait or are decoded
+        self._cheap, self._costly = _Lane(min(MAX_PROCESSES, cpu_count())), _Lane(1)
+        self._processes = CapacityLimiter(MAX_PROCESSES + 1)  # never reached: anyio's own would let the lanes share
 
     async def start(self) -> None:
         """Start the first process, which takes a moment, before the first request."""
@@ -56,42 +57,60 @@ class ImageDecoder:
         Raises:
             Problem: too many pictures wait already, or one has waited too long.
         """
-        n_pictures = sum(isinstance(product.image, bytes) for product in products)
-        if self._n_pending and self._n_pending + n_pictures > self._settings.queue:
+        images = [product.image for product in products if isinstance(product.image, bytes)]
+        if not images:
+            return list(products)
+        is_costly = len(images) > CHEAP_PICTURES or not all(map(costs_little, images))
+        lane = self._costly if is_costly else self._cheap
+        if lane.n_pending and lane.n_pending + len(images) > self._settings.queue:
             raise _overloaded("too many pictures wait")
         deadline = time.monotonic() + self._settings.wait_seconds + self._settings.batch_picture_seconds
-        self._n_pending += n_pictures
+        lane.n_pending += len(images)
         try:
             return [
-                product._replace(image=await self._wait_and_decode(product.image, deadline))
+                product._replace(image=await self._wait_and_decode(product.image, lane, deadline))
                 if isinstance(product.image, bytes)
                 else product
                 for product in products
             ]
         finally:
-            self._n_pending -= n_pictures
+            lane.n_pending -= len(images)
 
-    async def _wait_and_decode(self, data: bytes, deadline: float) -> DecodedImage:
-        limiter = self._cheap if costs_little(data) else self._costly
+    async def _wait_and_decode(self, data: bytes, lane: "_Lane", deadline: float) -> DecodedImage:
         try:
             with anyio.fail_after(self._settings.wait_seconds):
-                await limiter.acquire()
+                await lane.limiter.acquire()
         except TimeoutError:
             raise _overloaded("a picture has waited too long") from None
         try:
             return await self._decode(data, min(self._settings.picture_seconds, deadline - time.monotonic()))
         finally:
-            limiter.release()
+            lane.limiter.release()
 
     async def _decode(self, data: bytes, seconds: float) -> DecodedImage:
+        run = partial(to_process.run_sync, cancellable=True, limiter=self._processes)
         try:
             with anyio.fail_after(seconds):
-                return await to_process.run_sync(decoding_worker.decode, data, self._image_sizes(), cancellable=True)
+                decoded: DecodedImage = await run(decoding_worker.decode, data, self._image_sizes())
+                return decoded
         except TimeoutError:
             return DecodedImage(TOO_SLOW, {})
+        except MemoryError:
+            return DecodedImage(TOO_MUCH_MEMORY, {})
         except BrokenWorkerProcess:  # the system may have ended it for its memory
             log.warning("a process that decoded a picture has ended; the picture counts as unusable")
             return DecodedImage(TOO_MUCH_MEMORY, {})
+
+
+class _Lane:
+    """Pictures that wait for each other.
+
+    Attributes:
+        n_pending: pictures that wait or are decoded.
+    """
+
+    def __init__(self, n_processes: int) -> None:
+        self.limiter, self.n_pending = CapacityLimiter(n_processes), 0
 
 
 def _overloaded(reason: str) -> Problem:
