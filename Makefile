@@ -23,7 +23,7 @@ export URL ENDPOINT TO FROM NAME FILE TAG REGISTRY
 export PYTHONPATH := $(CURDIR)/src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup finetune run check test test-slow test-integration test-docker test-tools story doctor remote add-data promote
+.PHONY: help setup finetune run check test coverage test-slow test-integration test-docker test-tools story doctor remote add-data promote
 .PHONY: serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale cluster attack lint lint-workflows lint-patterns
 .PHONY: audit secrets metrics-diff retrain release-image format lock sample ui clean
 
@@ -53,7 +53,10 @@ finetune: $(DONE) ## install torch and what else finetune in params.yaml needs, 
 check: lint ## linters, types, and the tests that need no server, browser or training (two minutes)
 	$(PYTEST) -m "not slow and not heavy" $(PARALLEL)
 
-test: lint ## linters, types and all tests, with coverage
+test: lint ## linters, types and all tests
+	$(PYTEST) $(PARALLEL)
+
+coverage: $(DONE) ## all tests, and how much of the code they run (slower: every process is watched)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine --quiet
