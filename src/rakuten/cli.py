@@ -70,8 +70,8 @@ def run_command(
     load_env()
     _export_source()
     started = time.perf_counter()
-    _clear_leftovers()
     try:
+        _clear_leftovers()
         closing = command(arguments)
     except KeyboardInterrupt:
         log.error("stopped by the user")

@@ -7,7 +7,6 @@ pictures that look costly wait for each other, not the others for them.
 
 import io
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -45,8 +44,6 @@ class ImageDecoder:
 
     async def start(self) -> None:
         """Start the first process, which takes a moment, before the first request."""
-        # For the processes: memory of a large image is given back when it is freed. glibc keeps it by default.
-        os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "1048576")
         stream = io.BytesIO()
         Image.new("RGB", (1, 1)).save(stream, "JPEG")
         await self._decode(stream.getvalue(), seconds=60)
