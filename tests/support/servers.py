@@ -1,6 +1,7 @@
 """Real servers on loopback: PostgreSQL, SeaweedFS as S3, and MLflow as its container starts it."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,14 +25,16 @@ KEY, SECRET = "stack-key", "stack-secret"
 
 
 def free_port() -> int:
-    """A port with another 10,000 above it free: SeaweedFS adds that for its own protocol."""
+    """A port that nobody listens on, with the one 10,000 above it, which SeaweedFS takes for its own protocol.
+
+    Both lie below those that systems hand out to outgoing connections (32,768 and above): one of those could hold
+    the port of a server that is stopped for a moment.
+    """
     while True:
+        port = random.SystemRandom().randrange(10_000, 22_000)
         with socket.socket() as low, socket.socket() as high:
-            low.bind(("127.0.0.1", 0))
-            port = int(low.getsockname()[1])
-            if port >= 55_000:
-                continue
             try:
+                low.bind(("127.0.0.1", port))
                 high.bind(("127.0.0.1", port + 10_000))
             except OSError:
                 continue
@@ -74,7 +77,12 @@ class Server:
             )
 
     def wait(self) -> None:
-        wait_for(self.ready, f"{self.name} ({self.folder / self.name}.log)")
+        def up() -> bool:
+            ended = self.process is not None and self.process.poll() is not None
+            assert not ended, f"{self.name} ended: {(self.folder / f'{self.name}.log').read_text()[-2000:]}"
+            return self.ready()
+
+        wait_for(up, f"{self.name} ({self.folder / self.name}.log)")
 
     def ready(self) -> bool:
         raise NotImplementedError
@@ -139,8 +147,6 @@ class MLflow(Server):
         )
 
     def ready(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "mlflow.log").read_text()[-2000:]
         return healthy(self) == 0
 
 
