@@ -3,7 +3,7 @@
 Stands alone (no module of the project is in the image) and is set by the environment, as
 docker-compose.mlflow.yml fills it in: PGHOST, PGUSER, PGPASSWORD, PGDATABASE; ARTIFACTS_BUCKET
 (empty: the folder /home/mlflow/artifacts) with MLFLOW_S3_ENDPOINT_URL and the AWS keys;
-MLFLOW_SERVER_ALLOWED_HOSTS; AUTH (true: ask who is there) with MLFLOW_AUTH_ADMIN_PASSWORD.
+UPLOADS_FOLDER, which is emptied at the start; MLFLOW_SERVER_ALLOWED_HOSTS; AUTH (true: ask who is there) with MLFLOW_AUTH_ADMIN_PASSWORD.
 """
 
 import os
@@ -14,6 +14,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # The password stands in PGPASSWORD, which libpq reads: not in an address that ps and logs show.
@@ -27,6 +28,8 @@ TRUE = ("1", "true", "yes", "on")
 # What a variable is called in .env, where it has another name.
 IN_ENV = {
     "PGPASSWORD": "POSTGRES_PASSWORD",
+    "AWS_ACCESS_KEY_ID": "S3_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY": "S3_SECRET_ACCESS_KEY",
     "MLFLOW_AUTH_ADMIN_PASSWORD": "MLFLOW_ADMIN_PASSWORD",
     "MLFLOW_FLASK_SERVER_SECRET_KEY": "MLFLOW_SECRET_KEY",
     "MLFLOW_SERVER_ALLOWED_HOSTS": "MLFLOW_ALLOWED_HOSTS",
@@ -60,8 +63,11 @@ def main(command: str) -> int:
 def serve() -> None:
     """Become the MLflow server."""
     need("PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE", "MLFLOW_SERVER_ALLOWED_HOSTS")
+    clear_uploads()
     name, prefix = bucket()
     if name:
+        if "MLFLOW_S3_ENDPOINT_URL" in os.environ:  # Amazon's own may know the machine instead
+            need("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         make_bucket(name)
         destination = f"s3://{name}/{prefix}".rstrip("/")
     else:
@@ -82,6 +88,13 @@ def serve() -> None:
     # MLflow's jobs judge answers of language models: eight processes that nothing here asks for.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(sys.executable, arguments)
+
+
+def clear_uploads() -> None:
+    """Remove what a server that was killed left of the artifacts that passed through; a volume keeps it otherwise."""
+    folder = os.environ.get("UPLOADS_FOLDER")
+    for path in Path(folder).iterdir() if folder else ():
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def need(*names: str) -> None:
@@ -184,14 +197,18 @@ def restore(source: Any) -> None:
             if body is None:  # a folder, or what no export writes
                 continue
             if client is not None:
-                client.put_object(Bucket=name, Key=f"{prefix}/{member.name}".lstrip("/"), Body=body.read())
+                # In parts, however large; the stream cannot be wound back, so it has nothing but `read`.
+                stream = SimpleNamespace(read=body.read)
+                client.upload_fileobj(stream, name, f"{prefix}/{member.name}".lstrip("/"))
                 continue
             path = (FOLDER / member.name).resolve()
             if not path.is_relative_to(FOLDER.resolve()):
                 raise ValueError(f"{member.name}: outside the artifacts' folder; this is no export of theirs")
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
+            partial = path.with_name(f"{path.name}.partial")
+            with partial.open("wb") as file:
                 shutil.copyfileobj(body, file)
+            partial.replace(path)
 
 
 def fail(reason: str) -> int:

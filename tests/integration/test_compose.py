@@ -5,6 +5,7 @@ of `docker build` (--network=host where builds need the host's network, --build-
 image); POSTGRES_IMAGE and SEAWEEDFS_IMAGE name other images than the pinned ones.
 """
 
+import hashlib
 import json
 import os
 import shlex
@@ -72,10 +73,29 @@ class Stack:
         self.compose("up", "-d", "--no-build")
         wait_for(lambda: self.health("mlflow") == "healthy", "the mlflow container", 180)
 
-    def health(self, service: str) -> str:
+    def inspect(self, service: str, what: str) -> str:
         container = self.compose("ps", "-q", service).strip()
-        asked = ["docker", "inspect", "--format", "{{.State.Health.Status}}", container]
+        asked = ["docker", "inspect", "--format", what, container]
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+    def health(self, service: str) -> str:
+        return self.inspect(service, "{{.State.Health.Status}}")
+
+    def reaches(self, service: str, host: str, port: int) -> bool:
+        """Whether a container of ours with Python can connect to another one."""
+        script = f"import socket; socket.create_connection(({host!r}, {port}), 3)"
+        command = [*COMPOSE, *self.files, "exec", "-T", service, "python", "-c", script]
+        env = environment(self.project) | self.env
+        return subprocess.run(command, cwd=self.project, env=env, capture_output=True, timeout=60).returncode == 0
+
+    def assert_confined(self, *services: str) -> None:
+        """What the daemon knows of the limits that the files ask for."""
+        limits = "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} "
+        limits += "{{gt .HostConfig.Memory 0}} {{.HostConfig.PidsLimit}} {{.HostConfig.LogConfig.Config}}"
+        for service in services:
+            found = self.inspect(service, limits)
+            expected = "true [ALL] [no-new-privileges:true] true 512 map[max-file:3 max-size:10m]"
+            assert found == expected, f"{service}: {found}"
 
     def client(self) -> mlflow.MlflowClient:
         mlflow.set_tracking_uri(self.url)
@@ -140,6 +160,14 @@ def test_train_restart_lose_and_restore(stack: Stack) -> None:
     assert processes.startswith("1000\n")
     assert "mlflow server" in processes
     assert "a-long-one" not in processes
+    on_s3 = "COMPOSE_PROFILES" in stack.env
+    stack.assert_confined("postgres", "mlflow", *(["s3"] if on_s3 else []))
+    assert stack.reaches("mlflow", "postgres", 5432)
+    if on_s3:
+        wait_for(lambda: stack.health("s3") == "healthy", "the s3 container", 60)
+        assert stack.reaches("mlflow", "s3", 8333)
+        # The parts behind S3 ask for no key; nobody gets to them.
+        assert not any(stack.reaches("mlflow", "s3", port) for port in (8080, 8888, 9333, 18888, 19333))
 
     stack.compose("restart", "--timeout", "10")
     wait_for(lambda: stack.health("mlflow") == "healthy", "the restarted container", 180)
@@ -152,6 +180,16 @@ def test_train_restart_lose_and_restore(stack: Stack) -> None:
     backup = project / "backups" / "one"
     run_in(project, "deploy/backup.sh", str(backup), **stack.env)
     assert "is there already" in run_in(project, "deploy/backup.sh", str(backup), code=1, **stack.env)
+    # A dump that PostgreSQL cannot read, with the right checksum: the server goes on with what it has.
+    unreadable = shutil.copytree(backup, project / "backups" / "unreadable")
+    dump = unreadable / "database.dump"
+    dump.write_bytes(dump.read_bytes()[: dump.stat().st_size // 2])
+    sums = "".join(f"{sha256_of(unreadable / name)}  {name}\n" for name in ("database.dump", "artifacts.tar"))
+    (unreadable / "SHA256SUMS").write_text(sums)
+    said = run_in(project, "deploy/restore.sh", str(unreadable), code=1, **stack.env)
+    assert "the server has the database that it had" in said
+    assert seen() == before
+
     stack.compose("down", "--volumes", "--timeout", "5")
     for path in (project / "mlruns").iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -160,11 +198,20 @@ def test_train_restart_lose_and_restore(stack: Stack) -> None:
     damaged = shutil.copytree(backup, project / "backups" / "damaged")
     (damaged / "artifacts.tar").write_bytes(b"damaged")
     assert "is damaged" in run_in(project, "deploy/restore.sh", str(damaged), code=1, **stack.env)
-    if "COMPOSE_PROFILES" in stack.env:
+    if on_s3:
         stack.compose("up", "-d", "--no-build", "s3")
     run_in(project, "deploy/restore.sh", str(backup), **stack.env)
     wait_for(lambda: stack.health("mlflow") == "healthy", "the restored container", 180)
     assert seen() == before
+    # Once more, over a server in use: what it had is kept under another name.
+    asked.create_experiment("made after the backup")
+    run_in(project, "deploy/restore.sh", str(backup), **stack.env)
+    wait_for(lambda: stack.health("mlflow") == "healthy", "the container restored again", 180)
+    assert seen() == before
+    assert asked.get_experiment_by_name("made after the backup") is None
+    query = "SELECT name FROM experiments ORDER BY experiment_id DESC LIMIT 1"
+    sql = f'PGPASSWORD="$POSTGRES_PASSWORD" psql --username=mlflow --dbname=mlflow_before_restore -tAc "{query}"'
+    assert stack.compose("exec", "-T", "postgres", "sh", "-c", sql).strip() == "made after the backup"
 
 
 def test_a_missing_password_is_asked_for(tmp_path: Path, image: None) -> None:
@@ -199,12 +246,12 @@ def test_the_api_answers_with_the_teams_champion(workshop: Path, tmp_path: Path,
     stack = Stack(project, FOLDER | settings, files=FILE + API)
     only = {"MLFLOW_TRACKING_URI": stack.url}
     key = run_in(project, sys.executable, "-m", "rakuten", "keys", "catalogue").splitlines()[0]
-    watcher = run_in(project, sys.executable, "-m", "rakuten", "keys", "prometheus").splitlines()[0]
-    (project / "keys" / "prometheus.key").write_text(watcher)
+    prometheus_key = project / "keys" / "prometheus.key"
+    run_in(project, sys.executable, "-m", "rakuten", "keys", "prometheus", "--output", str(prometheus_key))
     live = project / "data" / "live"
     live.mkdir()
     if os.geteuid() == 0:
-        for path in (project / "keys", project / "keys" / "api_keys.txt", live):
+        for path in (project / "keys", project / "keys" / "api_keys.txt", prometheus_key, live):
             os.chown(path, 1000, 1000)  # the container's user; a user of their own sets API_UID
 
     def ask(given: str = key) -> dict[str, object]:
@@ -236,6 +283,10 @@ def test_the_api_answers_with_the_teams_champion(workshop: Path, tmp_path: Path,
         wait_for(
             lambda: _results(f"http://127.0.0.1:{prometheus}/api/v1/query?{query}") == 1, "a scrape of the API", 90
         )
+        stack.assert_confined("api", "prometheus")
+        assert stack.inspect("prometheus", "{{.Config.User}}") == "1000"
+        assert stack.reaches("api", "mlflow", 5000)
+        assert not stack.reaches("api", "postgres", 5432)
         rules = f"http://127.0.0.1:{prometheus}/api/v1/query?query=ALERTS"
         assert _results(rules) == 0
 
@@ -264,6 +315,10 @@ def test_the_api_answers_with_the_teams_champion(workshop: Path, tmp_path: Path,
         wait_for(lambda: ask()["run_id"] == second, "the new champion's answer", 60)
     finally:
         stack.compose("down", "--volumes", "--timeout", "5")
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _results(url: str) -> int:
