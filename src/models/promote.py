@@ -19,7 +19,7 @@ def promote(arguments: argparse.Namespace) -> str:
     server.check_server()
     with server.mlflow_errors():
         if arguments.rollback:
-            return roll_back_champion(arguments.dry_run)
+            return roll_back_champion(params, arguments.dry_run)
         return promote_challenger(params, arguments.dry_run, not arguments.without_comparison)
 
 

@@ -20,7 +20,8 @@ from rakuten.features.feature_set import TRAIN, FeaturePaths, FeatureSet, finetu
 from rakuten.features.monitored_columns import reference_sample
 from rakuten.files import atomic_write, dump_json, scratch_folder
 from rakuten.models.classifier import VECTORIZER_FILE
-from rakuten.models.pyfunc_model import OUTPUTS
+from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel
+from rakuten.models.self_check import self_check_answers
 from rakuten.models.training import fit
 from rakuten.tracking import lineage, server, training_run
 
@@ -41,6 +42,7 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
         training_run.training_run(params.flat(), sources, tags, models) as run,
     ):
         classifier, out_of_fold = fit(features, params, encoder_fingerprints(params.features), scratch, networks)
+        classifier.self_check_answers = self_check_answers(PyfuncModel(classifier))
         threshold = classifier.config.threshold
         issues = label_issues_table(features, out_of_fold, params.train.shard_rows, params.seed)
         metrics = measure(out_of_fold, threshold, features.metadata, params)

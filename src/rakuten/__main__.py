@@ -14,6 +14,7 @@ COMMANDS = {  # name -> module, description
     "score": ("rakuten.commands.score", "classify the products of a CSV or Parquet file"),
     "serve": ("rakuten.commands.serve", "serve the API and its page"),
     "keys": ("rakuten.commands.keys", "make a key to the API"),
+    "sign": ("rakuten.commands.sign", "sign a registered model, or make the key that signs"),
     "monitor": ("rakuten.commands.monitor", "compare live traffic with what the model was trained on"),
     "trace": ("rakuten.commands.trace", "find the code and data behind a prediction, a run or a version"),
     "sync": ("rakuten.commands.sync", "send the runs that could not be sent to the tracking server"),

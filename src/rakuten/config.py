@@ -161,6 +161,12 @@ class PredictParams(_Section):
     target_precision: Share
 
 
+class ModelsParams(_Section):
+    """Which models of the registry are trusted."""
+
+    require_signature: Annotated[str, Field(pattern=r"^(none|RW[0-9A-Za-z+/]{54})$")]
+
+
 class PromoteParams(_Section):
     """The rules of promotion."""
 
@@ -198,6 +204,7 @@ class Params(_Section):
     finetune: FinetuneParams
     train: TrainParams
     predict: PredictParams
+    models: ModelsParams
     promote: PromoteParams
     monitor: MonitorParams
     compute: ComputeParams

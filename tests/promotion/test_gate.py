@@ -143,7 +143,7 @@ class Registry:
         monkeypatch.setattr(registry, "check_traceable", lambda _: None)
         for name in ("promote", "roll_back", "tag_decision"):
             monkeypatch.setattr(registry, name, self._recorder(name))
-        monkeypatch.setattr(gate, "measure_cost", lambda _: gate.Cost(FAST, 1.0))
+        monkeypatch.setattr(gate, "measure_cost", lambda *_: gate.Cost(FAST, 1.0))
 
     def _recorder(self, name: str) -> object:
         def record(*arguments: object) -> None:
@@ -211,9 +211,9 @@ def test_a_version_that_was_rolled_back_is_not_promoted_again(monkeypatch: pytes
 
 def test_a_champion_is_rolled_back_to_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = Registry(monkeypatch, version(1), version(2, previous_champion="1"), champion="2")
-    assert gate.roll_back_champion(dry_run=True).startswith("dry run, nothing was changed; ")
+    assert gate.roll_back_champion(PARAMS, dry_run=True).startswith("dry run, nothing was changed; ")
     assert versions.actions == []
-    assert gate.roll_back_champion(dry_run=False).endswith("UTC: version 2 rolled back to version 1")
+    assert gate.roll_back_champion(PARAMS, dry_run=False).endswith("UTC: version 2 rolled back to version 1")
     assert versions.actions == [("roll_back", "2", "1"), ("tag_decision", "2", "-"), ("tag_decision", "1", "-")]
 
 
@@ -223,10 +223,10 @@ def test_without_a_previous_champion_there_is_no_way_back(
 ) -> None:
     Registry(monkeypatch, *versions, champion="1")
     with pytest.raises(UserError, match="has no champion that followed another"):
-        gate.roll_back_champion(dry_run=False)
+        gate.roll_back_champion(PARAMS, dry_run=False)
 
 
 def test_a_previous_champion_that_was_deleted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     Registry(monkeypatch, version(2, previous_champion="1"), champion="2")
     with pytest.raises(UserError, match="version 1, champion before version 2, was deleted"):
-        gate.roll_back_champion(dry_run=False)
+        gate.roll_back_champion(PARAMS, dry_run=False)

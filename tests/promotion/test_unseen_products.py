@@ -49,7 +49,7 @@ def processed(tmp_path: Path, classifier: ProductClassifier, monkeypatch: pytest
         np.save(path, np.empty((5, 0), dtype=np.float16))
     inputs = {lineage.repo_relative(path): digest(path, "md5") for path in paths}
     monkeypatch.setattr(trace, "inputs_of_run", {CHALLENGER.run_id: inputs}.get)
-    monkeypatch.setattr(registered_model, "download_model", lambda version, folder: classifier.save(folder))
+    monkeypatch.setattr(registered_model, "download_model", lambda version, folder, key: classifier.save(folder))
     return folder
 
 
@@ -152,7 +152,7 @@ def test_a_champion_with_a_fine_tuned_network_reads_the_texts_as_they_were_writt
     table = feature_table([f"objet {number}" for number in range(60)]).assign(prdtypecode=codes)
     classifier, _ = fit_batch(FeatureBatch(table, finetuned={FINETUNED_TEXT: scores}), tmp_path, TEXT_PARAMS)
 
-    def download(version: Version, folder: Path) -> None:
+    def download(version: Version, folder: Path, require_signature: str) -> None:
         network = folder / NETWORKS_FOLDER / NETWORK_FOLDERS[FINETUNED_TEXT]
         folder.mkdir()
         (folder / "graph.onnx").write_bytes(score_graph())

@@ -10,16 +10,15 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import mlflow
-import numpy as np
 import pytest
 import requests
 
 from rakuten.errors import UserError
-from rakuten.models.classifier import TopK
 from rakuten.serving import model_holder as module
-from rakuten.serving.model_holder import ModelHolder, self_check
+from rakuten.serving.model_holder import ModelHolder
 from rakuten.serving.settings import ApiSettings
 from rakuten.tracking.registry import CHAMPION, MODEL_NAME
+from rakuten.tracking.signatures import new_key, read_key, sign
 from tests.support.api import POOL, Api, get, post, unnamed
 from tests.support.project import run_in
 from tests.support.servers import free_port, wait_for
@@ -31,48 +30,6 @@ def damage(model: Path) -> None:
     """Change a model's vocabulary, so that its digest is wrong."""
     vectorizer = model / "vectorizer.json"
     vectorizer.write_text(vectorizer.read_text().replace("piscine", "pistache"))
-
-
-# the self-check
-
-
-class FakeModel:
-    """Answers a self-check with what it is given."""
-
-    def __init__(self, **changes: Any) -> None:
-        proba = np.tile([0.5, 0.3, 0.2], (4, 1))
-        top = TopK(np.tile([10, 40, 50], (4, 1)), proba, np.zeros(4, dtype=bool))
-        self._top = top._replace(**{name: value for name, value in changes.items() if name in top._fields})
-        self._states = changes.get("states", ["none", "used", "used", "none"])
-        self.classifier = SimpleNamespace(classes=np.array([10, 40, 50, 60]), top_k=lambda *_: self._top)
-
-    def featurise_many(self, texts: list[tuple[str, str]], images: list[bytes | None]) -> tuple[Any, list[str]]:
-        assert [image is not None for image in images] == [False, True, True, False]
-        return texts, self._states
-
-
-def test_a_sound_model_passes_the_self_check() -> None:
-    self_check(FakeModel())  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"confidence": np.full((4, 3), np.nan)},
-        {"confidence": np.tile([0.5, 0.5, 0.5], (4, 1))},
-        {"confidence": np.tile([0.9, 0.2, -0.1], (4, 1))},
-        {"codes": np.tile([10, 40, 7], (4, 1))},
-        {"states": ["none", "not an image", "used", "none"]},
-    ],
-)
-def test_a_model_with_an_impossible_answer_fails_the_self_check(changes: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="fails its self-check"):
-        self_check(FakeModel(**changes))  # type: ignore[arg-type]
-
-
-def test_a_model_that_raises_fails_the_self_check() -> None:
-    with pytest.raises(UserError, match="fails its self-check: AttributeError: 'NoneType' object"):
-        self_check(None)  # type: ignore[arg-type]
 
 
 # a holder in this process
@@ -116,9 +73,9 @@ class FakeRegistry:
         self.downloads: list[str] = []
 
     def get_champion(self) -> SimpleNamespace | None:
-        return None if self.champion is None else SimpleNamespace(number=self.champion)
+        return None if self.champion is None else SimpleNamespace(number=self.champion, signature=None)
 
-    def download_model(self, version: SimpleNamespace, folder: Path) -> dict[str, Any]:
+    def download_model(self, version: SimpleNamespace, folder: Path, require_signature: str) -> dict[str, Any]:
         self.downloads.append(version.number)
         shutil.copytree(self._model, folder, dirs_exist_ok=True)
         if version.number in self.damaged:
@@ -156,7 +113,8 @@ def test_a_champion_is_downloaded_once_and_the_last_good_one_is_kept(
     assert current_number(holder) == "2"
     assert fake_registry.downloads == ["1", "2"]
     current = json.loads((tmp_path / "cache" / "current.json").read_text())
-    assert current | {"folder": ""} == {"version": "2", "folder": "", "about": {"run_id": "run of 2"}}
+    about = {"run_id": "run of 2"}
+    assert current | {"folder": ""} == {"version": "2", "folder": "", "about": about, "signature": None}
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {current["folder"], "current.json"}
 
 
@@ -171,6 +129,29 @@ def test_a_damaged_copy_of_the_champion_leaves_the_last_good_one(
         assert not restarted.refresh()
     assert "damaged or from another model; run `dvc repro`" in caplog.text
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_the_last_good_model_must_be_signed_too(
+    holder: ModelHolder,
+    fake_registry: FakeRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    public_key = new_key(tmp_path / "models.key", "")
+    models = SimpleNamespace(require_signature=public_key)
+    monkeypatch.setattr(module, "load_params", lambda: SimpleNamespace(models=models))
+    fake_registry.champion = None
+    settings = ApiSettings(model="registry", cache=tmp_path / "cache")
+    with pytest.raises(UserError, match="has no champion"):
+        ModelHolder(settings).refresh()
+    assert "version 1 is not signed" in caplog.text
+    current = tmp_path / "cache" / "current.json"
+    content = json.loads(current.read_text())
+    manifest = tmp_path / "cache" / content["folder"] / "manifest.json"
+    signature = sign(manifest, read_key(tmp_path / "models.key"))
+    current.write_text(json.dumps(content | {"signature": signature}))
+    assert ModelHolder(settings).refresh()
 
 
 def test_a_champion_that_is_refused_at_the_start_is_not_fetched_again(

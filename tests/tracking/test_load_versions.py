@@ -22,6 +22,7 @@ from rakuten.models.pyfunc_model import OUTPUTS
 from rakuten.promotion.gate import measure_cost
 from rakuten.tracking import registry, server, training_run
 from rakuten.tracking.registry import MODEL_NAME
+from rakuten.tracking.signatures import NO_SIGNATURE
 from tests.support.project import environment
 
 OLD, NEW = "1", "2"
@@ -156,9 +157,9 @@ def test_the_gate_runs_no_code_that_the_registry_holds(tracking_uri: str, monkey
     old, new = map(registry.get_by_number, (OLD, NEW))
     assert old
     assert new
-    assert measure_cost(new).size_mb > 0
+    assert measure_cost(new, NO_SIGNATURE).size_mb > 0
     with pytest.raises(UserError, match="version 1 is not a model of this project"):
-        measure_cost(old)
+        measure_cost(old, NO_SIGNATURE)
     assert "src.models" not in sys.modules
 
 

@@ -9,6 +9,7 @@ from rakuten.models.classifier import ProductClassifier
 from rakuten.tracking import registered_model, registry
 from rakuten.tracking.lineage import model_digest, model_version
 from rakuten.tracking.registry import MODEL_NAME, Version
+from rakuten.tracking.signatures import NO_SIGNATURE
 
 
 def test_without_a_promotion_there_is_no_champion(version: Version) -> None:
@@ -24,7 +25,7 @@ def test_the_model_files_of_a_version_are_downloaded_with_their_metadata(
     version: Version, models: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "serving" / "model"
-    metadata = registered_model.download_model(version, folder)
+    metadata = registered_model.download_model(version, folder, NO_SIGNATURE)
     assert model_digest(folder) == model_digest(models)
     assert list(ProductClassifier.load(folder).classes) == [10, 2583]
     assert metadata["run_id"] == version.run_id
@@ -38,7 +39,7 @@ def test_a_download_replaces_the_model_before_it(version: Version, tmp_path: Pat
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "old.txt").write_text("")
-    registered_model.download_model(version, folder)
+    registered_model.download_model(version, folder, NO_SIGNATURE)
     assert not (folder / "old.txt").exists()
 
 
@@ -55,14 +56,14 @@ def test_an_altered_model_is_refused_and_the_one_before_it_stays(
     folder = tmp_path / "model"
     folder.mkdir()
     with pytest.raises(UserError, match="version 1 is not the model that its run made: it was altered"):
-        registered_model.download_model(version, folder)
+        registered_model.download_model(version, folder, NO_SIGNATURE)
     assert folder.is_dir()
 
 
 def test_a_model_of_another_project_is_refused(version: Version, store: mlflow.MlflowClient, tmp_path: Path) -> None:
     shutil.rmtree(artifacts(store, version) / "data")
     with pytest.raises(UserError, match="version 1 is not a model of this project"):
-        registered_model.download_model(version, tmp_path / "model")
+        registered_model.download_model(version, tmp_path / "model", NO_SIGNATURE)
 
 
 def test_a_reference_is_downloaded_with_the_version_it_belongs_to(

@@ -8,7 +8,7 @@ of both, so that a damaged file is noticed.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ class ProductClassifier:
         self.config = config
         self.neighbours = neighbours
         self.networks = dict(networks or {})
+        # What `self_check` compares with, set by training; none in a model that was saved without.
+        self.self_check_answers: Sequence[Mapping[int, float]] = ()
 
     @property
     def classes(self) -> IntArray:
@@ -172,6 +174,7 @@ class ProductClassifier:
                     "threshold": self.config.threshold,
                     "sha256": {MODEL_FILE: digest(model), VECTORIZER_FILE: digest(vectorizer)},
                     **({"networks": {v: n.sha256 for v, n in self.networks.items()}} if self.networks else {}),
+                    **({"self_check": list(self.self_check_answers)} if self.self_check_answers else {}),
                 },
                 manifest,
             )
@@ -227,7 +230,12 @@ class ProductClassifier:
         faults = model_faults(vectorizer, linear, fusion, neighbours, config.threshold, config.target_precision)
         if faults:
             raise UserError(f"{folder}: not a sound model ({'; '.join(faults)}); {RETRY_HINT}")
-        return cls(vectorizer, linear, fusion, config, neighbours, networks)
+        answers = [
+            {int(code): float(proba) for code, proba in answer.items()} for answer in manifest.get("self_check", ())
+        ]
+        classifier = cls(vectorizer, linear, fusion, config, neighbours, networks)
+        classifier.self_check_answers = answers
+        return classifier
 
 
 @lru_cache(maxsize=1)

@@ -23,6 +23,7 @@ from rakuten.models.pyfunc_model import PyfuncModel
 from rakuten.promotion.unseen_products import predict_unseen
 from rakuten.tracking import registered_model, registry, server
 from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME, Version
+from rakuten.tracking.signatures import NO_SIGNATURE
 
 log = logging.getLogger(__name__)
 
@@ -122,15 +123,15 @@ class Cost(NamedTuple):
     size_mb: float  # of its files
 
 
-def measure_cost(version: Version) -> Cost:
+def measure_cost(version: Version, require_signature: str) -> Cost:
     """Download a version's model and time it. Only its files are read: code that the registry holds is never run.
 
     Raises:
-        UserError: the model cannot be fetched, was altered, or cannot be read by this code.
+        UserError: the model cannot be fetched, was altered, is not signed, or cannot be read by this code.
     """
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "model"
-        registered_model.download_model(version, folder)
+        registered_model.download_model(version, folder, require_signature)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         return Cost(median_latency_ms(PyfuncModel(ProductClassifier.load(folder))), size / MB)
 
@@ -175,8 +176,8 @@ def promote_challenger(params: Params, dry_run: bool, with_comparison: bool = Tr
     if challenger.rolled_back:
         raise UserError(f"version {challenger.number} was rolled back: train another challenger")
     registry.check_traceable(challenger)
+    cost = measure_cost(challenger, params.models.require_signature)
     gain = _compare_versions(challenger, champion, params) if champion is not None and with_comparison else None
-    cost = measure_cost(challenger)
     decision = decide(gain, cost.latency_ms, cost.size_mb, params)
     for reason in decision.reasons:
         log.info("version %s: %s", challenger.number, reason)
@@ -205,11 +206,11 @@ def _compare_versions(challenger: Version, champion: Version, params: Params) ->
     return compare_models(challenger_oof, pd.concat([champion_oof, unseen]), params)
 
 
-def roll_back_champion(dry_run: bool) -> str:
+def roll_back_champion(params: Params, dry_run: bool) -> str:
     """Make the previous champion the champion again; returns what was done in one line.
 
     Raises:
-        UserError: there is no previous champion, or it was deleted.
+        UserError: there is no previous champion, it was deleted, or the API would refuse it for want of a signature.
     """
     champion = registry.get_by_alias(CHAMPION)
     if champion is None or champion.previous_champion is None:
@@ -217,6 +218,9 @@ def roll_back_champion(dry_run: bool) -> str:
     previous = registry.get_by_number(champion.previous_champion)
     if previous is None:
         raise UserError(f"version {champion.previous_champion}, champion before version {champion.number}, was deleted")
+    if params.models.require_signature != NO_SIGNATURE:
+        with tempfile.TemporaryDirectory() as folder:
+            registered_model.download_model(previous, Path(folder) / "model", params.models.require_signature)
     text = f"{_now()}: version {champion.number} rolled back to version {previous.number}"
     if dry_run:
         return f"dry run, nothing was changed; {text}"

@@ -51,7 +51,7 @@ def predict_unseen(
     if not mask.any():
         return no_rows
     with tempfile.TemporaryDirectory() as folder:
-        classifier = _load_champion(champion, Path(folder) / "model")
+        classifier = _load_champion(champion, Path(folder) / "model", params.models.require_signature)
         if classifier is None:
             return no_rows
         if not _has_same_features(classifier, params.features):
@@ -108,9 +108,9 @@ def _are_features_of(version: Version, processed: Path) -> bool:
     )
 
 
-def _load_champion(champion: Version, folder: Path) -> ProductClassifier | None:
+def _load_champion(champion: Version, folder: Path, require_signature: str) -> ProductClassifier | None:
     """The champion's model, downloaded to a folder; None if its files cannot be read by this code."""
-    registered_model.download_model(champion, folder)
+    registered_model.download_model(champion, folder, require_signature)
     try:
         return ProductClassifier.load(folder)
     except UserError as error:

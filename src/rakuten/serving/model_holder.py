@@ -8,26 +8,22 @@ import json
 import logging
 import shutil
 import tempfile
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from rakuten.config import ROOT
+from rakuten.config import ROOT, load_params
 from rakuten.errors import UserError
-from rakuten.features.encoders.preprocessing import IMAGE_USED, NO_IMAGE
 from rakuten.files import atomic_write, dump_json
 from rakuten.models.classifier import ProductClassifier
 from rakuten.models.pyfunc_model import PyfuncModel
+from rakuten.models.self_check import self_check
 from rakuten.serving.settings import ApiSettings
 from rakuten.tracking import lineage, registered_model, registry, training_run
+from rakuten.tracking.signatures import check_signature
 
 log = logging.getLogger(__name__)
 
 CURRENT_FILE = "current.json"  # in the cache folder: which version is the last good one, and its metadata
-MAX_PROBA_SUM = 1.00001  # probabilities are rounded to six digits
 
 
 class LoadedModel(NamedTuple):
@@ -46,6 +42,7 @@ class ModelHolder:
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
         self._load_new = self._load_from_registry if settings.from_registry else self._load_from_disk
+        self._require_signature = load_params().models.require_signature  # of models from the registry
         self._model: LoadedModel | None = None
         self._refused_version: str | None = None  # failed its check: not loaded again at each refresh
 
@@ -119,13 +116,14 @@ class ModelHolder:
         cache.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{champion.number}-", dir=cache))
         try:
-            metadata = registered_model.download_model(champion, folder)
+            metadata = registered_model.download_model(champion, folder, self._require_signature)
             new = self._load_cached(folder, champion.number, metadata)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         with atomic_write(cache / CURRENT_FILE) as (partial,):
-            dump_json({"version": champion.number, "folder": folder.name, "about": metadata}, partial)
+            current = {"version": champion.number, "folder": folder.name, "about": metadata}
+            dump_json(current | {"signature": champion.signature}, partial)
         for other in cache.iterdir():
             if other.is_dir() and other != folder:
                 shutil.rmtree(other, ignore_errors=True)
@@ -139,6 +137,8 @@ class ModelHolder:
             current = json.loads((cache / CURRENT_FILE).read_text(encoding="utf-8"))
             number = str(current["version"])
             folder = cache / Path(current.get("folder", number)).name
+            name = f"{registry.MODEL_NAME} version {number}"
+            check_signature(name, folder / "manifest.json", current.get("signature"), self._require_signature)
             return self._load_cached(folder, number, current["about"])
         except FileNotFoundError:
             return None
@@ -160,29 +160,6 @@ class ModelHolder:
             self._refused_version = version
             raise
         return model
-
-
-def self_check(model: PyfuncModel) -> None:
-    """Predict four made-up products, which also loads the model's encoders before the first request.
-
-    Raises:
-        UserError: the prediction fails, or has unknown codes, unused images or values that are no probabilities.
-    """
-    image_file = BytesIO()
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(image_file, "JPEG")
-    image = image_file.getvalue()
-    texts = [("Piscine gonflable ronde", "<p>Avec pompe</p>"), ("Roman policier", ""), ("", ""), ("", "")]
-    try:
-        batch, image_states = model.featurise_many(texts, [None, image, image, None])
-        top = model.classifier.top_k(batch, 3)
-    except Exception as error:
-        raise UserError(f"the model fails its self-check: {type(error).__name__}: {error}") from error
-    proba = top.confidence
-    is_proba = np.isfinite(proba).all() and (proba >= 0).all() and (proba.sum(axis=1) <= MAX_PROBA_SUM).all()
-    has_images = image_states == [NO_IMAGE, IMAGE_USED, IMAGE_USED, NO_IMAGE]
-    if not (is_proba and has_images and np.isin(top.codes, model.classifier.classes).all()):
-        raise UserError("the model fails its self-check: its confidences are no probabilities")
 
 
 def _local_metadata(folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rakuten.errors import UserError
 from rakuten.tracking import registry, server, trace
 from rakuten.tracking.lineage import MODEL_TAG, VERSION_LENGTH, model_digest
 from rakuten.tracking.registry import CHAMPION, MODEL_NAME, Version
+from rakuten.tracking.signatures import check_signature
 
 SCORE_METRICS = ("weighted_f1", "weighted_f1_low", "weighted_f1_high", "macro_f1", "calibration_error")
 
@@ -30,14 +31,17 @@ def get_champion() -> Version | None:
         return registry.get_by_alias(CHAMPION)
 
 
-def download_model(version: Version, folder: Path) -> dict[str, Any]:
+def download_model(version: Version, folder: Path, require_signature: str) -> dict[str, Any]:
     """Download a version's model files into a folder, which is replaced only once all of them have arrived.
+
+    Args:
+        require_signature: see `check_signature`.
 
     Returns:
         The metadata of the model: see `run_metadata`.
 
     Raises:
-        UserError: the download failed, or its digest is not the one that the run recorded.
+        UserError: the download failed, its digest is not the one that the run recorded, or its signature is missing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with server.mlflow_errors(), tempfile.TemporaryDirectory(dir=folder.parent) as partial:
@@ -49,6 +53,8 @@ def download_model(version: Version, folder: Path) -> dict[str, Any]:
         files = manifests[0].parent
         if model_digest(files) != run.data.tags.get(MODEL_TAG):
             raise UserError(f"{MODEL_NAME} version {version.number} is not the model that its run made: it was altered")
+        name = f"{MODEL_NAME} version {version.number}"
+        check_signature(name, files / "manifest.json", version.signature, require_signature)
         shutil.rmtree(folder, ignore_errors=True)
         files.rename(folder)
     return run_metadata(run)

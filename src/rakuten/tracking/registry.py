@@ -18,6 +18,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 DECISION_TAG = "promotion"  # the last decision about it, as text
 PREVIOUS_CHAMPION_TAG = "previous_champion"  # of a champion: the number of the champion before it
 ROLLED_BACK_TAG = "rolled_back"  # it was champion, and must not become champion again
+SIGNATURE_TAG = "signature"  # of the model's manifest, see `signatures`
 STARTED_TAG = "started"  # when its training began, in ms since 1970
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's error codes for a missing version
 
@@ -31,6 +32,7 @@ class Version:
     started: int  # when its training began, in ms since 1970; 0 if not recorded
     previous_champion: str | None  # the number of the champion before it
     rolled_back: bool
+    signature: str | None = None
 
 
 def get_by_alias(alias: str) -> Version | None:
@@ -41,6 +43,12 @@ def get_by_alias(alias: str) -> Version | None:
 def get_by_number(number: str) -> Version | None:
     """The version with this number; None if there is none."""
     return _get(server.get_client().get_model_version, number)
+
+
+def get_by_digest(model_digest: str) -> Version | None:
+    """The latest version with a model of this digest; None if there is none."""
+    found = server.get_client().search_model_versions(f"name = '{MODEL_NAME}' and tags.{MODEL_TAG} = '{model_digest}'")
+    return get_by_number(str(max(int(version.version) for version in found))) if found else None
 
 
 def _get(request: Callable[[str, str], ModelVersion], key: str) -> Version | None:
@@ -56,6 +64,7 @@ def _get(request: Callable[[str, str], ModelVersion], key: str) -> Version | Non
         started=int(version.tags.get(STARTED_TAG, 0)),
         previous_champion=version.tags.get(PREVIOUS_CHAMPION_TAG),
         rolled_back=ROLLED_BACK_TAG in version.tags,
+        signature=version.tags.get(SIGNATURE_TAG),
     )
 
 
@@ -127,6 +136,11 @@ def roll_back(champion: Version, previous: Version) -> None:
     client = server.get_client()
     client.set_registered_model_alias(MODEL_NAME, CHAMPION, previous.number)
     client.set_model_version_tag(MODEL_NAME, champion.number, ROLLED_BACK_TAG, "true")
+
+
+def set_signature(version: Version, signature: str) -> None:
+    """Record the signature of a version's model."""
+    server.get_client().set_model_version_tag(MODEL_NAME, version.number, SIGNATURE_TAG, signature)
 
 
 def tag_decision(version: Version, decision: str) -> None:
