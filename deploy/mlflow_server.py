@@ -2,8 +2,9 @@
 
 Stands alone (no module of the project is in the image) and is set by the environment, as
 docker-compose.mlflow.yml fills it in: PGHOST, PGUSER, PGPASSWORD, PGDATABASE; ARTIFACTS_BUCKET
-(empty: the folder /home/mlflow/artifacts) with MLFLOW_S3_ENDPOINT_URL and the AWS keys;
-UPLOADS_FOLDER, which is emptied at the start; MLFLOW_SERVER_ALLOWED_HOSTS; AUTH (true: ask who is there) with MLFLOW_AUTH_ADMIN_PASSWORD.
+(empty: the folder /home/mlflow/artifacts) with MLFLOW_S3_ENDPOINT_URL and the AWS keys; UPLOADS_FOLDER,
+which is emptied at the start; MLFLOW_SERVER_ALLOWED_HOSTS; AUTH (true: ask who is there) with
+MLFLOW_AUTH_ADMIN_PASSWORD.
 """
 
 import os
