@@ -2,6 +2,9 @@ import argparse
 import logging
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from rakuten import cli
 from rakuten.config import PARAMS, ROOT, SOURCE, Params
 from rakuten.errors import UserError
+from tests.support.project import environment
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +65,18 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 def test_stopping_is_no_error_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "ERROR stage: stopped by the user\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_ctrl_c_while_a_script_imports_shows_no_traceback() -> None:
+    code = "import rakuten.interrupts; raise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(ROOT), capture_output=True, text=True)
+    assert done.stderr == "ERROR: stopped by the user\n"
+    assert done.returncode == -signal.SIGINT
+    code = "import rakuten.interrupts; raise ValueError('seen')"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(ROOT), capture_output=True, text=True)
+    assert "Traceback" in done.stderr
+    assert "ValueError: seen" in done.stderr
 
 
 def test_processes_of_a_command_import_the_library_of_this_tree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,22 @@ STAGE_SCRIPTS = {
 }
 SCRIPTS = {*STAGE_SCRIPTS.values(), "src/models/promote.py"}
 # A room imports only from those before it, and from itself.
-LAYERS = ["errors", "config", "types", "files", "disk_array", "compute", "cli", "tracking", "data", "features"]
+LAYERS = [
+    "interrupts",
+    "errors",
+    "config",
+    "types",
+    "files",
+    "disk_array",
+    "compute",
+    "cli",
+    "tracking",
+    "data",
+    "features",
+]
 LAYERS += ["evaluation", "finetuning", "models", "promotion", "monitoring", "serving", "commands", "__main__"]
 # Rooms that do not change what a stage writes: settings, logs, where work runs, what is recorded.
-PLUMBING = {"errors", "config", "types", "compute", "cli", "tracking", "commands"}
+PLUMBING = {"interrupts", "errors", "config", "types", "compute", "cli", "tracking", "commands"}
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES = PIPELINE["stages"]
 ONE_DOOR = {  # library -> where alone it is imported
@@ -114,6 +126,13 @@ def test_a_large_dependency_has_one_door(package: str, door: str) -> None:
 
 def test_the_four_stages_run_the_four_scripts() -> None:
     assert {name: stage["cmd"].removeprefix("python ") for name, stage in STAGES.items()} == STAGE_SCRIPTS
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_a_script_is_quiet_on_ctrl_c_before_it_imports_anything_else_of_the_library(script: str) -> None:
+    lines = (ROOT / script).read_text(encoding="utf-8").splitlines()
+    after = next(number for number, line in enumerate(lines) if line.startswith("sys.path.insert"))
+    assert next(line for line in lines[after + 1 :] if line).startswith("import rakuten.interrupts  # noqa: F401")
 
 
 @pytest.mark.parametrize("stage", STAGE_SCRIPTS)

@@ -8,6 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
+import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_stage
 from rakuten.config import INTERIM, RAW, REPORTS, Params
 from rakuten.data.images import ImageFiles, check_images

@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
+import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import progress, run_stage
 from rakuten.config import CACHE, INTERIM, PROCESSED, RAW, Params
 from rakuten.data.images import ImageFiles, image_paths

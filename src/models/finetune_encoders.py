@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
+import rakuten.interrupts  # noqa: F401 - for its effect, before the others
+
+# isort: split
 import numpy as np
 import pandas as pd
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
+import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_command
 from rakuten.config import PARAMS, load_params
 from rakuten.promotion.gate import promote_challenger, roll_back_champion

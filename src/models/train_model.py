@@ -7,6 +7,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
+import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_stage
 from rakuten.config import MODELS, PROCESSED, REPORTS, Params
 from rakuten.data.schema import is_synthetic

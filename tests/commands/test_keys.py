@@ -39,3 +39,12 @@ def test_a_key_can_go_into_a_file_that_its_owner_alone_can_read(
     assert ApiKeys(path).owner(key) == "one"
     assert key not in output.out + output.err
     assert (tmp_path / "one.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_cannot_be_written_is_not_made(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    assert main(["one", "--output", str(tmp_path / "folder")]) == 1
+    assert "folder" in capsys.readouterr().err
+    assert not path.exists()

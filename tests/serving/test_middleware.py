@@ -260,6 +260,19 @@ def test_a_body_that_declares_itself_too_large_is_not_read() -> None:
     assert answer.headers["connection"] == "close"
 
 
+def test_an_answer_before_the_body_is_whole_closes_the_connection() -> None:
+    async def refuse(_: Scope, receive: Receive, __: Send) -> None:
+        await receive()
+        raise Problem("unsupported_media_type", "no")
+
+    for headers in ({"content-length": "2"}, {"transfer-encoding": "chunked"}):
+        answer = send_request(wrap(refuse), headers=LOCAL | headers, parts=(b"a", b"b"))
+        assert answer.headers["connection"] == "close"
+        whole = send_request(wrap(refuse), headers=LOCAL | headers, parts=(b"ab",))
+        assert "connection" not in whole.headers
+    assert "connection" not in send_request(wrap()).headers
+
+
 def test_a_body_without_a_length_is_read_up_to_the_limit() -> None:
     parts = (b"a" * 600, b"a" * 400, b"a", b"a")
     answer = send_request(wrap(max_body_mb=0.001), parts=parts)
@@ -273,7 +286,9 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
     assert (answer.status, answer.problem()) == (408, "too_slow")
 
 
-def test_all_bodies_together_are_limited_until_their_requests_are_answered() -> None:
+def test_a_large_body_is_not_read_while_there_is_no_room_and_a_small_one_is() -> None:
+    large = {"headers": LOCAL | {"content-length": "300000"}, "parts": (b"a" * 300_000,)}
+
     async def check() -> None:
         scored = asyncio.Event()
 
@@ -281,14 +296,16 @@ def test_all_bodies_together_are_limited_until_their_requests_are_answered() -> 
             await echo(scope, receive, send)
             await scored.wait()
 
-        middleware, request = wrap(app, max_buffered_mb=0.001), {"parts": (b"a" * 600,)}
-        first = asyncio.create_task(answer_to(middleware, **request))
+        middleware = wrap(app, max_buffered_mb=0.5, wait_seconds=0.1)
+        first = asyncio.create_task(answer_to(middleware, **large))
         await asyncio.sleep(0.01)
-        refused = await answer_to(middleware, **request)
-        assert (refused.status, refused.problem()) == (503, "overloaded")
+        refused = await answer_to(middleware, **large)
+        assert (refused.status, refused.problem(), refused.n_received) == (503, "overloaded", 0)
+        small = asyncio.create_task(answer_to(middleware, parts=(b"a" * 600,)))
+        waiting = asyncio.create_task(answer_to(middleware, **large))
+        await asyncio.sleep(0.01)
         scored.set()
-        assert (await first).status == 200
-        assert (await answer_to(middleware, **request)).status == 200
+        assert [(await task).status for task in (first, small, waiting)] == [200, 200, 200]
 
     asyncio.run(check())
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rakuten.cli import run_command
-from rakuten.files import write_secret
 from rakuten.serving.keys import add_key
 from rakuten.serving.settings import load_settings
 
@@ -14,9 +13,8 @@ from rakuten.serving.settings import load_settings
 def command(arguments: argparse.Namespace) -> str:
     """Write the new key to standard output, or to a file."""
     path = load_settings().keys_file
-    key = add_key(path, arguments.name)
+    key = add_key(path, arguments.name, arguments.output)
     if arguments.output is not None:
-        write_secret(arguments.output, key)
         return f"the key of {arguments.name} is in {arguments.output}, which you alone can read; its hash is in {path}"
     sys.stdout.write(f"{key}\n")
     return f"the key of {arguments.name} is shown once; its hash is in {path}"

@@ -1,11 +1,13 @@
 """`rakuten serve`: the API and its page, on 127.0.0.1:8000 unless API_HOST and API_PORT say otherwise."""
 
 import argparse
+import ctypes
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import uvicorn
 
@@ -21,10 +23,12 @@ from rakuten.serving.settings import ApiSettings, load_settings
 log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 30  # for requests in flight
+M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES = -3, 262_144  # of glibc's mallopt
 
 
 def command(_: argparse.Namespace) -> str:
     """Load the model and serve until the process is told to stop."""
+    _return_freed_memory()
     settings = load_settings()
     _check_port(settings)
     holder = ModelHolder(settings)
@@ -47,6 +51,15 @@ def command(_: argparse.Namespace) -> str:
         forwarded_allow_ips=settings.trusted_proxies,
     )
     return "stopped"
+
+
+def _return_freed_memory() -> None:
+    """Let glibc give every large block back to the system when it is freed.
+
+    By default the size from which it does rises with each block, here to that of the largest request body.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def _check_port(settings: ApiSettings) -> None:

@@ -19,6 +19,8 @@ from rakuten.errors import UserError
 log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 1 << 20  # of a Parquet column, read at a time; by default, pyarrow reads the column's whole row group
+# A file of a few kilobytes can unpack to gigabytes of text: a chunk has as many rows as fit, read a few at a time.
+MAX_CHUNK_BYTES, READ_ROWS = 64_000_000, 128
 CSV, PARQUET = ".csv", ".parquet"  # endings of file names
 TEXT_COLUMNS, ID_COLUMNS = ("designation", "description"), ("productid", "imageid")
 
@@ -49,21 +51,36 @@ def read_schema(path: Path) -> pa.Schema:
 
 
 def read_product_chunks(path: Path, size: int) -> Iterator[pa.Table]:
-    """Read a CSV or Parquet file in chunks of `size` rows; the last chunk may be shorter.
+    """Read a CSV or Parquet file in chunks of `size` rows, of a Parquet file fewer where they are very long.
+
+    The same file gives the same chunks. The last one may be shorter.
 
     Raises:
         UserError: a CSV file is not UTF-8, cut short or wrongly quoted; a Parquet file is damaged.
     """
     if path.suffix.lower() == PARQUET:
         with _open_parquet(path) as file:
-            for batch in file.iter_batches(batch_size=size):
-                batch.validate(full=True)  # raises if a text is not UTF-8
-                yield pa.Table.from_batches([batch])
+            yield from _parquet_chunks(file, size)
         return
     records = read_records(path)
     _, header = next(records)
     while rows := [row for _, row in islice(records, size)]:
         yield pa.Table.from_arrays([pa.array(values, pa.string()) for values in zip(*rows, strict=True)], header)
+
+
+def _parquet_chunks(file: Any, size: int) -> Iterator[pa.Table]:
+    batches: list[pa.RecordBatch] = []
+    n_rows = n_bytes = 0
+    for batch in file.iter_batches(batch_size=min(size, READ_ROWS)):
+        batch.validate(full=True)  # raises if a text is not UTF-8
+        if batches and (n_rows + len(batch) > size or n_bytes + batch.nbytes > MAX_CHUNK_BYTES):
+            yield pa.Table.from_batches(batches)
+            batches, n_rows, n_bytes = [], 0, 0
+        batches.append(batch)
+        n_rows += len(batch)
+        n_bytes += batch.nbytes
+    if batches:
+        yield pa.Table.from_batches(batches)
 
 
 def check_columns(path: Path, schema: pa.Schema, with_images: bool, added: Sequence[str]) -> None:

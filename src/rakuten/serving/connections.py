@@ -12,12 +12,12 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rakuten.serving.problems import PROBLEM_TYPES, Problem
-from rakuten.serving.settings import MB, ApiSettings
+from rakuten.serving.settings import ApiSettings
 
 MAX_HEADER_BYTES = 32_768  # of a request line and all header fields
 MAX_HEADER_FIELDS = 100
 # A body may come in chunks, of which each has a few bytes around it: so many times the bytes of the body itself.
-MAX_CHUNK_OVERHEAD = 2
+MAX_CHUNK_OVERHEAD = 8
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -31,7 +31,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._address = ""
         self._in_header = True  # from the end of one request until the header of the next is whole
-        self._n_bytes = 0  # received of an unfinished header, or of the body of a request
+        self._n_bytes = 0  # received of an unfinished header, or of a body with what is around its chunks
+        self._n_body_bytes = 0  # of the body alone
+        self._n_fields = 0  # of an unfinished header, or after the body
         self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -71,11 +73,21 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().data_received(data)  # begins to count anew where a header or a body ends
         if self._in_header and self._n_bytes > MAX_HEADER_BYTES:
             self._refuse_header()
-        elif self._n_bytes > MAX_CHUNK_OVERHEAD * self.settings.max_body_mb * MB + MAX_HEADER_BYTES:
-            self.transport.close()  # the middleware has answered, unless the bytes were no body
+        elif self._n_bytes > MAX_CHUNK_OVERHEAD * self._n_body_bytes + MAX_HEADER_BYTES:
+            self.transport.close()  # what comes is hardly a body
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Leave out the trailers, fields after a body: nothing reads them."""
+        """Count a field, and leave it out if it is a trailer, after a body: nothing reads those.
+
+        Raises:
+            ValueError: there are too many, so that the parser stops in the middle of what was received.
+        """
+        self._n_fields += 1
+        if self._n_fields > MAX_HEADER_FIELDS:
+            if self._in_header:
+                self._refuse_header()
+            self.transport.close()
+            raise ValueError("too many header fields")
         if self._in_header:
             super().on_header(name, value)
 
@@ -84,10 +96,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         n_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if n_bytes > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADER_FIELDS:
+        if n_bytes > MAX_HEADER_BYTES:
             self._refuse_header()
             return
-        self._in_header, self._n_bytes = False, 0
+        self._in_header, self._n_bytes, self._n_body_bytes, self._n_fields = False, 0, 0, 0
         self._stop_header_timer()
         self.idle.pop(self, None)
         super().on_headers_complete()
@@ -100,6 +112,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Hand on a part of the body."""
+        self._n_body_bytes += len(body)
         if not self.transport.is_closing():
             super().on_body(body)
 
@@ -107,7 +120,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Expect the next request."""
         if self.transport.is_closing():
             return
-        self._in_header, self._n_bytes = True, 0
+        self._in_header, self._n_bytes, self._n_body_bytes, self._n_fields = True, 0, 0, 0
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:

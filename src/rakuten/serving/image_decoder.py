@@ -5,16 +5,14 @@ one answer, for which the picture is unusable, and nobody else anything: a proce
 pictures that look costly wait for each other, not the others for them.
 """
 
-import io
 import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import suppress
 
 import anyio
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 from joblib import cpu_count
-from PIL import Image
 
 from rakuten.data.image_decoding import costs_little
 from rakuten.features.encoders.preprocessing import DecodedImage
@@ -27,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_PROCESSES = 4  # for pictures that cost little; one more is for the others
 CHEAP_PICTURES = 8  # of more in one request, all are among the costly
+TINY_IMAGE = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"  # has no frame, which is found out at once
 TOO_SLOW, TOO_MUCH_MEMORY = "too slow to decode", "too large"
 
 
@@ -39,14 +38,16 @@ class ImageDecoder:
 
     def __init__(self, image_sizes: Callable[[], Sequence[int]], settings: ApiSettings) -> None:
         self._image_sizes, self._settings = image_sizes, settings
-        self._cheap, self._costly = _Lane(min(MAX_PROCESSES, cpu_count())), _Lane(1)
-        self._processes = CapacityLimiter(MAX_PROCESSES + 1)  # never reached: anyio's own would let the lanes share
+        n_cheap = min(MAX_PROCESSES, cpu_count())
+        self._cheap, self._costly = _Lane(n_cheap), _Lane(1)
+        self._n_processes = n_cheap + 1
+        self._processes = CapacityLimiter(self._n_processes)  # anyio's own would let the lanes share
 
     async def start(self) -> None:
-        """Start the first process, which takes a moment, before the first request."""
-        stream = io.BytesIO()
-        Image.new("RGB", (1, 1)).save(stream, "JPEG")
-        await self._decode(stream.getvalue(), seconds=60)
+        """Start the processes that are not running, so that no picture waits for one to start."""
+        async with anyio.create_task_group() as tasks:
+            for _ in range(self._n_processes):  # each takes one that is idle, or starts one
+                tasks.start_soon(self._run, TINY_IMAGE)
 
     async def decode_all(self, products: Sequence[RawProduct]) -> list[RawProduct]:
         """The products with their pictures decoded; those for which the time of a batch is over are unusable.
@@ -85,18 +86,27 @@ class ImageDecoder:
             lane.limiter.release()
 
     async def _decode(self, data: bytes, seconds: float) -> DecodedImage:
-        run = partial(to_process.run_sync, cancellable=True, limiter=self._processes)
+        if seconds <= 0:
+            return DecodedImage(TOO_SLOW, {})
+        reason = TOO_MUCH_MEMORY
         try:
             with anyio.fail_after(seconds):
-                decoded: DecodedImage = await run(decoding_worker.decode, data, self._image_sizes())
-                return decoded
-        except TimeoutError:
-            return DecodedImage(TOO_SLOW, {})
+                return await self._run(data)
         except MemoryError:
-            return DecodedImage(TOO_MUCH_MEMORY, {})
+            return DecodedImage(reason, {})
+        except TimeoutError:
+            reason = TOO_SLOW
         except BrokenWorkerProcess:  # the system may have ended it for its memory
             log.warning("a process that decoded a picture has ended; the picture counts as unusable")
-            return DecodedImage(TOO_MUCH_MEMORY, {})
+        with suppress(BrokenWorkerProcess, MemoryError, ExceptionGroup):
+            await self.start()  # another in the place of the one that has ended
+        return DecodedImage(reason, {})
+
+    async def _run(self, data: bytes) -> DecodedImage:
+        decoded: DecodedImage = await to_process.run_sync(
+            decoding_worker.decode, data, self._image_sizes(), cancellable=True, limiter=self._processes
+        )
+        return decoded
 
 
 class _Lane:

@@ -73,8 +73,11 @@ def parse_keys(text: str) -> dict[str, str]:
     return hashes
 
 
-def add_key(path: Path, name: str) -> str:
-    """Create a key for a new name and return it; only its hash is written, to a file that its owner alone can read.
+def add_key(path: Path, name: str, output: Path | None = None) -> str:
+    """Create a key for a new name and return it; its hash is written to a file that its owner alone can read.
+
+    Args:
+        output: a file for the key itself. It is written first: a hash whose key is lost would be of no use.
 
     Raises:
         UserError: the name has a key already, or holds other characters than letters, digits and _.-; or the file
@@ -91,5 +94,7 @@ def add_key(path: Path, name: str) -> str:
     key = secrets.token_urlsafe(32)
     separator = "" if not text or text.endswith("\n") else "\n"
     key_hash = hashlib.sha256(key.encode()).hexdigest()
+    if output is not None:
+        write_secret(output, key)
     write_secret(path, f"{text}{separator}{name}:{key_hash}\n")
     return key

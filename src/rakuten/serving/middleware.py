@@ -9,10 +9,12 @@ import uuid
 from collections import OrderedDict
 from typing import Any
 
+from joblib import cpu_count
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rakuten.serving.keys import ApiKeys
+from rakuten.serving.large_bodies import Body, LargeBodies
 from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.problems import Problem
 from rakuten.serving.settings import MB, ApiSettings, is_loopback
@@ -33,6 +35,7 @@ DEFAULT_CACHE_CONTROL = "no-store"  # unless the route sets its own, as the page
 PUBLIC_PATHS = ("/", "/health", "/ready")  # need no key, and neither does anything under /static/
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PORT_PATTERN = re.compile(r":\d+$")
+MIN_LARGE_AT_ONCE = 2  # requests with a large body that are worked on; with more cores as many as those
 MAX_CLIENTS = 10_000  # whose requests the rate limiter counts; the one not seen for longest is dropped
 
 
@@ -74,9 +77,9 @@ class RequestMiddleware:
         self._app, self._metrics = app, metrics
         self._keys = ApiKeys(settings.keys_file) if settings.keys_required else None
         self._rate_limiter = RateLimiter(settings.rate_per_minute)
-        self._limits = BodyLimits(
-            int(settings.max_body_mb * MB), int(settings.max_buffered_mb * MB), settings.body_seconds
-        )
+        self._settings = settings
+        n_at_once = max(MIN_LARGE_AT_ONCE, cpu_count())
+        self._large_bodies = LargeBodies(int(settings.max_buffered_mb * MB), n_at_once, settings.wait_seconds)
         self._loopback_only = is_loopback(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +87,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Request(scope, receive, send, self._limits)
+        request = _Request(scope, receive, send, self._settings, self._large_bodies)
         try:
             self._check(request)
             await self._app(scope, request.receive, request.send)
@@ -93,7 +96,7 @@ class RequestMiddleware:
         except Exception:  # the application's handler has sent the response already
             log.exception("request %s failed", request.id)
         finally:
-            request.release_body()
+            request.body.release()
             self._record(request)
 
     def _check(self, request: "_Request") -> None:
@@ -104,9 +107,8 @@ class RequestMiddleware:
         if self._keys is not None and path not in PUBLIC_PATHS and not path.startswith("/static/"):
             self._authenticate(request, self._keys)
         self._rate_limiter.acquire(request.client)
-        content_length = request.headers.get("content-length", "0")
-        if content_length.isdecimal() and int(content_length) > self._limits.max_bytes:
-            raise self._limits.too_large()
+        if request.announced_bytes > self._settings.max_body_mb * MB:
+            raise _too_large(self._settings)
 
     def _authenticate(self, request: "_Request", keys: ApiKeys) -> None:
         """Make the owner of the request's key its client."""
@@ -154,65 +156,54 @@ def _check_host(host: str) -> None:
         raise Problem("host_not_allowed", "this server answers to localhost only")
 
 
-class BodyLimits:
-    """The limits of a body and of all bodies, and how many bytes of them are in memory.
-
-    Args:
-        max_bytes: of a body.
-        max_total_bytes: of all bodies whose requests are not answered yet.
-        seconds: until a body is whole.
-    """
-
-    def __init__(self, max_bytes: int, max_total_bytes: int, seconds: float) -> None:
-        self.max_bytes, self.max_total_bytes, self.seconds = max_bytes, max_total_bytes, seconds
-        self.total_bytes = 0
-
-    def too_large(self) -> Problem:
-        """The problem of a body over the limit."""
-        return Problem("body_too_large", f"at most {self.max_bytes / MB:g} MB")
+def _too_large(settings: ApiSettings) -> Problem:
+    return Problem("body_too_large", f"at most {settings.max_body_mb:g} MB")
 
 
 class _Request:
     """One request: its id, its client, and `receive` and `send` with the limits and headers."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: BodyLimits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, settings: ApiSettings, large_bodies: LargeBodies
+    ) -> None:
         self.started = time.perf_counter()
-        self.scope, self._receive, self._send, self._limits = scope, receive, send, limits
-        self._deadline = time.monotonic() + limits.seconds
+        self.scope, self._receive, self._send, self._settings = scope, receive, send, settings
+        self._deadline: float | None = None  # of time.monotonic(), until which the body must be whole
         self.headers = Headers(scope=scope)
+        length = self.headers.get("content-length", "")
+        self.announced_bytes = int(length) if length.isdecimal() else 0
+        self.body = Body(large_bodies, self.announced_bytes)
         client_id = self.headers.get("x-request-id", "")
         self.id = client_id if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid.uuid4().hex
         self.address = str((scope.get("client") or ("unknown",))[0])
         self.client = self.address  # or the owner of its key
         self.status = 500  # of the response, once it has started
         self.problem = ""  # the code of a problem that was raised outside the application's handlers
-        self._response_started, self._received_bytes = False, 0
+        self._response_started = False
+        self._is_whole = not (self.announced_bytes or "transfer-encoding" in self.headers)
         scope.setdefault("state", {})["request_id"] = self.id
-
-    def release_body(self) -> None:
-        """Count the body as no longer in memory."""
-        self._limits.total_bytes -= self._received_bytes
 
     async def receive(self) -> Message:
         """The next part of the body.
 
         Raises:
-            Problem: it does not come in time, the body is over the limit, or all bodies together are.
+            Problem: it does not come in time, the body is over the limit, or there are too many large ones.
         """
         if self._response_started:  # only waits for the client to disconnect
-            message = await self._receive()
-        else:
-            try:
-                message = await asyncio.wait_for(self._receive(), max(0, self._deadline - time.monotonic()))
-            except TimeoutError:
-                raise Problem("too_slow", f"the body was not whole after {self._limits.seconds:g} s") from None
-        n_bytes = len(message.get("body", b""))
-        self._received_bytes += n_bytes
-        self._limits.total_bytes += n_bytes
-        if self._received_bytes > self._limits.max_bytes:
-            raise self._limits.too_large()
-        if self._limits.total_bytes > self._limits.max_total_bytes:
-            raise Problem("overloaded", "too many bodies at once; ask again later", 1)
+            return await self._receive()
+        if self._deadline is None:
+            await self.body.wait_for_room()
+            self._deadline = time.monotonic() + self._settings.body_seconds
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0, self._deadline - time.monotonic()))
+        except TimeoutError:
+            raise Problem("too_slow", f"the body was not whole after {self._settings.body_seconds:g} s") from None
+        self.body.add(len(message.get("body", b"")))
+        if self.body.n_bytes > self._settings.max_body_mb * MB:
+            raise _too_large(self._settings)
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._is_whole = True
+            await self.body.wait_for_turn()
         return message
 
     async def send(self, message: Message) -> None:
@@ -223,6 +214,8 @@ class _Request:
             headers = MutableHeaders(scope=message)
             headers.update(SECURITY_HEADERS | {"x-request-id": self.id})
             headers.setdefault("cache-control", DEFAULT_CACHE_CONTROL)
+            if not self._is_whole:
+                headers["connection"] = "close"  # the rest of the body is not read
         await self._send(message)
 
     async def send_problem(self, problem: Problem) -> None:
@@ -232,8 +225,6 @@ class _Request:
             return
         body = problem.body(self.id)
         headers = problem.headers() | {"content-length": str(len(body))}
-        if self._received_bytes < int(self.headers.get("content-length") or 0):
-            headers["connection"] = "close"  # the rest of the body is not read
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": problem.status, "headers": pairs})
         await self.send({"type": "http.response.body", "body": body})

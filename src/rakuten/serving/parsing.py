@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
+from rakuten.serving.large_bodies import LARGE_BODY_BYTES
 from rakuten.serving.problems import Problem
 from rakuten.serving.schemas import BatchIn, ProductIn
 from rakuten.serving.scorer import RawProduct
@@ -24,7 +25,6 @@ from rakuten.serving.settings import MB, ApiSettings
 Model = TypeVar("Model", bound=BaseModel)
 Parsed = TypeVar("Parsed")
 
-LARGE_BODY_BYTES = 200_000
 MAX_FORM_FIELDS = 8
 MAX_UTF8_BYTES = 4  # of a character
 MAX_VALUES = 10  # JSON values, objects and lists for each product; a product with all its fields has five

@@ -42,7 +42,7 @@ class ApiSettings(BaseSettings):
     body_seconds: Positive = 60.0  # until its body is
     max_connections: Count = 512  # open at once; one more closes the oldest that has sent no whole header
     max_connections_per_address: Count = 256  # but of a trusted proxy
-    max_buffered_mb: Positive = 64.0  # bodies of all requests that are being read, waiting or scored
+    max_buffered_mb: Positive = 64.0  # large bodies of all requests that are read, waiting or scored
     # IP addresses or networks, separated by commas, whose X-Forwarded-For names the client
     trusted_proxies: str = ""
 
