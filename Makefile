@@ -12,9 +12,13 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses=logical --dist=loadfile --no-loadscope-reorder
 # There if `make finetune` has run: a new .venv gets it again. Without a make inside make, which --dry-run would run.
 FINETUNE := $(wildcard $(VENV)/finetune.txt)
+# torch by its version alone: its builds for a CPU, or for a certain CUDA, come from an index of the user's choice.
+EXPORT_FINETUNE := $(BIN)/uv export --quiet --frozen --extra finetune --no-dev --no-emit-project
 define INSTALL_FINETUNE
-@$(BIN)/uv export --quiet --frozen --extra finetune --no-dev --no-emit-project --no-hashes --output-file $(VENV)/finetune.txt >/dev/null
-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/finetune.txt --editable '.[finetune]'
+@$(EXPORT_FINETUNE) --no-hashes --output-file $(VENV)/versions.txt >/dev/null
+@$(EXPORT_FINETUNE) --prune torch --output-file $(VENV)/finetune.txt >/dev/null
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/versions.txt torch
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(VENV)/finetune.txt
 endef
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a user or a workflow names reaches a shell as "$$NAME": make would paste it into the command.

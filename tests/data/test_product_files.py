@@ -4,6 +4,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
+from rakuten.data import product_files
 from rakuten.data.product_files import (
     CSV,
     PARQUET,
@@ -43,6 +44,38 @@ def test_parquet_keeps_types_and_metadata(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", table)
     assert read_schema(path).equals(table.schema, check_metadata=True)
     assert pa.concat_tables(read_product_chunks(path, 10)).equals(table)
+
+
+def test_a_column_of_categories_stays_one(tmp_path: Path) -> None:
+    table = pa.table({"designation": pa.array(["a", None, "a"]).dictionary_encode(), "kind": ["b", "b", "b"]})
+    path = write(tmp_path / "t.parquet", table)
+    assert [chunk.schema for chunk in read_product_chunks(path, 2)] == [table.schema] * 2
+    assert raw_products(next(read_product_chunks(path, 3)))["designation"].tolist() == ["a", "", "a"]
+
+
+def test_a_small_file_that_unpacks_to_much_is_read_in_small_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(product_files, "MAX_CHUNK_BYTES", 1_000_000)
+    monkeypatch.setattr(product_files, "MAX_ROW_BYTES", 400_000)
+    table = pa.table({"designation": ["a" * 300_000] * 20, "note": ["b" * 50_000] * 10 + [None] * 10})
+    path = write(tmp_path / "t.parquet", table)
+    assert path.stat().st_size < 100_000  # of six million characters
+    chunks = list(read_product_chunks(path, 1000))
+    assert [len(chunk) for chunk in chunks] == [2, 2, 2, 2, 3, 3, 3, 3]
+    assert pa.concat_tables(chunks).equals(table)
+
+
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_a_row_that_is_no_product_is_an_error(
+    use_dictionary: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(product_files, "MAX_ROW_BYTES", 400_000)
+    texts = ["a"] * 10 + ["b" * 500_000]
+    for rows in (texts, ["c" * 500_000] * 3):
+        pq.write_table(pa.table({"designation": rows}), tmp_path / "t.parquet", use_dictionary=use_dictionary)
+        with pytest.raises(UserError, match="a row has .* at most 0 MB: not a file of products"):
+            list(read_product_chunks(tmp_path / "t.parquet", 1000))
 
 
 def change_a_letter(path: Path) -> None:

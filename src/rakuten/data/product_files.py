@@ -8,9 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 from rakuten.data.schema import normalise_id
 from rakuten.data.tables import check_separator, read_records
@@ -19,19 +22,30 @@ from rakuten.errors import UserError
 log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 1 << 20  # of a Parquet column, read at a time; by default, pyarrow reads the column's whole row group
-# A file of a few kilobytes can unpack to gigabytes of text: a chunk has as many rows as fit, read a few at a time.
-MAX_CHUNK_BYTES, READ_ROWS = 64_000_000, 128
+# A Parquet file of a kilobyte can unpack to gigabytes. So its texts are read as indices into the distinct ones, a few
+# rows at a time, and unpacked for as many rows as fit into a chunk.
+READ_ROWS, MAX_CHUNK_BYTES, MAX_ROW_BYTES = 128, 64_000_000, 16_000_000
 CSV, PARQUET = ".csv", ".parquet"  # endings of file names
 TEXT_COLUMNS, ID_COLUMNS = ("designation", "description"), ("productid", "imageid")
 
 
 @contextmanager
-def _open_parquet(path: Path) -> Iterator[Any]:
-    """Open a Parquet file; pyarrow's errors about a damaged one are raised as UserError."""
+def _open_parquet(path: Path, packed: Sequence[str] = ()) -> Iterator[Any]:
+    """Open a Parquet file; pyarrow's errors about a damaged one are raised as UserError.
+
+    Args:
+        packed: columns of text to read as indices into their distinct values.
+    """
     try:
         with (
             path.open("rb") as stream,
-            pq.ParquetFile(stream, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True) as file,
+            pq.ParquetFile(
+                stream,
+                read_dictionary=list(packed),
+                pre_buffer=False,
+                buffer_size=BUFFER_BYTES,
+                page_checksum_verification=True,
+            ) as file,
         ):
             yield file
     except (OSError, pa.ArrowException) as error:
@@ -59,8 +73,9 @@ def read_product_chunks(path: Path, size: int) -> Iterator[pa.Table]:
         UserError: a CSV file is not UTF-8, cut short or wrongly quoted; a Parquet file is damaged.
     """
     if path.suffix.lower() == PARQUET:
-        with _open_parquet(path) as file:
-            yield from _parquet_chunks(file, size)
+        schema = read_schema(path)
+        with _open_parquet(path, [field.name for field in schema if _is_text(field.type)]) as file:
+            yield from _parquet_chunks(path, file, schema, size)
         return
     records = read_records(path)
     _, header = next(records)
@@ -68,19 +83,58 @@ def read_product_chunks(path: Path, size: int) -> Iterator[pa.Table]:
         yield pa.Table.from_arrays([pa.array(values, pa.string()) for values in zip(*rows, strict=True)], header)
 
 
-def _parquet_chunks(file: Any, size: int) -> Iterator[pa.Table]:
-    batches: list[pa.RecordBatch] = []
+def _parquet_chunks(path: Path, file: Any, schema: pa.Schema, size: int) -> Iterator[pa.Table]:
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        if group.num_rows and group.total_byte_size / group.num_rows > MAX_ROW_BYTES:
+            raise _too_long(path, group.total_byte_size / group.num_rows)
+    parts: list[pa.RecordBatch] = []
     n_rows = n_bytes = 0
     for batch in file.iter_batches(batch_size=min(size, READ_ROWS)):
         batch.validate(full=True)  # raises if a text is not UTF-8
-        if batches and (n_rows + len(batch) > size or n_bytes + batch.nbytes > MAX_CHUNK_BYTES):
-            yield pa.Table.from_batches(batches)
-            batches, n_rows, n_bytes = [], 0, 0
-        batches.append(batch)
-        n_rows += len(batch)
-        n_bytes += batch.nbytes
-    if batches:
-        yield pa.Table.from_batches(batches)
+        row_bytes = _row_bytes(batch)
+        if row_bytes.max(initial=0) > MAX_ROW_BYTES:
+            raise _too_long(path, row_bytes.max())
+        for part, part_bytes in _split(batch, row_bytes):
+            if parts and (n_rows + len(part) > size or n_bytes + part_bytes > MAX_CHUNK_BYTES):
+                yield pa.Table.from_batches(parts).cast(schema)
+                parts, n_rows, n_bytes = [], 0, 0
+            parts.append(part)
+            n_rows += len(part)
+            n_bytes += part_bytes
+    if parts:
+        yield pa.Table.from_batches(parts).cast(schema)
+
+
+def _split(batch: pa.RecordBatch, row_bytes: NDArray[np.int64]) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """A batch in parts of as many rows as fit into a chunk, each with its bytes once it is unpacked."""
+    start = 0
+    while start < len(batch):
+        fits = int(np.searchsorted(np.cumsum(row_bytes[start:]), MAX_CHUNK_BYTES, side="right"))
+        end = start + max(1, fits)
+        yield batch.slice(start, end - start), int(row_bytes[start:end].sum())
+        start = end
+
+
+def _row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """The bytes of each row's texts, once they are unpacked."""
+    total = np.zeros(len(batch), dtype=np.int64)
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
+            lengths = pc.binary_length(column.dictionary).take(column.indices)
+            total += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+    return total
+
+
+def _is_text(column_type: pa.DataType) -> bool:
+    return str(column_type) in ("string", "large_string", "binary", "large_binary")
+
+
+def _too_long(path: Path, n_bytes: float) -> UserError:
+    return UserError(
+        f"{path}: a row has {n_bytes / 1e6:,.0f} MB, at most {MAX_ROW_BYTES / 1e6:.0f} MB: not a file of products; "
+        "remove the long column or row"
+    )
 
 
 def check_columns(path: Path, schema: pa.Schema, with_images: bool, added: Sequence[str]) -> None:
