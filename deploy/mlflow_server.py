@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,7 +96,8 @@ def clear_uploads() -> None:
     """Remove what a server that was killed left of the artifacts that passed through; a volume keeps it otherwise."""
     folder = os.environ.get("UPLOADS_FOLDER")
     for path in Path(folder).iterdir() if folder else ():
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        with suppress(OSError):  # of another user, before MLFLOW_UID was changed
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def need(*names: str) -> None:

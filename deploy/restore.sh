@@ -29,8 +29,8 @@ in_postgres pg_restore --dbname=mlflow_restored --exit-on-error <"$folder/databa
   fail "PostgreSQL cannot read $folder/database.dump"
 # Artifacts are only added: no run refers to them before the databases change places.
 "${compose[@]}" run --rm -T mlflow restore <"$folder/artifacts.tar" || fail "the artifacts of $folder cannot be put back"
-"${compose[@]}" stop mlflow
 sql 'DROP DATABASE IF EXISTS mlflow_before_restore WITH (FORCE)'
+"${compose[@]}" stop mlflow
 in_postgres psql --dbname=postgres --quiet --set ON_ERROR_STOP=1 --single-transaction \
   --command='ALTER DATABASE mlflow RENAME TO mlflow_before_restore' \
   --command='ALTER DATABASE mlflow_restored RENAME TO mlflow' || {

@@ -76,7 +76,7 @@ def test_a_model_that_is_not_the_recorded_one_is_not_signed(project: Path) -> No
     run_in(project, *RAKUTEN, "sign", "--new-key", "models.key")
     lock = project / "dvc.lock"
     recorded = lock.read_text()
-    lock.write_text(recorded.replace("models/model.safetensors", "models/other.safetensors"))
+    lock.write_text(recorded.replace("models/manifest.json", "models/other.json"))
     assert "is not the model that dvc.lock records" in run_in(project, *RAKUTEN, "sign", "--key", "models.key", code=1)
     lock.write_text(recorded)
     (project / "mlflow.db").unlink()

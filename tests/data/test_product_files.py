@@ -67,6 +67,21 @@ def test_a_small_file_that_unpacks_to_much_is_read_in_small_chunks(
 
 
 @pytest.mark.parametrize("use_dictionary", [True, False])
+def test_large_columns_of_distinct_texts_are_read_as_they_are(
+    use_dictionary: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(product_files, "PACKED_BYTES", 100_000)
+    table = pa.table({"designation": [f"{number:0100}" for number in range(3000)], "kind": ["a", None, "c"] * 1000})
+    path = tmp_path / "t.parquet"
+    pq.write_table(table, path, use_dictionary=use_dictionary)
+    with product_files._open_parquet(path) as file:
+        assert product_files._small_text_columns(file) == ["kind"]
+    chunks = list(read_product_chunks(path, 1000))
+    assert [len(chunk) for chunk in chunks] == [1000, 1000, 1000]
+    assert pa.concat_tables(chunks).equals(table)
+
+
+@pytest.mark.parametrize("use_dictionary", [True, False])
 def test_a_row_that_is_no_product_is_an_error(
     use_dictionary: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

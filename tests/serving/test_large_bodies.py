@@ -52,14 +52,14 @@ def test_a_body_that_waited_too_long_is_refused_and_lets_the_next_in() -> None:
     async def use(bodies: LargeBodies) -> None:
         held = await admitted(bodies, 700_000)
         given_up = asyncio.create_task(admitted(bodies, 800_000))
-        await asyncio.sleep(0.04)
+        await asyncio.sleep(0.5)
         next_one = asyncio.create_task(admitted(bodies))
         with pytest.raises(Problem, match="too many large bodies at once"):
             await given_up
         await next_one  # there was room for it, but not for the one before it
         held.release()
 
-    with_bodies(use)
+    with_bodies(use, wait_seconds=1.0)
 
 
 def test_a_client_that_leaves_while_it_waits_takes_no_room() -> None:
@@ -103,6 +103,23 @@ def test_a_body_that_dribbles_soon_holds_only_what_has_come(monkeypatch: pytest.
     with_bodies(use)
 
 
+def test_a_body_that_comes_steadily_keeps_its_reservation() -> None:
+    async def use(bodies: LargeBodies) -> None:
+        body = Body(bodies, 900_000)
+        await body.wait_for_room()
+        for _ in range(3):
+            body.add(100_000)
+            body._check_reservation()  # as a timer does
+            with pytest.raises(Problem):
+                await Body(bodies, LARGE).wait_for_room()
+        body.add(1000)
+        body._check_reservation()
+        await Body(bodies, LARGE).wait_for_room()
+        body.release()
+
+    with_bodies(use)
+
+
 def test_a_body_without_a_length_counts_once_it_is_large() -> None:
     async def use(bodies: LargeBodies) -> None:
         held = [await admitted(bodies) for _ in range(3)]
@@ -127,6 +144,9 @@ def test_few_large_requests_are_worked_on_at_once() -> None:
             await body.wait_for_turn()
         with pytest.raises(Problem, match="too many large requests at once"):
             await third.wait_for_turn()
+        batch = Body(bodies, 0, is_batch=True)
+        batch.n_bytes = LARGE
+        await batch.wait_for_turn()  # batches wait for each other
         first.release()
         first.release()
         await third.wait_for_turn()

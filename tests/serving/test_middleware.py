@@ -292,9 +292,11 @@ def test_a_large_body_is_not_read_while_there_is_no_room_and_a_small_one_is() ->
     async def check() -> None:
         scored = asyncio.Event()
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await echo(scope, receive, send)
+        async def app(_: Scope, receive: Receive, send: Send) -> None:
+            await receive()
             await scored.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
 
         middleware = wrap(app, max_buffered_mb=0.5, wait_seconds=0.1)
         first = asyncio.create_task(answer_to(middleware, **large))
@@ -306,6 +308,27 @@ def test_a_large_body_is_not_read_while_there_is_no_room_and_a_small_one_is() ->
         await asyncio.sleep(0.01)
         scored.set()
         assert [(await task).status for task in (first, small, waiting)] == [200, 200, 200]
+
+    asyncio.run(check())
+
+
+def test_a_client_that_does_not_read_its_answer_holds_no_memory() -> None:
+    async def check() -> None:
+        read, begun = asyncio.Event(), 0
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal begun
+            await echo(scope, receive, send)
+            begun += 1
+            await read.wait()  # as uvicorn does while the client's side is full
+
+        middleware = wrap(app, max_buffered_mb=0.5, wait_seconds=5)
+        large: dict[str, Any] = {"headers": LOCAL | {"content-length": "300000"}, "parts": (b"a" * 300_000,)}
+        clients = [asyncio.create_task(answer_to(middleware, **large)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        assert begun == 4
+        read.set()
+        assert [(await client).status for client in clients] == [200] * 4
 
     asyncio.run(check())
 

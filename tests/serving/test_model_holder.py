@@ -13,7 +13,7 @@ import mlflow
 import pytest
 import requests
 
-from rakuten.errors import UserError
+from rakuten.errors import UntrustedModelError, UserError
 from rakuten.serving import model_holder as module
 from rakuten.serving.model_holder import ModelHolder
 from rakuten.serving.settings import ApiSettings
@@ -186,6 +186,27 @@ def test_a_cache_that_cannot_be_read_is_as_none(
     fake_registry.champion = None
     with pytest.raises(UserError, match="has no champion"):
         ModelHolder(ApiSettings(model="registry", cache=tmp_path / "cache")).refresh()
+
+
+def test_a_champion_without_a_signature_is_not_fetched_again_until_it_has_one(
+    holder: ModelHolder, fake_registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(version: SimpleNamespace, folder: Path, require_signature: str) -> None:
+        fake_registry.downloads.append(version.number)
+        raise UntrustedModelError("not signed")
+
+    download, signature = fake_registry.download_model, None
+    monkeypatch.setattr(fake_registry, "download_model", refuse)
+    monkeypatch.setattr(fake_registry, "get_champion", lambda: SimpleNamespace(number="2", signature=signature))
+    with pytest.raises(UserError, match="not signed"):
+        holder.refresh()
+    assert not holder.refresh()
+    assert holder.has_refused()
+    assert fake_registry.downloads == ["1", "2"]
+    monkeypatch.setattr(fake_registry, "download_model", download)
+    signature = "signed"
+    assert holder.refresh()
+    assert not holder.has_refused()
 
 
 def test_a_refused_champion_is_not_loaded_again_until_there_is_another(

@@ -51,6 +51,7 @@ def command(_: argparse.Namespace) -> str:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         timeout_keep_alive=30,
         http=http_protocol(settings),
+        ws="none",
         proxy_headers=bool(settings.trusted_proxies),  # by default uvicorn believes X-Forwarded-For from loopback
         forwarded_allow_ips=settings.trusted_proxies,
     )

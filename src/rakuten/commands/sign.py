@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rakuten.cli import run_command
-from rakuten.config import MODELS
+from rakuten.config import MODELS, load_params
 from rakuten.errors import UserError
+from rakuten.files import digest
 from rakuten.models.classifier import MANIFEST_FILE, ProductClassifier
 from rakuten.tracking import lineage, registry, server, signatures
 
@@ -32,7 +33,8 @@ def _sign_model(key: Path) -> str:
     """Sign the model that dvc.lock records: these files, never those that the registry has."""
     secret_key = signatures.read_key(key)
     ProductClassifier.load(MODELS)  # whose files are those of its manifest
-    if not lineage.is_in_dvc_lock(MODELS):
+    manifest = MODELS / MANIFEST_FILE
+    if lineage.dvc_lock_digests("train", "outs").get(lineage.repo_relative(manifest)) != digest(manifest, "md5"):
         raise UserError(f"{MODELS} is not the model that dvc.lock records: `dvc repro` or `dvc checkout`, then sign")
     server.check_server()
     with server.mlflow_errors():
@@ -44,7 +46,9 @@ def _sign_model(key: Path) -> str:
             )
         if secret_key.is_encrypted():
             signatures.decrypt(secret_key, _password(f"password of {key}: "))
-        registry.set_signature(version, signatures.sign(MODELS / MANIFEST_FILE, secret_key))
+        if load_params().models.require_signature not in (signatures.NO_SIGNATURE, signatures.public_key(secret_key)):
+            raise UserError(f"{key} is not the key of models.require_signature in params.yaml: nobody would accept it")
+        registry.set_signature(version, signatures.sign(manifest, secret_key))
     model_version = lineage.model_version(MODELS)
     return f"version {version.number} (model {model_version}, run {version.run_id}) is signed"
 

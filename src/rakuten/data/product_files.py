@@ -22,9 +22,9 @@ from rakuten.errors import UserError
 log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 1 << 20  # of a Parquet column, read at a time; by default, pyarrow reads the column's whole row group
-# A Parquet file of a kilobyte can unpack to gigabytes. So its texts are read as indices into the distinct ones, a few
-# rows at a time, and unpacked for as many rows as fit into a chunk.
+# A Parquet file of a kilobyte can unpack to gigabytes: a few rows are read at a time, and a chunk has as many as fit.
 READ_ROWS, MAX_CHUNK_BYTES, MAX_ROW_BYTES = 128, 64_000_000, 16_000_000
+PACKED_BYTES = 4_000_000  # of a column of text in a row group: if it is smaller, each of its values may stand for many
 CSV, PARQUET = ".csv", ".parquet"  # endings of file names
 TEXT_COLUMNS, ID_COLUMNS = ("designation", "description"), ("productid", "imageid")
 
@@ -73,8 +73,9 @@ def read_product_chunks(path: Path, size: int) -> Iterator[pa.Table]:
         UserError: a CSV file is not UTF-8, cut short or wrongly quoted; a Parquet file is damaged.
     """
     if path.suffix.lower() == PARQUET:
-        schema = read_schema(path)
-        with _open_parquet(path, [field.name for field in schema if _is_text(field.type)]) as file:
+        with _open_parquet(path) as file:
+            schema, packed = file.schema_arrow, _small_text_columns(file)
+        with _open_parquet(path, packed) as file:
             yield from _parquet_chunks(path, file, schema, size)
         return
     records = read_records(path)
@@ -83,37 +84,44 @@ def read_product_chunks(path: Path, size: int) -> Iterator[pa.Table]:
         yield pa.Table.from_arrays([pa.array(values, pa.string()) for values in zip(*rows, strict=True)], header)
 
 
+def _small_text_columns(file: Any) -> list[str]:
+    """The columns of text that take little in every row group, and so may unpack to much."""
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    large = {
+        column.path_in_schema
+        for group in groups
+        for column in map(group.column, range(group.num_columns))
+        if column.total_uncompressed_size > PACKED_BYTES
+    }
+    return [field.name for field in file.schema_arrow if _is_text(field.type) and field.name not in large]
+
+
 def _parquet_chunks(path: Path, file: Any, schema: pa.Schema, size: int) -> Iterator[pa.Table]:
-    for number in range(file.metadata.num_row_groups):
-        group = file.metadata.row_group(number)
-        if group.num_rows and group.total_byte_size / group.num_rows > MAX_ROW_BYTES:
-            raise _too_long(path, group.total_byte_size / group.num_rows)
-    parts: list[pa.RecordBatch] = []
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    mean_bytes = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=0.0)
+    if mean_bytes > MAX_ROW_BYTES:
+        raise _too_long(path, mean_bytes)
+    n_read = min(size, READ_ROWS, max(1, int(MAX_CHUNK_BYTES / max(1.0, mean_bytes))))
+    parts: list[pa.Table] = []
     n_rows = n_bytes = 0
-    for batch in file.iter_batches(batch_size=min(size, READ_ROWS)):
+    for batch in file.iter_batches(batch_size=n_read):
         batch.validate(full=True)  # raises if a text is not UTF-8
-        row_bytes = _row_bytes(batch)
+        row_bytes, start = _row_bytes(batch), 0
         if row_bytes.max(initial=0) > MAX_ROW_BYTES:
             raise _too_long(path, row_bytes.max())
-        for part, part_bytes in _split(batch, row_bytes):
-            if parts and (n_rows + len(part) > size or n_bytes + part_bytes > MAX_CHUNK_BYTES):
-                yield pa.Table.from_batches(parts).cast(schema)
+        while start < len(batch):
+            fits = int(np.searchsorted(np.cumsum(row_bytes[start:]), MAX_CHUNK_BYTES - n_bytes, side="right"))
+            end = min(start + fits, start + size - n_rows, len(batch))
+            if end > start:
+                parts.append(pa.Table.from_batches([batch.slice(start, end - start)]).cast(schema))
+                n_rows += end - start
+                n_bytes += int(row_bytes[start:end].sum())
+                start = end
+            if start < len(batch):  # the chunk is full
+                yield pa.concat_tables(parts)
                 parts, n_rows, n_bytes = [], 0, 0
-            parts.append(part)
-            n_rows += len(part)
-            n_bytes += part_bytes
     if parts:
-        yield pa.Table.from_batches(parts).cast(schema)
-
-
-def _split(batch: pa.RecordBatch, row_bytes: NDArray[np.int64]) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """A batch in parts of as many rows as fit into a chunk, each with its bytes once it is unpacked."""
-    start = 0
-    while start < len(batch):
-        fits = int(np.searchsorted(np.cumsum(row_bytes[start:]), MAX_CHUNK_BYTES, side="right"))
-        end = start + max(1, fits)
-        yield batch.slice(start, end - start), int(row_bytes[start:end].sum())
-        start = end
+        yield pa.concat_tables(parts)
 
 
 def _row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
@@ -122,7 +130,11 @@ def _row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
     for column in batch.columns:
         if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
             lengths = pc.binary_length(column.dictionary).take(column.indices)
-            total += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+        elif _is_text(column.type):
+            lengths = pc.binary_length(column)
+        else:
+            continue
+        total += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
     return total
 
 

@@ -20,6 +20,7 @@ from rakuten.evaluation.bootstrap import PairedComparison, paired_bootstrap
 from rakuten.evaluation.report import OUT_OF_FOLD_FILE
 from rakuten.models.classifier import ProductClassifier
 from rakuten.models.pyfunc_model import PyfuncModel
+from rakuten.models.self_check import self_check
 from rakuten.promotion.unseen_products import predict_unseen
 from rakuten.tracking import registered_model, registry, server
 from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME, Version
@@ -133,7 +134,9 @@ def measure_cost(version: Version, require_signature: str) -> Cost:
         folder = Path(parent) / "model"
         registered_model.download_model(version, folder, require_signature)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        return Cost(median_latency_ms(PyfuncModel(ProductClassifier.load(folder))), size / MB)
+        model = PyfuncModel(ProductClassifier.load(folder))
+        self_check(model)  # as the API does
+        return Cost(median_latency_ms(model), size / MB)
 
 
 def median_latency_ms(model: PyfuncModel) -> float:

@@ -110,8 +110,8 @@ def _are_features_of(version: Version, processed: Path) -> bool:
 
 def _load_champion(champion: Version, folder: Path, require_signature: str) -> ProductClassifier | None:
     """The champion's model, downloaded to a folder; None if its files cannot be read by this code."""
-    registered_model.download_model(champion, folder, require_signature)
     try:
+        registered_model.download_model(champion, folder, require_signature)
         return ProductClassifier.load(folder)
     except UserError as error:
         log.info("the champion cannot be loaded (%s): compared only on what both were trained on", error)

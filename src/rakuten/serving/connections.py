@@ -106,7 +106,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Count the connection as idle until its next request."""
-        if self._in_header and not self.transport.is_closing():
+        if self._in_header and not self.pipeline and not self.transport.is_closing():
             self.idle[self] = None
         super().on_response_complete()
 

@@ -23,6 +23,8 @@ from rakuten.serving.settings import ApiSettings
 
 log = logging.getLogger(__name__)
 
+to_process.WORKER_MAX_IDLE_TIME = 10**9  # seconds: a process that was not needed for a while is still there when it is
+
 MAX_PROCESSES = 4  # for pictures that cost little; one more is for the others
 CHEAP_PICTURES = 8  # of more in one request, all are among the costly
 TINY_IMAGE = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"  # has no frame, which is found out at once

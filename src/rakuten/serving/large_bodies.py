@@ -12,7 +12,9 @@ from typing import NamedTuple
 from rakuten.serving.problems import Problem
 
 LARGE_BODY_BYTES = 200_000  # from which a body is large: above a product with a picture of 500 x 500 pixels
-RESERVED_SECONDS = 0.5  # in which a body that was announced is expected; one that takes longer holds what has come
+# A body that was announced keeps its reservation as long as so many bytes of it come in so many seconds; a slower one
+# holds what has come.
+RESERVED_SECONDS, MIN_RESERVED_BYTES = 0.5, 100_000
 
 
 class _Waiting(NamedTuple):
@@ -25,7 +27,7 @@ class LargeBodies:
 
     Args:
         max_bytes: of all large bodies whose requests are not answered yet.
-        n_at_once: requests with a large body that are parsed, decoded or scored.
+        n_at_once: requests with a large body that are parsed, decoded or scored: so many batches, and so many others.
         wait_seconds: a request that has waited longer for room, or for its turn, is refused.
     """
 
@@ -33,7 +35,7 @@ class LargeBodies:
         self._max_bytes, self._wait_seconds = max_bytes, wait_seconds
         self._n_bytes = 0  # received or reserved
         self._waiting: deque[_Waiting] = deque()
-        self._turns = asyncio.Semaphore(n_at_once)
+        self._turns = {is_batch: asyncio.Semaphore(n_at_once) for is_batch in (False, True)}
 
     async def wait_for_room(self, n_bytes: int) -> None:
         """Reserve memory, when those that came before have theirs.
@@ -59,7 +61,7 @@ class LargeBodies:
                 raise _overloaded("too many large bodies at once") from None
             raise
 
-    async def wait_for_turn(self) -> None:
+    async def wait_for_turn(self, is_batch: bool) -> None:
         """Wait until few enough requests with a large body are worked on.
 
         Raises:
@@ -67,13 +69,13 @@ class LargeBodies:
         """
         try:
             async with asyncio.timeout(self._wait_seconds):
-                await self._turns.acquire()
+                await self._turns[is_batch].acquire()
         except TimeoutError:
             raise _overloaded("too many large requests at once") from None
 
-    def end_turn(self) -> None:
+    def end_turn(self, is_batch: bool) -> None:
         """Let the next request be worked on."""
-        self._turns.release()
+        self._turns[is_batch].release()
 
     def add(self, n_bytes: int) -> None:
         """Count bytes of large bodies that have come without a reservation.
@@ -105,15 +107,17 @@ class Body:
     """The body of one request. What it takes of `LargeBodies` is given back by `release`.
 
     Args:
-        announced_bytes: its length as the header has it; 0 if that says nothing.
+        announced_bytes: its length as the header has it; 0 if that says nothing. Then it waits for no room.
+        is_batch: whether it is of a batch of products, which may take seconds.
     """
 
-    def __init__(self, bodies: LargeBodies, announced_bytes: int) -> None:
-        self._bodies, self._announced_bytes = bodies, announced_bytes
+    def __init__(self, bodies: LargeBodies, announced_bytes: int, is_batch: bool = False) -> None:
+        self._bodies, self._announced_bytes, self._is_batch = bodies, announced_bytes, is_batch
         self.n_bytes = 0  # received
         self._held_bytes = 0  # received or reserved, as far as they count
         self._has_turn = False
         self._reservation: asyncio.TimerHandle | None = None
+        self._n_bytes_before = 0  # when the reservation was looked at last
 
     async def wait_for_room(self) -> None:
         """Wait, before it is read, until there is memory for it."""
@@ -121,7 +125,7 @@ class Body:
             return
         await self._bodies.wait_for_room(self._announced_bytes)
         self._held_bytes = self._announced_bytes
-        self._reservation = asyncio.get_running_loop().call_later(RESERVED_SECONDS, self._end_reservation)
+        self._reservation = asyncio.get_running_loop().call_later(RESERVED_SECONDS, self._check_reservation)
 
     def add(self, n_bytes: int) -> None:
         """Count a part that has come."""
@@ -134,7 +138,7 @@ class Body:
     async def wait_for_turn(self) -> None:
         """Wait, now that it is whole, until it can be worked on."""
         if self.n_bytes > LARGE_BODY_BYTES and not self._has_turn:
-            await self._bodies.wait_for_turn()
+            await self._bodies.wait_for_turn(self._is_batch)
             self._has_turn = True
 
     def release(self) -> None:
@@ -142,11 +146,15 @@ class Body:
         if self._reservation is not None:
             self._reservation.cancel()
         if self._has_turn:
-            self._bodies.end_turn()
+            self._bodies.end_turn(self._is_batch)
         self._bodies.remove(self._held_bytes)
         self._has_turn, self._held_bytes = False, 0
 
-    def _end_reservation(self) -> None:
+    def _check_reservation(self) -> None:
+        if self.n_bytes - self._n_bytes_before >= MIN_RESERVED_BYTES:
+            self._n_bytes_before = self.n_bytes
+            self._reservation = asyncio.get_running_loop().call_later(RESERVED_SECONDS, self._check_reservation)
+            return
         too_many = self._held_bytes - self.n_bytes
         self._held_bytes -= too_many
         self._bodies.remove(too_many)

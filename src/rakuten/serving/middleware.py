@@ -172,7 +172,7 @@ class _Request:
         self.headers = Headers(scope=scope)
         length = self.headers.get("content-length", "")
         self.announced_bytes = int(length) if length.isdecimal() else 0
-        self.body = Body(large_bodies, self.announced_bytes)
+        self.body = Body(large_bodies, self.announced_bytes, is_batch=scope["path"].endswith("/batch"))
         client_id = self.headers.get("x-request-id", "")
         self.id = client_id if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid.uuid4().hex
         self.address = str((scope.get("client") or ("unknown",))[0])
@@ -210,6 +210,7 @@ class _Request:
         """Send a part of the response, with the headers that every response has."""
         if message["type"] == "http.response.start":
             self._response_started, self.status = True, message["status"]
+            self.body.release()  # a client that does not read its answer holds nobody up
             message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
             headers.update(SECURITY_HEADERS | {"x-request-id": self.id})

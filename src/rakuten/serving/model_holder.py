@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rakuten.config import ROOT, load_params
-from rakuten.errors import UserError
+from rakuten.errors import UntrustedModelError, UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.models.classifier import ProductClassifier
 from rakuten.models.pyfunc_model import PyfuncModel
@@ -45,6 +45,7 @@ class ModelHolder:
         self._require_signature = load_params().models.require_signature  # of models from the registry
         self._model: LoadedModel | None = None
         self._refused_version: str | None = None  # failed its check: not loaded again at each refresh
+        self._refused_signature: str | None = None  # of that version: it may be signed later
 
     def current(self) -> LoadedModel:
         """The model that answers.
@@ -73,13 +74,13 @@ class ModelHolder:
         log.info("model %s answers now (%s)", new.model_version, new.source)
         return True
 
-    def _is_handled(self, version: str) -> bool:
+    def _is_handled(self, version: str, signature: str | None = None) -> bool:
         """Whether a version needs no loading: it is the current model, or failed its check before."""
         model = self._model
         if model is not None and version in (model.model_version, model.registry_version):
             self._refused_version = None  # the champion is the current model again, no longer the refused one
             return True
-        return version == self._refused_version
+        return version == self._refused_version and signature == self._refused_signature
 
     def _load_from_disk(self) -> LoadedModel | None:
         folder = self._settings.models
@@ -110,16 +111,19 @@ class ModelHolder:
         champion = registered_model.get_champion()
         if champion is None:
             raise UserError(f"{registry.MODEL_NAME} has no champion: promote one with `make promote`")
-        if self._is_handled(champion.number):
+        if self._is_handled(champion.number, champion.signature):
             return None
+        self._refused_signature = champion.signature
         cache = self._settings.cache
         cache.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{champion.number}-", dir=cache))
         try:
             metadata = registered_model.download_model(champion, folder, self._require_signature)
             new = self._load_cached(folder, champion.number, metadata)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, UntrustedModelError):
+                self._refused_version = champion.number
             raise
         with atomic_write(cache / CURRENT_FILE) as (partial,):
             current = {"version": champion.number, "folder": folder.name, "about": metadata}

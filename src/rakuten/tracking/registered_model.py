@@ -11,7 +11,7 @@ from typing import Any
 
 import mlflow
 
-from rakuten.errors import UserError
+from rakuten.errors import UntrustedModelError, UserError
 from rakuten.tracking import registry, server, trace
 from rakuten.tracking.lineage import MODEL_TAG, VERSION_LENGTH, model_digest
 from rakuten.tracking.registry import CHAMPION, MODEL_NAME, Version
@@ -52,7 +52,8 @@ def download_model(version: Version, folder: Path, require_signature: str) -> di
             raise UserError(f"{MODEL_NAME} version {version.number} is not a model of this project")
         files = manifests[0].parent
         if model_digest(files) != run.data.tags.get(MODEL_TAG):
-            raise UserError(f"{MODEL_NAME} version {version.number} is not the model that its run made: it was altered")
+            name = f"{MODEL_NAME} version {version.number}"
+            raise UntrustedModelError(f"{name} is not the model that its run made: it was altered")
         name = f"{MODEL_NAME} version {version.number}"
         check_signature(name, files / "manifest.json", version.signature, require_signature)
         shutil.rmtree(folder, ignore_errors=True)

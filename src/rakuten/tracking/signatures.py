@@ -10,7 +10,7 @@ from pathlib import Path
 
 import minisign
 
-from rakuten.errors import UserError
+from rakuten.errors import UntrustedModelError, UserError
 from rakuten.files import write_secret
 
 NO_SIGNATURE = "none"  # models.require_signature, where none is asked for
@@ -28,12 +28,18 @@ def new_key(path: Path, password: str) -> str:
     if path.exists():
         raise UserError(f"{path} exists: a key that is overwritten is lost; name another file")
     secret_key = minisign.KeyPair.generate().secret_key
-    public_key: str = secret_key.get_public_key().to_base64().decode()
+    public = public_key(secret_key)
     if password:
         secret_key.encrypt(password)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_secret(path, f"{bytes(secret_key).decode()}\n")
-    return public_key
+    return public
+
+
+def public_key(secret_key: minisign.SecretKey) -> str:
+    """The public key of a secret key, which must not be encrypted."""
+    text: str = secret_key.get_public_key().to_base64().decode()
+    return text
 
 
 def read_key(path: Path) -> minisign.SecretKey:
@@ -78,12 +84,12 @@ def check_signature(name: str, manifest: Path, signature: str | None, require_si
         require_signature: the public key, or NO_SIGNATURE.
 
     Raises:
-        UserError: a signature is asked for, and there is none or not one of that key for this manifest.
+        UntrustedModelError: a signature is asked for, and there is none or not one of that key for this manifest.
     """
     if require_signature == NO_SIGNATURE:
         return
     if not signature:
-        raise UserError(
+        raise UntrustedModelError(
             f"{name} is not signed, as models.require_signature in params.yaml asks: sign it where it was trained, "
             "with `rakuten sign --key FILE`"
         )
@@ -92,7 +98,7 @@ def check_signature(name: str, manifest: Path, signature: str | None, require_si
             manifest.read_bytes(), minisign.Signature.from_bytes(signature.encode())
         )
     except minisign.Error as error:
-        raise UserError(
+        raise UntrustedModelError(
             f"{name} is refused: its signature is not one of the key in models.require_signature ({error}): the model "
             "was altered, or signed by somebody else"
         ) from error
