@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from rakuten.config import Params
 from rakuten.data.tables import write_table
-from rakuten.errors import UserError
+from rakuten.errors import UntrustedModelError, UserError
 from rakuten.features.encoders.finetuned import NETWORK_FOLDERS, NETWORKS_FOLDER, NetworkFolder, save_network
 from rakuten.features.encoders.finetuned_text import text_input
 from rakuten.features.encoders.onnx import PackagedTextEncoder, packaged_text_fingerprint
@@ -91,6 +91,21 @@ def test_every_chunk_of_the_features_is_read(predict: Predict, monkeypatch: pyte
 def test_a_champion_that_saw_all_predicts_nothing(predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registered_model, "download_model", lambda *_: pytest.fail("the champion was downloaded"))
     assert predict(seen(0, 1, 2, 3, 4)).empty
+
+
+@pytest.mark.parametrize("error", [UntrustedModelError("not signed"), UserError("the server does not answer")])
+def test_a_champion_that_is_not_trusted_predicts_nothing_and_one_that_cannot_be_fetched_is_an_error(
+    error: UserError, predict: Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(registered_model, "download_model", refuse)
+    if isinstance(error, UntrustedModelError):
+        assert predict(seen(1)).empty
+    else:
+        with pytest.raises(UserError, match="does not answer"):
+            predict(seen(1))
 
 
 @pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_bytes(b"x")])

@@ -35,9 +35,10 @@ def test_a_body_waits_for_room_and_those_that_came_before_it() -> None:
             await admitted(bodies, n_bytes)
             order.append(name)
 
-        waiting = [asyncio.create_task(wait("first", 600_000)), asyncio.create_task(wait("second", 250_000))]
+        waiting = [asyncio.create_task(wait("first", 600_000))]
         await asyncio.sleep(0)
-        held[0].release()  # room for the second, not for the first
+        held[0].release()  # room for the second, which comes now, not for the first
+        waiting.append(asyncio.create_task(wait("second", 250_000)))
         await asyncio.sleep(0)
         assert not order
         held[1].release()

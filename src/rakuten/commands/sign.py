@@ -38,8 +38,8 @@ def _sign_model(key: Path) -> str:
         raise UserError(f"{MODELS} is not the model that dvc.lock records: `dvc repro` or `dvc checkout`, then sign")
     server.check_server()
     with server.mlflow_errors():
-        version = registry.get_by_digest(lineage.model_digest(MODELS))
-        if version is None:
+        numbers = registry.numbers_by_digest(lineage.model_digest(MODELS))
+        if not numbers:
             raise UserError(
                 f"{registry.MODEL_NAME} on {server.redacted_uri()} has no version with the model in {MODELS}: "
                 "`rakuten sync`, or train with that server"
@@ -48,9 +48,10 @@ def _sign_model(key: Path) -> str:
             signatures.decrypt(secret_key, _password(f"password of {key}: "))
         if load_params().models.require_signature not in (signatures.NO_SIGNATURE, signatures.public_key(secret_key)):
             raise UserError(f"{key} is not the key of models.require_signature in params.yaml: nobody would accept it")
-        registry.set_signature(version, signatures.sign(manifest, secret_key))
-    model_version = lineage.model_version(MODELS)
-    return f"version {version.number} (model {model_version}, run {version.run_id}) is signed"
+        signature = signatures.sign(manifest, secret_key)
+        for number in numbers:
+            registry.set_signature(number, signature)
+    return f"signed: version {', '.join(numbers)} (model {lineage.model_version(MODELS)})"
 
 
 def _password(prompt: str, repeat: bool = False) -> str:

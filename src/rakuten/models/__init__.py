@@ -10,6 +10,7 @@ training           trains the classifier, and scores it out of fold
 text_model         the n-gram view, trained on shards of any number of rows
 fusion_selection   cross-fitted fusion, and how the image view comes in
 pyfunc_model       raw products in, predictions out: for MLflow and the API
+self_check         made-up products that a loaded model must answer as when it was trained
 score_features     scores rows of a feature set: for the predict stage
 score_file         scores a CSV or Parquet file: for `rakuten score`
 """

@@ -13,7 +13,7 @@ from rakuten.config import DATA, FeatureParams, Params
 from rakuten.data.images import ImageFiles, image_paths, usable_image_bytes
 from rakuten.data.tables import read_table_chunks
 from rakuten.disk_array import CHUNK_ROWS
-from rakuten.errors import UserError
+from rakuten.errors import UntrustedModelError, UserError
 from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints
 from rakuten.features.feature_set import TRAIN, FeatureBatch, FeaturePaths, FeatureSet
 from rakuten.files import digest
@@ -109,9 +109,17 @@ def _are_features_of(version: Version, processed: Path) -> bool:
 
 
 def _load_champion(champion: Version, folder: Path, require_signature: str) -> ProductClassifier | None:
-    """The champion's model, downloaded to a folder; None if its files cannot be read by this code."""
+    """The champion's model, downloaded to a folder; None if it is not trusted or cannot be read by this code.
+
+    Raises:
+        UserError: it cannot be downloaded.
+    """
     try:
         registered_model.download_model(champion, folder, require_signature)
+    except UntrustedModelError as error:
+        log.info("%s: compared only on what both were trained on", error)
+        return None
+    try:
         return ProductClassifier.load(folder)
     except UserError as error:
         log.info("the champion cannot be loaded (%s): compared only on what both were trained on", error)

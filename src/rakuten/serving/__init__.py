@@ -4,6 +4,7 @@ There is no model logic here: a `ProductClassifier` is loaded and called.
 
 app               the ASGI application: routes, error handlers, start and stop
 connections       what a connection may hold and how long it may take until its request is whole
+large_bodies      how much memory large bodies take together, and whose turn it is
 middleware        host check, API keys, rate and size limits, security headers and the access log of every request
 parsing           request bodies (JSON or a form) to validated products
 schemas           the request and response bodies as pydantic models, and the OpenAPI document made from them

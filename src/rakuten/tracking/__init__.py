@@ -3,6 +3,7 @@
 server            the address of the tracking server, whether it answers, a client
 lineage           what makes a run traceable: commit, digests of data and model
 registry          versions of rakuten-classifier and their aliases
+signatures        signatures of models, in the format of minisign
 training_run      one training as one run, kept on disk until the server has all of it
 dvc_lock          dvc.lock as an artifact of the run that it records
 trace             from a prediction, a run or a version back to code and data: `rakuten trace`

@@ -45,10 +45,10 @@ def get_by_number(number: str) -> Version | None:
     return _get(server.get_client().get_model_version, number)
 
 
-def get_by_digest(model_digest: str) -> Version | None:
-    """The latest version with a model of this digest; None if there is none."""
+def numbers_by_digest(model_digest: str) -> list[str]:
+    """The numbers of the versions with a model of this digest, ascending: the same training may be registered twice."""
     found = server.get_client().search_model_versions(f"name = '{MODEL_NAME}' and tags.{MODEL_TAG} = '{model_digest}'")
-    return get_by_number(str(max(int(version.version) for version in found))) if found else None
+    return sorted((str(version.version) for version in found), key=int)
 
 
 def _get(request: Callable[[str, str], ModelVersion], key: str) -> Version | None:
@@ -138,9 +138,9 @@ def roll_back(champion: Version, previous: Version) -> None:
     client.set_model_version_tag(MODEL_NAME, champion.number, ROLLED_BACK_TAG, "true")
 
 
-def set_signature(version: Version, signature: str) -> None:
+def set_signature(number: str, signature: str) -> None:
     """Record the signature of a version's model."""
-    server.get_client().set_model_version_tag(MODEL_NAME, version.number, SIGNATURE_TAG, signature)
+    server.get_client().set_model_version_tag(MODEL_NAME, number, SIGNATURE_TAG, signature)
 
 
 def tag_decision(version: Version, decision: str) -> None:
