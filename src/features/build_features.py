@@ -1,4 +1,4 @@
-"""Stage features: clean the texts of the ingested products, compute text features, embed texts and images."""
+"""Stage features: clean the texts of the ingested products, embed texts and images, find near-duplicates."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -6,23 +6,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
+import numpy as np
+from threadpoolctl import threadpool_limits
+
 import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import progress, run_stage
-from rakuten.config import CACHE, INTERIM, PROCESSED, RAW, Params
+from rakuten.config import CACHE, INTERIM, PROCESSED, RAW, REPORTS, Params
 from rakuten.data.images import ImageFiles, image_paths
 from rakuten.data.tables import CHUNK_ROWS, read_table_chunks, table_writer
 from rakuten.features.embedding import ProductText, write_image_embeddings, write_text_embeddings
-from rakuten.features.feature_set import TEST, TRAIN, FeaturePaths
+from rakuten.features.feature_set import GROUPS_FILE, TEST, TRAIN, FeaturePaths, FeatureSet
+from rakuten.features.near_duplicates import find_near_duplicates
 from rakuten.features.text_features import text_feature_chunks, texts_to_embed
-from rakuten.files import atomic_write
+from rakuten.files import atomic_write, dump_json
 
 
-def features(params: Params, interim: Path, raw: Path, processed: Path, cache: Path) -> str:
-    """Clean the titles and descriptions of the train and test products, embed texts and images."""
+def features(params: Params, interim: Path, raw: Path, processed: Path, cache: Path, reports: Path) -> str:
+    """Clean the texts of the train and test products, embed texts and images, find near-duplicates."""
     images = ImageFiles(raw / "images")
-    return ", ".join(
+    lines = [
         write_features(params, interim / f"merged_{name}.csv", images, processed, name, cache) for name in (TRAIN, TEST)
-    )
+    ]
+    lines.append(write_near_duplicates(processed, reports, params.seed))
+    return ", ".join(lines)
 
 
 def write_features(params: Params, rows: Path, images: ImageFiles, processed: Path, name: str, cache: Path) -> str:
@@ -63,8 +69,19 @@ def write_features(params: Params, rows: Path, images: ImageFiles, processed: Pa
     return f"{n_rows:,} {name} rows cleaned ({n_texts:,} texts and {n_images:,} images embedded)"
 
 
+def write_near_duplicates(processed: Path, reports: Path, seed: int) -> str:
+    """Write the group of each train product, and how many products are nearly the same. Returns the latter."""
+    with atomic_write(processed / GROUPS_FILE, reports / "near_duplicates.json") as (groups, report):
+        with threadpool_limits(1):  # sums of floats depend on how many threads share them
+            found = find_near_duplicates(FeatureSet.open(processed, TRAIN), FeatureSet.open(processed, TEST), seed)
+        with groups.open("wb") as stream:
+            np.lib.format.write_array(stream, found.group, version=(1, 0))
+        dump_json(found.counts, report)
+    return f"{found.counts['train']['products']:,} train rows with a near-duplicate"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    paths = {"interim": INTERIM, "raw": RAW, "processed": PROCESSED, "cache": CACHE}
+    paths = {"interim": INTERIM, "raw": RAW, "processed": PROCESSED, "cache": CACHE, "reports": REPORTS}
     return run_stage("features", features, paths, argv)
 
 

@@ -70,7 +70,7 @@ def _labels(params: Params, processed: Path) -> "Labels":
     features = FeatureSet.open(processed, TRAIN)
     codes = features.y()
     classes, y = np.unique(codes, return_inverse=True)
-    fold = assign_folds(features.metadata["group"].to_numpy(), codes, params.finetune.folds, params.seed)
+    fold = assign_folds(features.metadata, codes, params.finetune.folds, params.seed)
     return Labels(y, len(classes), fold)
 
 

@@ -106,3 +106,41 @@ def test_right_labels_give_an_empty_table_with_its_columns() -> None:
     issues = labelled(np.array([0, 1]), np.array([[0.9, 0.1], [0.1, 0.9]])).issues()
     assert issues.empty
     assert "suggested_prdtypecode" in issues.columns
+
+
+def test_near_duplicates_with_different_codes_are_issues() -> None:
+    """Five products of one group: three have the first code, two others one each; and a group whose codes agree."""
+    y = np.array([0, 0, 1, 0, 2, 1, 1])
+    products = labelled(y, np.eye(3)[y] * 0.9 + 0.1 / 3)
+    products.features.metadata["group"] = np.array([7, 7, 7, 7, 7, 9, 9], dtype=np.uint64)
+    issues = products.issues().set_index("productid").sort_index()
+    assert issues.index.tolist() == [2, 4]
+    assert issues["prdtypecode"].tolist() == [40, 2583]
+    assert issues["suggested_prdtypecode"].tolist() == [10, 10]
+    assert issues["reason"].tolist() == ["near-duplicate"] * 2
+    assert issues["near_duplicate"].tolist() == ["0", "0"]
+
+
+def test_of_two_near_duplicates_with_different_codes_both_are_issues() -> None:
+    y = np.array([0, 1, 2])
+    products = labelled(y, np.eye(3)[y] * 0.9 + 0.1 / 3)
+    products.features.metadata["group"] = np.array([7, 7, 8], dtype=np.uint64)
+    issues = products.issues().set_index("productid").sort_index()
+    assert issues.index.tolist() == [0, 1]
+    assert issues["suggested_prdtypecode"].tolist() == [40, 10]
+    assert issues["near_duplicate"].tolist() == ["1", "0"]
+
+
+def test_what_the_model_doubts_too_gets_its_suggestion(products: LabelledProducts) -> None:
+    row = int(products.issues()["productid"].iloc[0])
+    y = products.out_of_fold.y
+    partner = int(np.flatnonzero((y != y[row]) & (y != products.out_of_fold.y_pred[row]) & ~products.mislabelled)[0])
+    group = np.arange(len(y), dtype=np.uint64)
+    group[partner] = row
+    products.features.metadata["group"] = group
+    issues = products.issues().set_index("productid")
+    assert issues.loc[row, "reason"] == "both"
+    assert issues.loc[row, "near_duplicate"] == str(partner)
+    assert issues.loc[row, "suggested_prdtypecode"] == products.out_of_fold.predicted_codes[row]
+    assert issues.loc[partner, "reason"] == "near-duplicate"
+    assert issues.loc[partner, "suggested_prdtypecode"] == products.out_of_fold.true_codes[row]

@@ -76,4 +76,4 @@ def test_a_model_of_the_synthetic_catalogue_is_marked(card: str, metrics: dict[s
 def test_the_number_of_shards_is_given_where_there_are_several(metrics: dict[str, Any], params: Params) -> None:
     train = params.train.model_copy(update={"shard_rows": 50})
     card = model_card(metrics, params.model_copy(update={"train": train}), ENCODERS, DIGESTS)
-    assert "the mean of those of 3 shards;" in card
+    assert "averaged over 3 shards;" in card

@@ -68,7 +68,7 @@ def test_the_coverage_curve_marks_what_is_decided() -> None:
     assert curve.get_xydata().tolist() == [[0.5, 1.0], [1.0, 0.8]]
     assert target.get_ydata() == [0.95, 0.95]
     assert point.get_xydata().tolist() == [[0.5, 1.0]]
-    assert texts(figure) == ["50% decided, 100.0% right\nconfidence from 0.900"]
+    assert texts(figure) == ["50% decided, 100.0% correct\nconfidence from 0.900"]
 
 
 def test_the_coverage_curve_marks_no_point_where_nothing_is_decided() -> None:

@@ -43,6 +43,7 @@ def test_parts_of_the_catalogue_are_scored_separately(
         "no picture": 60,
         "picture": 60,
         "picture and next to no text": 20,
+        "near-duplicate of another product": 120,
         "title in english": 40,
         "title in french": 40,
         "title in unknown": 40,

@@ -12,6 +12,7 @@ from rakuten.data.tables import table_writer
 from rakuten.disk_array import DiskArray
 from rakuten.errors import UserError
 from rakuten.features.feature_set import (
+    GROUPS_FILE,
     LABEL_COLUMN,
     TEST,
     TRAIN,
@@ -20,7 +21,7 @@ from rakuten.features.feature_set import (
     FeatureSet,
     finetuned_path,
     open_embeddings,
-    title_groups,
+    title_hashes,
 )
 from rakuten.types import FINETUNED_TEXT, IMAGE, TEXT
 from tests.support.features import feature_table
@@ -56,6 +57,8 @@ def write(batch: FeatureBatch, folder: Path, name: str) -> None:
         np.save(path, np.empty((len(batch), 0), dtype="<f2") if array is None else array)
     scores = batch.finetuned.get(FINETUNED_TEXT, np.empty((0, 0), dtype=np.float32))
     np.save(finetuned_path(folder, name, FINETUNED_TEXT), scores)
+    if name == TRAIN:
+        np.save(folder / GROUPS_FILE, title_hashes(batch.table))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +142,7 @@ def test_the_metadata_is_of_every_row(features: FeatureSet, batch: FeatureBatch)
     assert metadata["designation_len"].tolist() == [len(title) for title in TITLES]
     assert metadata["has_description"].tolist() == [number % 2 for number in range(N_ROWS)]
     assert metadata["language"].tolist() == ["french" if title else "unknown" for title in TITLES]
-    assert metadata["group"].tolist() == title_groups(batch.table).tolist()
+    assert metadata["group"].tolist() == title_hashes(batch.table).tolist()
     assert features.has_text().tolist() == metadata["has_text"].tolist() == batch.has_text().tolist()
     assert batch.has_text().tolist() == [number % 10 != 0 for number in range(N_ROWS)]
 
@@ -253,7 +256,7 @@ def groups(*products: tuple[str, str]) -> list[int]:
     """The groups of products with these cleaned titles and descriptions, numbered by first occurrence."""
     table = pd.DataFrame(products, columns=["designation_clean", "description_clean"])
     ids = [str(number) for number in range(len(table))]
-    hashes = title_groups(table.assign(productid=ids, imageid=ids))
+    hashes = title_hashes(table.assign(productid=ids, imageid=ids))
     return [int(number) for number in pd.factorize(hashes)[0]]
 
 

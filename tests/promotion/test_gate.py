@@ -200,7 +200,7 @@ def test_without_comparison_the_champion_is_not_looked_at(monkeypatch: pytest.Mo
 def test_a_champion_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     Registry(monkeypatch, version(1), challenger="1", champion="1")
     line = gate.promote_challenger(PARAMS, dry_run=False)
-    assert line == "nothing to decide: version 1 is challenger and champion"
+    assert line == "nothing to decide: version 1 is both challenger and champion"
 
 
 def test_a_version_that_was_rolled_back_is_not_promoted_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_without_a_previous_champion_there_is_no_way_back(
     versions: Sequence[Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Registry(monkeypatch, *versions, champion="1")
-    with pytest.raises(UserError, match="has no champion that followed another"):
+    with pytest.raises(UserError, match="has no previous champion to go back to"):
         gate.roll_back_champion(PARAMS, dry_run=False)
 
 

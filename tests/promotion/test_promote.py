@@ -115,7 +115,7 @@ def grown_project(grown: Path, tmp_path: Path) -> Path:
 
 def test_the_champion_predicts_products_that_are_new_to_it(grown_project: Path) -> None:
     output = run_in(grown_project, *PROMOTE, "--dry-run")
-    assert "the champion never saw 99 of the challenger's products" in output
+    assert "the champion was not trained on 99 of the challenger's products" in output
     assert "compared on 399 products" in output
 
 

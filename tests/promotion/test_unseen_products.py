@@ -13,7 +13,14 @@ from rakuten.errors import UntrustedModelError, UserError
 from rakuten.features.encoders.finetuned import NETWORK_FOLDERS, NETWORKS_FOLDER, NetworkFolder, save_network
 from rakuten.features.encoders.finetuned_text import text_input
 from rakuten.features.encoders.onnx import PackagedTextEncoder, packaged_text_fingerprint
-from rakuten.features.feature_set import TRAIN, FeatureBatch, FeaturePaths, FeatureSet
+from rakuten.features.feature_set import (
+    GROUPS_FILE,
+    TRAIN,
+    FeatureBatch,
+    FeaturePaths,
+    FeatureSet,
+    title_hashes,
+)
 from rakuten.files import digest
 from rakuten.models.classifier import ProductClassifier
 from rakuten.promotion import unseen_products
@@ -47,6 +54,7 @@ def processed(tmp_path: Path, classifier: ProductClassifier, monkeypatch: pytest
     write_table(table.assign(prdtypecode=[10, 2583, 10, 10, 2583]), paths.table)
     for path in (paths.text_embeddings, paths.image_embeddings):
         np.save(path, np.empty((5, 0), dtype=np.float16))
+    np.save(folder / GROUPS_FILE, title_hashes(table))
     inputs = {lineage.repo_relative(path): digest(path, "md5") for path in paths}
     monkeypatch.setattr(trace, "inputs_of_run", {CHALLENGER.run_id: inputs}.get)
     monkeypatch.setattr(registered_model, "download_model", lambda version, folder, key: classifier.save(folder))

@@ -1,6 +1,7 @@
 """Confidence intervals by resampling rows. Pure functions of arrays."""
 
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,13 +43,40 @@ def bootstrap_ci(y_true: IntArray, y_pred: IntArray, n_resamples: int, seed: int
     )
 
 
-def _scores_of_confusion(confusion: IntArray) -> FloatArray:
+def _scores_of_confusion(confusion: IntArray | FloatArray) -> FloatArray:
     """Weighted F1, macro F1, accuracy, then F1 of each code (NaN for one without rows)."""
     support, predicted, correct = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     has_rows = support > 0
-    f1 = np.where(has_rows, 2 * correct / np.maximum(support + predicted, 1), np.nan)
+    f1 = np.where(has_rows, 2 * correct / np.where(has_rows, support + predicted, 1), np.nan)
     weighted = np.average(f1[has_rows], weights=support[has_rows])
     return np.array([weighted, f1[has_rows].mean(), correct.sum() / support.sum(), *f1])
+
+
+def stratified_weighted_f1(
+    y_true: Sequence[IntArray], y_pred: Sequence[IntArray], shares: FloatArray, n_resamples: int, seed: int
+) -> tuple[float, tuple[float, float]]:
+    """Weighted F1 of a population of which some rows of each stratum are known, and its 95 % interval.
+
+    Each row counts by the share of its stratum in the population, divided by the stratum's number of known rows. Rows
+    are drawn with replacement within each stratum.
+
+    Args:
+        y_true, y_pred: for each stratum the prdtypecode of its known rows, of one at least.
+        shares: of each stratum in the population.
+        n_resamples: how often rows are drawn.
+    """
+    codes = np.unique(np.concatenate([*y_true, *y_pred]))
+    size, rng = len(codes), np.random.default_rng(seed)
+    weighted, resampled = np.zeros((size, size)), np.zeros((n_resamples, size, size))
+    for true, predicted, share in zip(y_true, y_pred, shares, strict=True):
+        cells = np.searchsorted(codes, true) * size + np.searchsorted(codes, predicted)
+        proportions = np.bincount(cells, minlength=size * size) / len(true)
+        weighted += share * proportions.reshape(size, size)
+        resampled += share / len(true) * rng.multinomial(len(true), proportions, n_resamples).reshape(-1, size, size)
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    draws = [_scores_of_confusion(matrix)[0] for matrix in resampled]
+    low, high = np.quantile(draws, [tail, 1 - tail]).tolist()
+    return float(_scores_of_confusion(weighted)[0]), (low, high)
 
 
 class PairedComparison(NamedTuple):

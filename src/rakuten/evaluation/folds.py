@@ -1,32 +1,34 @@
-"""How rows are split: into folds that share no title, and into shards of the same composition."""
+"""How rows are split: into folds that share no near-duplicates, and into shards of the same composition."""
 
 import warnings
 
 import numpy as np
+import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from rakuten.errors import UserError
-from rakuten.types import HashArray, IntArray
+from rakuten.types import IntArray
 
 
-def assign_folds(group: HashArray, y: IntArray, n_folds: int, seed: int) -> IntArray:
+def assign_folds(metadata: pd.DataFrame, y: IntArray, n_folds: int, seed: int) -> IntArray:
     """Fold number of each row, stratified by code; rows of one group are in one fold.
 
-    The distinct groups are split, each under the lowest of its codes: a title with two codes is rare. scikit-learn's
-    StratifiedGroupKFold balances groups row by row instead, which takes a minute at full size. The same rows in another
-    order get the same folds.
+    The distinct titles are split, each under the lowest of its codes: a title with two codes is rare. Then each group
+    of near-duplicates goes to the fold of one of its titles. scikit-learn's StratifiedGroupKFold balances groups row by
+    row instead, which takes a minute at full size. The same rows in another order get the same folds.
 
     Args:
-        group: see `feature_set.title_groups`.
+        metadata: title_hash and group; see `FeatureSet.metadata`.
         y: the prdtypecode of each row.
 
     Raises:
-        UserError: there are fewer distinct titles than folds.
+        UserError: there are fewer distinct titles than folds, or a fold is left without rows.
     """
-    order = np.lexsort((y, group))
-    groups, first = np.unique(group[order], return_index=True)
-    if len(groups) < n_folds:
-        raise UserError(f"train.folds is {n_folds} but there are only {len(groups)} distinct titles; lower it")
+    title, group = metadata["title_hash"].to_numpy(), metadata["group"].to_numpy()
+    order = np.lexsort((y, title))
+    titles, first = np.unique(title[order], return_index=True)
+    if len(titles) < n_folds:
+        raise UserError(f"train.folds is {n_folds} but there are only {len(titles)} distinct titles; lower it")
     code = y[order][first]
     # A class smaller than the number of folds is missing from some; ingest warns of it. If every class is that small,
     # scikit-learn refuses, and there is nothing to stratify by.
@@ -38,7 +40,9 @@ def assign_folds(group: HashArray, y: IntArray, n_folds: int, seed: int) -> IntA
         splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
         for number, (_, held_out) in enumerate(splitter.split(code, code)):
             fold[held_out] = number
-    fold_of_row: IntArray = fold[np.searchsorted(groups, group)]
+    fold_of_row: IntArray = fold[np.searchsorted(titles, group)]  # a group is named by the hash of one of its titles
+    if len(np.unique(fold_of_row)) < n_folds:
+        raise UserError(f"train.folds is {n_folds} but nearly all titles are near-duplicates; lower it")
     return fold_of_row
 
 

@@ -1,4 +1,7 @@
-"""Labels that are probably wrong: confident learning on out-of-fold probabilities (Northcutt et al. 2021)."""
+"""Labels that are probably wrong: the model doubts them, or products that are nearly the same have different ones.
+
+The model's doubts are found by confident learning on out-of-fold probabilities (Northcutt et al. 2021).
+"""
 
 import warnings
 
@@ -10,11 +13,11 @@ from rakuten.data.schema import label_of
 from rakuten.evaluation.folds import assign_shards
 from rakuten.evaluation.out_of_fold import OutOfFold
 from rakuten.features.feature_set import FeatureSet
-from rakuten.types import FloatArray, IntArray
+from rakuten.types import FloatArray, HashArray, IntArray
 
 
 def label_issues_table(features: FeatureSet, out_of_fold: OutOfFold, shard_rows: int, seed: int) -> pd.DataFrame:
-    """Products whose label the out-of-fold model doubts, the least probable label first.
+    """Products whose label is doubted, the least probable label first.
 
     Args:
         out_of_fold: of the rows of `features`.
@@ -22,20 +25,28 @@ def label_issues_table(features: FeatureSet, out_of_fold: OutOfFold, shard_rows:
 
     Returns:
         productid, imageid, prdtypecode, label, suggested_prdtypecode, suggested_label, probability (of the given
-        label), suggested_probability, designation_clean.
+        label), suggested_probability, designation_clean, reason (model, near-duplicate, or both), and near_duplicate:
+        the productid of a near-duplicate that has another code, the suggested one unless the model suggests another.
     """
-    y, y_pred, classes = out_of_fold.y, out_of_fold.y_pred, out_of_fold.classes
+    y, classes = out_of_fold.y, out_of_fold.classes
     n_shards = -(-len(y) // shard_rows)
     shard_of_row = assign_shards(len(y), n_shards, seed)
     shards = [np.flatnonzero(shard_of_row == shard) for shard in range(n_shards)]
-    rows = np.sort(np.concatenate([shard[_doubted_rows(y[shard], out_of_fold.proba[shard])] for shard in shards]))
+    doubted = np.concatenate([shard[_doubted_rows(y[shard], out_of_fold.proba[shard])] for shard in shards])
+    other = near_duplicate_with_other_code(features.metadata["group"].to_numpy(), y)
+    rows = np.union1d(doubted, np.flatnonzero(other >= 0))
+    by_model, by_near_duplicate = np.isin(rows, doubted), other[rows] >= 0
+    suggested = np.where(by_model, out_of_fold.y_pred[rows], y[other[rows]])
     proba, numbers = out_of_fold.proba[rows], np.arange(len(rows))
-    given_proba, suggested_proba = proba[numbers, y[rows]], proba[numbers, y_pred[rows]]
+    given_proba, suggested_proba = proba[numbers, y[rows]], proba[numbers, suggested]
     # Ties are broken by row number, so that they do not depend on how a platform sorts.
     order = np.lexsort((rows, given_proba.round(6)))
     titles = features.take_table(rows, ["designation_clean"])["designation_clean"].to_numpy()
     products = features.metadata.iloc[rows[order]]
-    given_code, suggested_code = classes[y[rows[order]]], classes[y_pred[rows[order]]]
+    productid = features.metadata["productid"].astype("str")
+    near_duplicate = np.where(by_near_duplicate, productid.iloc[other[rows]], "")
+    reason = np.select([by_model & by_near_duplicate, by_model], ["both", "model"], "near-duplicate")
+    given_code, suggested_code = classes[y[rows[order]]], classes[suggested[order]]
     return pd.DataFrame(
         {
             "productid": products["productid"].to_numpy(),
@@ -47,8 +58,33 @@ def label_issues_table(features: FeatureSet, out_of_fold: OutOfFold, shard_rows:
             "probability": given_proba[order].round(6),
             "suggested_probability": suggested_proba[order].round(6),
             "designation_clean": titles[order],
+            "reason": reason[order],
+            "near_duplicate": near_duplicate[order],
         }
     )
+
+
+def near_duplicate_with_other_code(group: HashArray, y: IntArray) -> IntArray:
+    """For each product that has no more near-duplicates with its own code than with another: a row of the other code.
+
+    Args:
+        group: see `FeatureSet.metadata`.
+        y: class column of each product.
+
+    Returns:
+        The first row of the group with the most frequent other code; -1 for all other products.
+    """
+    products = pd.DataFrame({"group": group, "y": y})
+    other = np.full(len(y), -1)
+    in_conflict = products.groupby("group")["y"].transform("nunique") > 1
+    for _, members in products[in_conflict].groupby("group"):
+        rows, columns = members.index.to_numpy(), members["y"].to_numpy()
+        counts = members["y"].value_counts().sort_index()
+        for column in counts.index:
+            others = counts.drop(column)
+            if others.max() >= counts[column]:
+                other[rows[columns == column]] = rows[columns == others.idxmax()][0]
+    return other
 
 
 def _doubted_rows(y: IntArray, proba: FloatArray) -> IntArray:

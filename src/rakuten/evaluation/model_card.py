@@ -38,8 +38,8 @@ def model_card(
 
 def _intended(metrics: Mapping[str, Any]) -> str:
     text = (
-        f"Puts a product of a marketplace (title, optional description, optional image) into one of "
-        f"{len(metrics['f1'])} product type codes, with a calibrated confidence; unsure ones are marked for review."
+        f"Assigns a marketplace product (title, optional description, optional image) one of "
+        f"{len(metrics['f1'])} product type codes, with a calibrated confidence; uncertain ones are marked for review."
     )
     if metrics["synthetic"]:
         text += "\n\n**Trained on the synthetic sample catalogue: no score below says anything about real products.**"
@@ -60,11 +60,11 @@ def _made(metrics: Mapping[str, Any], params: Params, encoders: Mapping[str, str
         "image encoder": image.path if isinstance(image, ImageEncoderParams) else image,
     }
     lines = [
-        "- words: TF-IDF of n-grams, one linear SVM per class against the rest"
-        + (f", the mean of those of {shards} shards;" if shards > 1 else ";"),
+        "- words: TF-IDF of n-grams, a linear SVM, one-vs-rest"
+        + (f", averaged over {shards} shards;" if shards > 1 else ";"),
         "- meaning and picture: embeddings, discriminant analysis with a shrunk covariance;",
         *_finetuned(metrics, params),
-        "- fusion of their out-of-fold scores by a multinomial logistic regression that knows what a product lacks;",
+        "- fusion of their scores by a multinomial logistic regression, whose weights depend on what a product has;",
         f"- folds: {params.train.folds}, grouped by cleaned title; seed {params.seed};",
         *(f"- {name}: {value};" for name, value in names.items()),
         *(f"- fingerprint of the {view} encoder: `{fingerprint}`;" for view, fingerprint in encoders.items()),
@@ -94,7 +94,7 @@ def _compared(metrics: Mapping[str, Any]) -> str:
         (name, f"{scores['rows']:,}", _number(scores["weighted_f1"])) for name, scores in metrics["compared"].items()
     ]
     rows.append(("**this model**", f"{metrics['rows']:,}", _number(metrics["weighted_f1"])))
-    return "A view alone is judged on the products that have it.\n\n" + _table(("", "rows", "weighted F1"), rows)
+    return "A single view is scored on the products that have it.\n\n" + _table(("", "rows", "weighted F1"), rows)
 
 
 def _parts(metrics: Mapping[str, Any]) -> str:
@@ -121,19 +121,19 @@ def _decided(metrics: Mapping[str, Any]) -> str:
             "every product is marked for review."
         )
     return (
-        f"For a target precision of {decided['target_precision']:.2f}, products from a confidence of "
-        f"{decided['threshold']:.3f} on are decided automatically: {decided['coverage']:.1%} of them out of fold, "
-        f"of which {decided['precision']:.1%} are right. The rest is marked for review."
+        f"For a target precision of {decided['target_precision']:.2f}, products with a confidence of at least "
+        f"{decided['threshold']:.3f} are decided automatically: {decided['coverage']:.1%} of them out of fold, "
+        f"of which {decided['precision']:.1%} are correct. The rest is marked for review."
     )
 
 
 def _limits(metrics: Mapping[str, Any], encoders: Mapping[str, str]) -> str:
     worst = sorted(metrics["f1"], key=lambda code: float(metrics["f1"][code]))[:3]
     lines = [
-        "- It knows the codes it was trained on; a product of a new kind gets one of them.",
+        "- It knows only the codes it was trained on; a product of a new kind gets one of them.",
         f"- Weakest classes: {', '.join(f'{code} ({label_of(int(code))})' for code in worst)}.",
         f"- {metrics['label_issues']:,} labels look wrong (`label_issues.csv`); the scores count them as they are.",
-        "- Intervals cover the chance of the draw, not the choice of settings or a catalogue that changes.",
+        "- Intervals account for the sampling of products, not for the choice of settings or changes of the catalogue.",
     ]
     if IMAGE not in encoders:
         lines.append("- It does not use images.")

@@ -66,7 +66,7 @@ def reliability_figure(table: pd.DataFrame, error: float, title: str) -> Figure:
     """
     figure = Figure(figsize=(6.5, 6), layout="constrained")
     axes = figure.add_subplot(title=f"{title}\nexpected calibration error {error:.3f}", xlim=(0, 1), ylim=(0, 1))
-    axes.set(xlabel="confidence", ylabel="share that is right")
+    axes.set(xlabel="confidence", ylabel="share that is correct")
     axes.plot([0, 1], [0, 1], color=DARK, linewidth=1, linestyle="--", label="perfect")
     sizes = 20 + 380 * table["rows"] / table["rows"].sum()
     axes.plot(table["confidence"], table["accuracy"], color=ACCENT)
@@ -84,13 +84,13 @@ def coverage_figure(table: pd.DataFrame, decided: Mapping[str, float], title: st
     """
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot(title=title, xlim=(0, 1))
-    axes.set(xlabel="share of products decided (most confident first)", ylabel="share of those that is right")
+    axes.set(xlabel="share of products decided (most confident first)", ylabel="share of those that is correct")
     axes.plot(table["coverage"], table["precision"], color=ACCENT)
     axes.axhline(decided["target_precision"], color=DARK, linewidth=1, linestyle="--")
     if decided["coverage"] > 0:
         axes.plot([decided["coverage"]], [decided["precision"]], "o", color=DARK)
         axes.annotate(
-            f"{decided['coverage']:.0%} decided, {decided['precision']:.1%} right\n"
+            f"{decided['coverage']:.0%} decided, {decided['precision']:.1%} correct\n"
             f"confidence from {decided['threshold']:.3f}",
             (decided["coverage"], decided["precision"]), (8, 8), textcoords="offset points", color=DARK,
         )  # fmt: skip

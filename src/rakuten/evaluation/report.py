@@ -75,6 +75,9 @@ def _parts(metadata: pd.DataFrame) -> Iterator[tuple[str, BoolArray]]:
     yield "no picture", ~has_image
     yield "picture", has_image
     yield "picture and next to no text", has_image & short
+    has_near_duplicate = metadata["group"].duplicated(keep=False).to_numpy()
+    yield "near-duplicate of another product", has_near_duplicate
+    yield "no near-duplicate", ~has_near_duplicate
     for name in sorted(metadata["language"].unique()):
         yield f"title in {name}", (metadata["language"] == name).to_numpy()
 

@@ -8,5 +8,6 @@ encoders           image and text encoders
 embedding          embeddings of many images and texts
 embedding_cache    embeddings kept between runs
 feature_set        the feature set on disk and in memory
+near_duplicates    products that are nearly the same, which folds hold together
 monitored_columns  what monitoring keeps of a product and its prediction
 """

@@ -1,16 +1,16 @@
 """The feature set: written by the features stage, read by training and prediction.
 
 On disk a feature set is three files of one folder (`FeaturePaths`): a table of text features, an array of text
-embeddings and an array of image embeddings; the finetune stage adds the scores of fine-tuned networks. Row i of each
-belongs to product i. `FeatureSet` reads them in chunks, so that they may be larger than memory; a `FeatureBatch` is
-some of the products in memory.
+embeddings and an array of image embeddings. The train set has a fourth: the group of near-duplicates of each product.
+The finetune stage adds the scores of fine-tuned networks. Row i of each belongs to product i. `FeatureSet` reads them
+in chunks, so that they may be larger than memory; a `FeatureBatch` is some of the products in memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -32,11 +32,13 @@ from rakuten.types import (
 )
 
 TRAIN, TEST = "train", "test"  # the two feature sets of the pipeline
+GROUPS_FILE = "train_groups.npy"  # see `near_duplicates.find_near_duplicates`
 FINETUNED_FILES = {FINETUNED_TEXT: "finetuned_texts.npy", FINETUNED_IMAGE: "finetuned_images.npy"}
 LENGTH_COLUMNS = ("designation_len", "description_len")
 FLAG_COLUMNS = ("has_description", "has_image")
 INTEGER_COLUMNS = (*LENGTH_COLUMNS, *FLAG_COLUMNS)
 LABEL_COLUMN = "prdtypecode"
+Array = TypeVar("Array")
 LANGUAGE_DTYPE = pd.CategoricalDtype([ENGLISH_NAME, FRENCH_NAME, GERMAN_NAME, UNKNOWN])
 
 
@@ -110,6 +112,7 @@ class FeatureSet:
         text_embeddings: Array2D | None = None,
         image_embeddings: Array2D | None = None,
         finetuned: Mapping[str, Array2D] | None = None,
+        read_groups: Callable[[], HashArray] | None = None,
     ) -> None:
         """
         Args:
@@ -118,11 +121,13 @@ class FeatureSet:
             text_embeddings: rows x width; None without a text encoder.
             image_embeddings: rows x width; None without an image encoder.
             finetuned: scores of fine-tuned networks, by view: rows x classes.
+            read_groups: reads the group of each product; None: products with the same title are a group.
         """
         self._read_table = read_table
         self.text_embeddings = text_embeddings
         self.image_embeddings = image_embeddings
         self.finetuned = dict(finetuned or {})
+        self._read_groups = read_groups
 
     @classmethod
     def open(cls, folder: Path, name: str) -> "FeatureSet":
@@ -142,6 +147,7 @@ class FeatureSet:
             open_embeddings(paths.text_embeddings),
             open_embeddings(paths.image_embeddings),
             {view: array for view, array in scores.items() if array is not None},
+            partial(_read_groups, folder / GROUPS_FILE) if name == TRAIN else None,
         )
 
     @classmethod
@@ -153,15 +159,19 @@ class FeatureSet:
     def metadata(self) -> pd.DataFrame:
         """A small table of all products, in memory.
 
-        Columns: productid, imageid, prdtypecode (train only), LENGTH_COLUMNS, FLAG_COLUMNS, has_text, group (see
-        `title_groups`) and language (of the title, see `style.title_language`).
+        Columns: productid, imageid, prdtypecode (train only), LENGTH_COLUMNS, FLAG_COLUMNS, has_text, title_hash (see
+        `title_hashes`), language (of the title, see `style.title_language`) and group: the lowest title_hash of the
+        products that are nearly the same, which must not be split over folds.
 
         Raises:
-            UserError: the embeddings have another number of rows than the table.
+            UserError: the groups are missing, or the embeddings or groups have another number of rows than the table.
         """
         metadata = pd.concat(map(_metadata, self.table_chunks()), ignore_index=True)
         self._check_rows(len(metadata))
-        return metadata
+        group = self._read_groups() if self._read_groups else metadata["title_hash"]
+        if len(group) != len(metadata):
+            raise UserError(f"{GROUPS_FILE}: {len(group):,} rows for a table of {len(metadata):,}; run `dvc repro`")
+        return metadata.assign(group=group)
 
     @cached_property
     def n_rows(self) -> int:
@@ -229,20 +239,25 @@ def open_embeddings(path: Path) -> DiskArray | None:
     Raises:
         UserError: the file is missing or damaged.
     """
+    array = _open_array(path, DiskArray)
+    return array if array.shape[1] else None
+
+
+def _open_array(path: Path, read: Callable[[Path], Array]) -> Array:
     try:
-        array = DiskArray(path)
+        return read(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run `dvc repro`, which makes it") from error
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: not what the features stage wrote ({error}); run `dvc repro`") from error
-    return array if array.shape[1] else None
 
 
-def title_groups(table: pd.DataFrame) -> HashArray:
-    """The group of each product, as a 64-bit hash. Products of one group must not be split over folds.
+def _read_groups(path: Path) -> HashArray:
+    return _open_array(path, partial(np.load, allow_pickle=False))
 
-    Products with the same title are one group; without titles, those with the same description; a product without
-    both is a group of its own.
+
+def title_hashes(table: pd.DataFrame) -> HashArray:
+    """A 64-bit hash of each product's title; without a title, of its description; without both, of its ids.
 
     Args:
         table: columns designation_clean, description_clean, productid, imageid.
@@ -277,5 +292,5 @@ def _metadata(chunk: pd.DataFrame) -> pd.DataFrame:
     return (
         chunk[ids].astype("int64")
         .join(chunk[[*LENGTH_COLUMNS, *FLAG_COLUMNS]].astype(small_dtypes))
-        .assign(has_text=_has_text(chunk), group=title_groups(chunk), language=languages)
+        .assign(has_text=_has_text(chunk), title_hash=title_hashes(chunk), language=languages)
     )  # fmt: skip

@@ -91,15 +91,14 @@ def fit(
 
 
 def training_rows(features: FeatureSet, params: Params) -> TrainingRows:
-    """The label and the fold of each train row; the folds share no title.
+    """The label and the fold of each train row; the folds share no near-duplicates.
 
     Raises:
         UserError: there are fewer distinct titles than folds.
     """
     codes = features.y()
     classes, y = np.unique(codes, return_inverse=True)
-    group = features.metadata["group"].to_numpy()
-    fold = folds.assign_folds(group, codes, params.train.folds, params.seed)
+    fold = folds.assign_folds(features.metadata, codes, params.train.folds, params.seed)
     return TrainingRows(classes, y, fold, features.has_text(), params.seed)
 
 

@@ -108,7 +108,7 @@ def compare_models(challenger: pd.DataFrame, champion: pd.DataFrame, params: Par
     if 2 * len(shared) < len(challenger):
         raise UserError(
             f"challenger and champion share {len(shared):,} of {len(challenger):,} products with the same code: too "
-            "few to compare them; train the champion's code on today's data, or promote by `--without-comparison`"
+            "few to compare them; train the champion's code on today's data, or use `--without-comparison`"
         )
     log.info("compared on %s products, each predicted by models that were not trained on it", f"{len(shared):,}")
     y_true = shared["prdtypecode"].to_numpy(dtype=np.int64)
@@ -175,7 +175,7 @@ def promote_challenger(params: Params, dry_run: bool, with_comparison: bool = Tr
     if challenger is None:
         raise UserError(f"{MODEL_NAME} has no challenger on {server.redacted_uri()}: train one with `dvc repro`")
     if champion is not None and champion.number == challenger.number:
-        return f"nothing to decide: version {champion.number} is challenger and champion"
+        return f"nothing to decide: version {champion.number} is both challenger and champion"
     if challenger.rolled_back:
         raise UserError(f"version {challenger.number} was rolled back: train another challenger")
     registry.check_traceable(challenger)
@@ -205,7 +205,7 @@ def _compare_versions(challenger: Version, champion: Version, params: Params) ->
     challenger_oof, champion_oof = _download_out_of_fold(challenger), _download_out_of_fold(champion)
     unseen = predict_unseen(challenger, champion, champion_oof, params)
     if len(unseen):
-        log.info("the champion never saw %s of the challenger's products: it predicts them now", f"{len(unseen):,}")
+        log.info("the champion was not trained on %s of these products; it predicts them now", f"{len(unseen):,}")
     return compare_models(challenger_oof, pd.concat([champion_oof, unseen]), params)
 
 
@@ -217,7 +217,7 @@ def roll_back_champion(params: Params, dry_run: bool) -> str:
     """
     champion = registry.get_by_alias(CHAMPION)
     if champion is None or champion.previous_champion is None:
-        raise UserError(f"{MODEL_NAME} on {server.redacted_uri()} has no champion that followed another")
+        raise UserError(f"{MODEL_NAME} on {server.redacted_uri()} has no previous champion to go back to")
     previous = registry.get_by_number(champion.previous_champion)
     if previous is None:
         raise UserError(f"version {champion.previous_champion}, champion before version {champion.number}, was deleted")

@@ -44,7 +44,7 @@ def predict_unseen(
     """
     no_rows = pd.DataFrame(columns=[*ID_COLUMNS, "prdtypecode", "predicted"])
     if not _are_features_of(challenger, data / "processed"):
-        log.info("the challenger's features are not here: compared only on what both were trained on")
+        log.info("the challenger's features are not here: comparing only on products that both were trained on")
         return no_rows
     features = FeatureSet.open(data / "processed", TRAIN)
     mask = is_unseen(features.metadata, seen)
@@ -56,7 +56,8 @@ def predict_unseen(
             return no_rows
         if not _has_same_features(classifier, params.features):
             log.info(
-                "the champion's features were made with other parameters: compared only on what both were trained on"
+                "the champion's features were made with other parameters: "
+                "comparing only on products that both were trained on"
             )
             return no_rows
         batches: Iterator[FeatureBatch] = map(
@@ -86,10 +87,10 @@ def _with_networks(
 
 
 def is_unseen(products: pd.DataFrame, seen: pd.DataFrame) -> BoolArray:
-    """For each product, whether a model trained on the products `seen` saw neither it nor its title.
+    """For each product, whether a model trained on the products `seen` saw neither it nor a near-duplicate.
 
     Args:
-        products: productid, imageid, group (see `feature_set.title_groups`).
+        products: productid, imageid, group (see `FeatureSet.metadata`).
         seen: productid, imageid.
     """
     seen_ids = pd.MultiIndex.from_frame(seen[ID_COLUMNS].astype("int64"))
@@ -117,12 +118,12 @@ def _load_champion(champion: Version, folder: Path, require_signature: str) -> P
     try:
         registered_model.download_model(champion, folder, require_signature)
     except UntrustedModelError as error:
-        log.info("%s: compared only on what both were trained on", error)
+        log.info("%s: comparing only on products that both were trained on", error)
         return None
     try:
         return ProductClassifier.load(folder)
     except UserError as error:
-        log.info("the champion cannot be loaded (%s): compared only on what both were trained on", error)
+        log.info("the champion cannot be loaded (%s): comparing only on products that both were trained on", error)
         return None
 
 
