@@ -107,7 +107,7 @@ ROWS: dict[str, list[Panel]] = {
         time_series(
             "Weighted F1 by later labels",
             FRACTION,
-            query("max by (which) (rakuten_live_weighted_f1)", "{{which}}"),
+            query("max by (which, products) (rakuten_live_weighted_f1)", "{{products}}, {{which}}"),
             width=12,
         ),
         time_series(

@@ -25,22 +25,31 @@ def run(check: DriftCheck, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 def test_each_alarm_is_a_warning_and_the_closing_line_names_the_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = run(DriftCheck(REPORT, "2 alarms", Path("drift.html"), None), monkeypatch, capsys).splitlines()
+    lines = run(DriftCheck(REPORT, "2 alarms", html=Path("drift.html")), monkeypatch, capsys).splitlines()
     assert lines[:2] == ["WARNING monitoring: one alarm", "WARNING monitoring: another"]
     assert lines[2].startswith("INFO monitoring: 2 alarms; drift.html (")
+
+
+def test_decided_predictions_to_label_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = DriftCheck(REPORT, "2 alarms", n_to_audit=150, html=Path("drift.html"))
+    line = run(check, monkeypatch, capsys).splitlines()[2]
+    assert "150 decided predictions should be labelled" in line
+    assert line.index("audit.csv") < line.index("labels.csv")
 
 
 def test_without_a_report_the_closing_line_is_the_summary(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = run(DriftCheck(None, "too few to judge", None, None), monkeypatch, capsys)
+    output = run(DriftCheck(None, "too few to judge"), monkeypatch, capsys)
     assert output.startswith("INFO monitoring: too few to judge (")
 
 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("local", "no reference of a model; make both with `make run`"),
+        ("local", "no reference data; train a model with `make run`"),
         ("registry", "no champion: promote one with `make promote`"),
     ],
 )

@@ -13,13 +13,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
 import yaml
 
 from rakuten.tracking import lineage
+from tests.support.alertmanager import PROGRAM, alertmanager, webhook
 from tests.support.api import POOL, Api, jpeg, post
 from tests.support.prediction_log import log_window
 from tests.support.project import ROOT, run_in
@@ -57,8 +58,24 @@ def test_the_dashboard_is_what_its_code_makes() -> None:
     assert built == DASHBOARD.read_text(encoding="utf-8"), "run `make dashboard`"
 
 
+class Alerts(NamedTuple):
+    address: str  # of Alertmanager
+    bodies: list[dict[str, Any]]  # what its webhook has got
+
+
 @pytest.fixture(scope="module")
-def monitored(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Api]]:
+def alerts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alerts]:
+    """Alertmanager with a webhook; without the program, an address where nobody is."""
+    if PROGRAM is None:
+        yield Alerts(f"http://127.0.0.1:{free_port()}", [])
+        return
+    folder = tmp_path_factory.mktemp("alertmanager")
+    with webhook() as (url, bodies), alertmanager(folder, ALERT_WEBHOOK_URL=url) as address:
+        yield Alerts(address, bodies)
+
+
+@pytest.fixture(scope="module")
+def monitored(trained: Path, alerts: Alerts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Api]]:
     """Prometheus' address, and an API with traffic, a drift report with labels, and the status of a pipeline run."""
     folder = tmp_path_factory.mktemp("prometheus")
     live = folder / "live"
@@ -77,6 +94,7 @@ def monitored(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     config = (PROMETHEUS / "prometheus.yml").read_text()
     config = config.replace("15s", "1s").replace("api:8000", f"127.0.0.1:{server.port}")
     config = config.replace("/etc/prometheus/keys/prometheus.key", str(folder / "prometheus.key"))
+    config = config.replace("alertmanager:9093", alerts.address.removeprefix("http://"))
     (folder / "prometheus.yml").write_text(config)
     promtool("check", "config", folder / "prometheus.yml")
     port = free_port()
@@ -150,11 +168,17 @@ def test_what_is_scraped_follows_the_conventions(monitored: tuple[str, Api]) -> 
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_alerts_fire(monitored: tuple[str, Api]) -> None:
+def sent_alerts(alerts: Alerts) -> set[str]:
+    return {alert["labels"]["alertname"] for body in alerts.bodies for alert in body["alerts"]}
+
+
+def test_alerts_fire_and_reach_somebody(monitored: tuple[str, Api], alerts: Alerts) -> None:
     """On the drift of the traffic; then on the API, once it has stopped."""
     address, server = monitored
     drift = 'ALERTS{alertname="RakutenDrift", alertstate="firing"}'
     wait_for(lambda: bool(_query(address, drift)), "the alert on drift", 60)
+    if PROGRAM is not None:
+        wait_for(lambda: "RakutenDrift" in sent_alerts(alerts), "the alert at the webhook", 60)
     assert server.stop() == 0
     down = 'ALERTS{alertname="RakutenApiDown"}'  # pending; that it fires after a minute is tested by promtool
     wait_for(lambda: bool(_query(address, down)), "the alert on a target that is down", 60)

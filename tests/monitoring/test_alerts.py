@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from rakuten.config import load_params
-from rakuten.monitoring.alerts import LiveScore, class_shares, judge_drift, live_score, may_retrain
+from rakuten.monitoring.alerts import class_shares, judge_drift, may_retrain
 from rakuten.monitoring.drift import ColumnDrift
+from rakuten.monitoring.live_score import LiveScore
 
 PARAMS = load_params()
 BELOW_THRESHOLD = ColumnDrift("language", "text", "jensenshannon", 0.19, 0.2)
@@ -32,65 +33,26 @@ def predictions(n_rows: int, review: float = 0.2, correct: float = 0.9) -> pd.Da
     )
 
 
-def labels_of(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[["prediction_id", "prdtypecode"]]
-
-
 def test_a_column_below_its_threshold_raises_no_alarm() -> None:
-    assert not judge_drift(predictions(1000), predictions(1000), [BELOW_THRESHOLD], None, PARAMS).alarms
+    assert not judge_drift(predictions(1000), predictions(1000), [BELOW_THRESHOLD], [], PARAMS).alarms
 
 
 def test_a_column_at_its_threshold_raises_an_alarm() -> None:
-    report = judge_drift(predictions(1000), predictions(1000), [BELOW_THRESHOLD, AT_THRESHOLD], None, PARAMS)
-    assert report.alarms == ["data: designation_len has drifted, psi 0.200 (from 0.2)"]
+    report = judge_drift(predictions(1000), predictions(1000), [BELOW_THRESHOLD, AT_THRESHOLD], [], PARAMS)
+    assert report.alarms == ["data: designation_len has drifted, psi 0.200 (limit 0.2)"]
 
 
 def test_the_column_farthest_beyond_its_threshold_comes_first() -> None:
-    report = judge_drift(predictions(1000), predictions(1000), [AT_THRESHOLD, FAR_BEYOND], None, PARAMS)
+    report = judge_drift(predictions(1000), predictions(1000), [AT_THRESHOLD, FAR_BEYOND], [], PARAMS)
     assert [alarm.split(" has ")[0] for alarm in report.alarms] == ["prediction: predicted", "data: designation_len"]
 
 
 def test_more_products_to_review_than_expected_raise_an_alarm() -> None:
     allowed = PARAMS.monitor.max_review_rise
     reference = predictions(1000, review=0.2)
-    assert not judge_drift(reference, predictions(1000, review=0.2 + allowed), [], None, PARAMS).alarms
-    report = judge_drift(reference, predictions(1000, review=0.21 + allowed), [], None, PARAMS)
+    assert not judge_drift(reference, predictions(1000, review=0.2 + allowed), [], [], PARAMS).alarms
+    report = judge_drift(reference, predictions(1000, review=0.21 + allowed), [], [], PARAMS)
     assert report.alarms == ["abstention: 36.0% to review, 20.0% expected"]
-
-
-def test_labels_give_the_live_score() -> None:
-    reference, window = predictions(1000, correct=0.9), predictions(1000, correct=0.7)
-    live = live_score(reference, window, labels_of(window), PARAMS)
-    assert live is not None
-    assert live.n_rows == 1000
-    assert live.expected == pytest.approx(0.9)
-    assert live.weighted_f1 == pytest.approx(0.7)
-    assert live.interval[0] < 0.7 < live.interval[1] < 0.75
-
-
-def test_too_few_labels_give_no_score() -> None:
-    window = predictions(1000)
-    labels = labels_of(window)
-    min_labels = PARAMS.monitor.min_labels
-    assert live_score(window, window, labels.head(min_labels - 1), PARAMS) is None
-    assert live_score(window, window, labels.head(min_labels), PARAMS) is not None
-    assert live_score(window, window, labels.assign(prediction_id="another"), PARAMS) is None
-
-
-def test_the_last_label_of_a_prediction_counts() -> None:
-    window = predictions(400)
-    wrong = labels_of(window).assign(prdtypecode=10)
-    live = live_score(window, window, pd.concat([wrong, labels_of(window)]), PARAMS)
-    assert live is not None
-    assert live.weighted_f1 == live.expected
-
-
-def test_a_live_score_below_the_expected_one_raises_an_alarm() -> None:
-    reference, window = predictions(1000, correct=0.9), predictions(1000, correct=0.7)
-    live = live_score(reference, window, labels_of(window), PARAMS)
-    (alarm,) = judge_drift(reference, window, [], live, PARAMS).alarms
-    assert alarm.startswith("score: weighted F1 0.700 [")
-    assert alarm.endswith("on 1,000 labels, 0.900 expected")
 
 
 @pytest.mark.parametrize(
@@ -105,15 +67,14 @@ def test_a_live_score_below_the_expected_one_raises_an_alarm() -> None:
 def test_only_a_large_drop_that_chance_does_not_explain_alarms(
     weighted_f1: float, interval: tuple[float, float], alarms: bool
 ) -> None:
-    live = LiveScore(n_rows=1000, weighted_f1=weighted_f1, interval=interval, expected=0.9)
+    live = [LiveScore("decided", 1000, weighted_f1, interval, expected=0.9)]
     assert bool(judge_drift(predictions(1000), predictions(1000), [], live, PARAMS).alarms) == alarms
 
 
 def test_the_report_keeps_the_keys_of_drift_json() -> None:
     reference, window = predictions(1000, review=0.2), predictions(400, review=0.3)
-    live = live_score(reference, window, labels_of(window), PARAMS)
-    assert live is not None
-    assert judge_drift(reference, window, [AT_THRESHOLD], live, PARAMS).as_json() == {
+    live = LiveScore("all", 400, 0.9, (0.8, 0.96), 0.95)
+    assert judge_drift(reference, window, [AT_THRESHOLD], [live], PARAMS).as_json() == {
         "rows": 400,
         "drift": [
             {
@@ -127,15 +88,10 @@ def test_the_report_keeps_the_keys_of_drift_json() -> None:
         ],
         "review": 0.3,
         "promised_review": 0.2,
-        "live": {
-            "rows": 400,
-            "weighted_f1": live.weighted_f1,
-            "interval": list(live.interval),
-            "promised": live.expected,
-        },
-        "alarms": ["data: designation_len has drifted, psi 0.200 (from 0.2)"],
+        "live": [{"products": "all", "labels": 400, "weighted_f1": 0.9, "interval": [0.8, 0.96], "promised": 0.95}],
+        "alarms": ["data: designation_len has drifted, psi 0.200 (limit 0.2)"],
     }
-    assert judge_drift(reference, window, [], None, PARAMS).as_json()["live"] is None
+    assert judge_drift(reference, window, [], [], PARAMS).as_json()["live"] == []
 
 
 def test_class_shares_compare_training_and_live_traffic() -> None:

@@ -21,7 +21,7 @@ from rakuten.monitoring.monitor import (
     read_labels,
     record_retraining,
 )
-from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE
+from rakuten.monitoring.status_files import AUDIT_FILE, DRIFT_FILE, LAST_CHECK_FILE
 from rakuten.tracking import lineage
 from tests.support.prediction_log import log_window
 from tests.support.project import run_in
@@ -83,7 +83,7 @@ def test_a_window_like_the_reference_has_no_drift(monitored: Monitored, monitore
     assert check.summary == "no drift in 1,000 predictions"
     assert check.report is not None and not check.report.alarms
     assert check.run_id == "a run"
-    assert monitored.written()["live"] is None
+    assert monitored.written()["live"] == []
 
 
 def test_only_the_latest_predictions_are_judged(monitored: Monitored, monitored_frame: MakeFrame) -> None:
@@ -123,11 +123,23 @@ def test_the_report_is_written_as_page_figure_and_json(monitored: Monitored, mon
 def test_labels_of_logged_predictions_are_scored(monitored: Monitored, monitored_frame: MakeFrame) -> None:
     window = monitored_frame(1000, 1)
     ids = log_window(monitored.folder, window, "one")
-    labels = pd.DataFrame({"prediction_id": ids, "prdtypecode": window["prdtypecode"]}).head(300)
+    decided = (window["needs_review"] == 0).to_numpy()
+    labels = pd.DataFrame({"prediction_id": ids, "prdtypecode": window["prdtypecode"]})[decided].head(300)
     labels.to_csv(monitored.folder / "labels.csv", index=False)
-    report = monitored.check().report
-    assert report is not None and report.live is not None
-    assert (report.live.n_rows, report.live.weighted_f1) == (300, 1.0)
+    check = monitored.check()
+    assert check.report is not None
+    (live,) = check.report.live
+    assert (live.products, live.n_labels, live.weighted_f1) == ("decided", 300, 1.0)
+    assert check.n_to_audit == 0
+
+
+def test_decided_products_to_label_are_written(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    ids = log_window(monitored.folder, monitored_frame(1000, 1), "one")
+    check = monitored.check()
+    sample = pd.read_csv(monitored.folder / AUDIT_FILE, dtype="str", keep_default_na=False)
+    assert check.n_to_audit == len(sample) == PARAMS.monitor.min_labels
+    assert set(sample["prediction_id"]) <= set(ids)
+    assert set(sample["prdtypecode"]) == {""}
 
 
 @pytest.mark.parametrize("text", ["", "prediction_id\na\n", "prediction_id,prdtypecode\na,ten\n"])

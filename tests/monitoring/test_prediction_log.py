@@ -244,7 +244,9 @@ def test_a_file_that_is_no_log_is_left_out_with_a_warning(two_days: Path, caplog
     with closing(sqlite3.connect(two_days / "2020-01-05.sqlite")) as database:
         database.execute("CREATE TABLE live_of_another_version (time REAL)")
     assert len(read_window(two_days, 4)) == 4
-    warnings = [message for message in caplog.messages if "left out, not a log of this code" in message]
+    warnings = [
+        message for message in caplog.messages if "skipped, not a prediction log of this version of the code" in message
+    ]
     assert len(warnings) == 3
 
 

@@ -15,7 +15,7 @@ REPORT = {
     "model_version": "one",
     "drift": [{"column": "language", "kind": "text", "score": 0.2, "threshold": 0.1}],
     "alarms": ["text: language has drifted"], "rows": 700, "review": 0.4, "promised_review": 0.3,
-    "live": {"weighted_f1": 0.7, "interval": [0.65, 0.74], "promised": 0.75},
+    "live": [{"products": "decided", "labels": 300, "weighted_f1": 0.7, "interval": [0.65, 0.74], "promised": 0.75}],
 }  # fmt: skip
 LAST_CHECK = {"checked": "2026-01-02T00:00:00+00:00"}
 PIPELINE = {"succeeded": False, "seconds": 3.5, "ended": "2026-01-02T00:00:00+00:00"}
@@ -44,14 +44,14 @@ def test_a_drift_report_is_exported(tmp_path: Path) -> None:
         "rakuten_drift_window_predictions 700.0",
         'rakuten_review_share{which="live"} 0.4',
         'rakuten_review_share{which="promised"} 0.3',
-        'rakuten_live_weighted_f1{which="live"} 0.7',
-        'rakuten_live_weighted_f1{which="live_high"} 0.74',
-        'rakuten_live_weighted_f1{which="promised"} 0.75',
+        'rakuten_live_weighted_f1{products="decided",which="live"} 0.7',
+        'rakuten_live_weighted_f1{products="decided",which="live_high"} 0.74',
+        'rakuten_live_weighted_f1{products="decided",which="promised"} 0.75',
     }
 
 
 def test_a_report_without_labels_has_no_live_score(tmp_path: Path) -> None:
-    write(tmp_path / DRIFT_FILE, REPORT | {"live": None})
+    write(tmp_path / DRIFT_FILE, REPORT | {"live": []})
     samples = scrape(tmp_path)
     assert "rakuten_drift_alarms 1.0" in samples
     assert not [sample for sample in samples if sample.startswith("rakuten_live")]
@@ -81,7 +81,8 @@ def test_the_model_s_scores_are_exported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", ["", "[]", "{", "{}", {"model_version": "one"}, {**REPORT, "live": {"weighted_f1": 0.7}}]
+    "broken",
+    ["", "[]", "{", "{}", {"model_version": "one"}, {**REPORT, "live": None}, {**REPORT, "live": {"weighted_f1": 0.7}}],
 )
 def test_nothing_of_a_broken_file_is_exported_and_the_scrape_succeeds(tmp_path: Path, broken: Any) -> None:
     for path in (DRIFT_FILE, LAST_CHECK_FILE, PIPELINE_FILE):

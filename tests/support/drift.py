@@ -137,4 +137,4 @@ def _jpeg(image: Image.Image) -> bytes:
 def alarms_of(reference: pd.DataFrame, window: pd.DataFrame, params: Params) -> list[str]:
     """The alarms that a window raises against a reference, without later labels."""
     columns = column_drift(reference, window, params.monitor).columns
-    return list(judge_drift(reference, window, columns, None, params).alarms)
+    return list(judge_drift(reference, window, columns, [], params).alarms)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rakuten.cli import run_command
 from rakuten.config import PARAMS, load_params
-from rakuten.monitoring.monitor import check_drift
+from rakuten.monitoring.monitor import LABELS_FILE, check_drift
+from rakuten.monitoring.status_files import AUDIT_FILE
 from rakuten.serving.settings import load_settings
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,13 @@ def command(arguments: argparse.Namespace) -> str:
     check = check_drift(load_params(arguments.params), settings.live, settings.from_registry)
     for alarm in check.report.alarms if check.report else ():
         log.warning("%s", alarm)
+    if check.n_to_audit:
+        log.info(
+            "%s decided predictions should be labelled to judge them: fill in prdtypecode in %s and add the rows to %s",
+            f"{check.n_to_audit:,}",
+            settings.live / AUDIT_FILE,
+            settings.live / LABELS_FILE,
+        )
     return f"{check.summary}; {check.html}" if check.html else check.summary
 
 

@@ -9,27 +9,10 @@ import pandas as pd
 
 from rakuten.config import Params
 from rakuten.data.schema import label_of
-from rakuten.evaluation import bootstrap, metrics
 from rakuten.features.monitored_columns import PREDICTED_COLUMN
+from rakuten.monitoring import live_score
 from rakuten.monitoring.drift import ColumnDrift
-
-
-@dataclass(frozen=True)
-class LiveScore:
-    """Weighted F1 of live predictions, by labels that were added later."""
-
-    n_rows: int  # labelled predictions
-    weighted_f1: float
-    interval: tuple[float, float]  # 95 %, by bootstrap
-    expected: float  # weighted F1 of the out-of-fold predictions
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "rows": self.n_rows,
-            "weighted_f1": self.weighted_f1,
-            "interval": list(self.interval),
-            "promised": self.expected,
-        }
+from rakuten.monitoring.live_score import LiveScore
 
 
 @dataclass(frozen=True)
@@ -40,7 +23,7 @@ class DriftReport:
     columns: Sequence[ColumnDrift]
     review_share: float  # of the window
     expected_review_share: float  # of the reference
-    live: LiveScore | None  # None: too few labels
+    live: Sequence[LiveScore]  # of which there are enough labels
     alarms: Sequence[str]  # one line each
 
     def as_json(self) -> dict[str, Any]:
@@ -49,7 +32,7 @@ class DriftReport:
             "drift": [{**column._asdict(), "drifted": column.drifted} for column in self.columns],
             "review": self.review_share,
             "promised_review": self.expected_review_share,
-            "live": self.live and self.live.as_json(),
+            "live": [score.as_json() for score in self.live],
             "alarms": list(self.alarms),
         }
 
@@ -58,7 +41,7 @@ def judge_drift(
     reference: pd.DataFrame,
     window: pd.DataFrame,
     columns: Sequence[ColumnDrift],
-    live: LiveScore | None,
+    live: Sequence[LiveScore],
     params: Params,
 ) -> DriftReport:
     """Apply the rules to a window of live traffic.
@@ -67,27 +50,22 @@ def judge_drift(
         reference: MONITORED_COLUMNS of train products, by their out-of-fold predictions.
         window: MONITORED_COLUMNS of live products.
         columns: their drift, column by column.
-        live: the score by later labels; None while there are too few.
+        live: the scores by later labels.
 
     Returns:
         The report; its alarms are the drifted columns, farthest beyond their threshold first, then too many
-        products to review, then a live score below the expected one by more than chance explains.
+        products to review, then live scores below the expected ones by more than chance explains.
     """
     rules = params.monitor
     review, expected_review = float(window["needs_review"].mean()), float(reference["needs_review"].mean())
     alarms = [
-        f"{column.kind}: {column.column} has drifted, {column.method} {column.score:.3f} (from {column.threshold:g})"
+        f"{column.kind}: {column.column} has drifted, {column.method} {column.score:.3f} (limit {column.threshold:g})"
         for column in sorted(columns, key=lambda column: -column.score / column.threshold)
         if column.drifted
     ]
     if review - expected_review > rules.max_review_rise:
         alarms.append(f"abstention: {review:.1%} to review, {expected_review:.1%} expected")
-    if live is not None and live.expected - live.weighted_f1 > rules.max_f1_drop and live.interval[1] < live.expected:
-        low, high = live.interval
-        alarms.append(
-            f"score: weighted F1 {live.weighted_f1:.3f} [{low:.3f}, {high:.3f}] on {live.n_rows:,} labels, "
-            f"{live.expected:.3f} expected"
-        )
+    alarms += live_score.alarms(live, rules.max_f1_drop)
     return DriftReport(
         n_rows=len(window),
         columns=columns,
@@ -95,32 +73,6 @@ def judge_drift(
         expected_review_share=expected_review,
         live=live,
         alarms=alarms,
-    )
-
-
-def live_score(reference: pd.DataFrame, window: pd.DataFrame, labels: pd.DataFrame, params: Params) -> LiveScore | None:
-    """Weighted F1 of the labelled predictions of a window; None while fewer than `min_labels` are labelled.
-
-    Args:
-        reference: columns prdtypecode and predicted of train products, out of fold.
-        window: columns prediction_id and predicted of live products.
-        labels: columns prediction_id and prdtypecode; the last row of a prediction_id counts.
-    """
-    label_by_id = labels.drop_duplicates("prediction_id", keep="last").set_index("prediction_id")["prdtypecode"]
-    labelled = window[["prediction_id", PREDICTED_COLUMN]].assign(label=window["prediction_id"].map(label_by_id))
-    labelled = labelled.dropna()
-    if len(labelled) < params.monitor.min_labels:
-        return None
-    y_true = labelled["label"].to_numpy(dtype="int64")
-    y_pred = labelled[PREDICTED_COLUMN].to_numpy(dtype="int64")
-    expected = metrics.classification_scores(
-        reference["prdtypecode"].to_numpy(), reference[PREDICTED_COLUMN].to_numpy()
-    )
-    return LiveScore(
-        n_rows=len(labelled),
-        weighted_f1=metrics.classification_scores(y_true, y_pred)["weighted_f1"],
-        interval=bootstrap.bootstrap_ci(y_true, y_pred, params.train.bootstrap, params.seed).scores["weighted_f1"],
-        expected=expected["weighted_f1"],
     )
 
 

@@ -1,8 +1,8 @@
 """One check of live traffic: read the prediction log, score drift, apply the rules, write the report, record it.
 
 Reads the prediction log, the model's reference (`reference.parquet`) and, where there is one, `labels.csv`;
-writes `drift.html`, `drift.json` and `drift.png` to the log's subfolder `drift/`, and an MLflow run. The API
-exports drift.json to Prometheus.
+writes `drift.html`, `drift.json`, `drift.png` and `audit.csv` to the log's subfolder `drift/`, and an MLflow run. The
+API exports drift.json to Prometheus.
 """
 
 import json
@@ -15,16 +15,18 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rakuten.config import MODELS, REPORTS, Params
+from rakuten.data.tables import write_table
 from rakuten.errors import UserError
 from rakuten.evaluation import plots
 from rakuten.evaluation.report import REFERENCE_FILE
 from rakuten.features.monitored_columns import MONITORED_COLUMNS
 from rakuten.files import atomic_write, dump_json
-from rakuten.monitoring.alerts import DriftReport, class_shares, judge_drift, live_score
+from rakuten.monitoring.alerts import DriftReport, class_shares, judge_drift
 from rakuten.monitoring.drift import DriftScores, column_drift
+from rakuten.monitoring.live_score import ALL, audit_sample, label_predictions, live_scores
 from rakuten.monitoring.plots import drift_figure
 from rakuten.monitoring.prediction_log import read_window
-from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE
+from rakuten.monitoring.status_files import AUDIT_FILE, DRIFT_FILE, LAST_CHECK_FILE
 from rakuten.tracking import lineage, monitoring_runs, registered_model
 
 LABELS_FILE, RETRAINING_FILE = "labels.csv", "retrained.json"
@@ -45,8 +47,9 @@ class DriftCheck(NamedTuple):
 
     report: DriftReport | None  # None: too few predictions to judge
     summary: str  # one line
-    html: Path | None  # the written report
-    run_id: str | None  # its MLflow run; None where the server could not be reached
+    n_to_audit: int = 0  # decided predictions in AUDIT_FILE that should be labelled
+    html: Path | None = None  # the written report
+    run_id: str | None = None  # its MLflow run; None where the server could not be reached
 
 
 def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftCheck:
@@ -68,11 +71,16 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
     min_rows = params.monitor.min_rows
     if len(window) < min_rows:
         summary = f"{len(window):,} predictions of model {version}: too few to judge (min_rows {min_rows:,})"
-        return DriftCheck(report=None, summary=summary, html=None, run_id=None)
+        return DriftCheck(report=None, summary=summary)
     scores = column_drift(reference.frame, window, params.monitor)
-    labelled = read_window(log_folder, LABELLED_WINDOW, version)
-    live = live_score(reference.frame, labelled, read_labels(log_folder / LABELS_FILE), params)
+    labelled = label_predictions(
+        read_window(log_folder, LABELLED_WINDOW, version), read_labels(log_folder / LABELS_FILE)
+    )
+    live = live_scores(reference.frame, labelled, params)
     report = judge_drift(reference.frame, window, scores.columns, live, params)
+    audit = audit_sample(labelled, params.monitor.min_labels)
+    with atomic_write(log_folder / AUDIT_FILE) as (partial,):
+        write_table(audit, partial)
     metadata = {
         "checked": checked,
         "window": [_iso_time(window["time"].iloc[0]), _iso_time(window["time"].iloc[-1])],
@@ -85,6 +93,7 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
     return DriftCheck(
         report=report,
         summary=f"{f'{len(report.alarms)} alarms' if report.alarms else 'no drift'} in {len(window):,} predictions",
+        n_to_audit=len(audit),
         html=files[0],
         run_id=monitoring_runs.log_drift_report(_mlflow_metrics(report), tags, files),
     )
@@ -116,8 +125,9 @@ def _write_report(
 def _mlflow_metrics(report: DriftReport) -> dict[str, float]:
     values = {f"drift_{column.column}": column.score for column in report.columns}
     values |= {"rows": report.n_rows, "review": report.review_share, "alarms": len(report.alarms)}
-    if report.live is not None:
-        values |= {"live_weighted_f1": report.live.weighted_f1, "labels": report.live.n_rows}
+    for live in report.live:
+        suffix = "" if live.products == ALL else f"_{live.products.replace(' ', '_')}"
+        values |= {f"live_weighted_f1{suffix}": live.weighted_f1, f"labels{suffix}": live.n_labels}
     return values
 
 
@@ -129,7 +139,7 @@ def local_reference() -> Reference:
     """
     path = REPORTS / REFERENCE_FILE
     if not ((MODELS / "manifest.json").is_file() and path.is_file()):
-        raise UserError(f"{path}: no reference of a model; make both with `make run`")
+        raise UserError(f"{path}: no reference data; train a model with `make run`")
     metrics = json.loads((MODELS / "metrics.json").read_text(encoding="utf-8"))
     return Reference(
         frame=_read_reference(path),
@@ -162,7 +172,7 @@ def _read_reference(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, columns=[*MONITORED_COLUMNS, "prdtypecode"])
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a reference of this code ({error}); train again") from error
+        raise UserError(f"{path}: not reference data of this version of the code ({error}); train again") from error
 
 
 def read_labels(path: Path) -> pd.DataFrame:

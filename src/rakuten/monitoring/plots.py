@@ -26,7 +26,7 @@ def drift_figure(report: DriftReport, classes: Sequence[dict[str, Any]], title: 
     ratios = [column.score / column.threshold for column in columns]
     left.barh(names, ratios, color=[ACCENT if column.drifted else GREY for column in columns])
     left.axvline(1, color=DARK, linewidth=1)
-    left.set(title="Drift, red where it reaches the threshold", xlabel="score / threshold")
+    left.set(title="Drift (red: at or above the threshold)", xlabel="score / threshold")
     left.set_xlim(0, max(1.5, 1.1 * max(ratios, default=0)))
 
     rows = sorted(classes, key=lambda row: row["live_share"] - row["promised_share"])
@@ -35,7 +35,7 @@ def drift_figure(report: DriftReport, classes: Sequence[dict[str, Any]], title: 
     right.barh([center + 0.2 for center in y], live, 0.4, color=ACCENT, label="live")
     right.barh([center - 0.2 for center in y], expected, 0.4, color=GREY, label="training")
     right.set_yticks(list(y), [f"{row['prdtypecode']}  {row['label']}" for row in rows], fontsize=8)
-    right.set(title="What is predicted", xlabel="share of products")
+    right.set(title="Predicted codes", xlabel="share of products")
     right.legend(loc="lower right")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

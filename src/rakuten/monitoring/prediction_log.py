@@ -234,7 +234,7 @@ def read_window(folder: Path, max_rows: int, model_version: str | None = None) -
         try:
             frame = _read_day(path, remaining, model_version)
         except (sqlite3.Error, pd.errors.DatabaseError) as error:
-            log.warning("%s: left out, not a log of this code (%s)", path, error)
+            log.warning("%s: skipped, not a prediction log of this version of the code (%s)", path, error)
             continue
         if len(frame):
             frames.append(with_dtypes(frame))

@@ -1,7 +1,8 @@
-"""Names of the status files in the prediction log's folder, which the API exports to Prometheus."""
+"""Names of the files about live traffic in the prediction log's folder; the API exports the JSON ones to Prometheus."""
 
 from pathlib import Path
 
 DRIFT_FILE = Path("drift", "drift.json")  # the last drift report
+AUDIT_FILE = Path("drift", "audit.csv")  # decided predictions that a person should label
 LAST_CHECK_FILE = Path("drift", "looked.json")  # time of the last check, also where it found too few predictions
 PIPELINE_FILE = Path("pipeline.json")  # result of the last run of the pipeline flow

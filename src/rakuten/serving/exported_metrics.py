@@ -71,37 +71,38 @@ def _model_families(metadata: dict[str, Any]) -> Families:
 
 def _drift_families(report: Status) -> Families:
     score = GaugeMetricFamily("rakuten_drift_score", "Drift of a column in the last report", labels=["column", "kind"])
-    threshold = GaugeMetricFamily("rakuten_drift_threshold", "From which a column has drifted", labels=["column"])
+    threshold = GaugeMetricFamily("rakuten_drift_threshold", "Threshold for drift of a column", labels=["column"])
     for column in report["drift"]:
         score.add_metric([column["column"], column["kind"]], column["score"])
         threshold.add_metric([column["column"]], column["threshold"])
     yield score
     yield threshold
     yield GaugeMetricFamily("rakuten_drift_alarms", "Alarms of the last drift report", value=len(report["alarms"]))
-    yield GaugeMetricFamily("rakuten_drift_window_predictions", "Predictions it judged", value=report["rows"])
-    review = GaugeMetricFamily("rakuten_review_share", "Share to review, of the window and promised", labels=["which"])
+    yield GaugeMetricFamily("rakuten_drift_window_predictions", "Predictions in the report", value=report["rows"])
+    review = GaugeMetricFamily("rakuten_review_share", "Share to review, live and expected", labels=["which"])
     review.add_metric(["live"], report["review"])
     review.add_metric(["promised"], report["promised_review"])
     yield review
-    if live_score := report["live"]:
-        live = GaugeMetricFamily(
-            "rakuten_live_weighted_f1", "By later labels, its upper end, and the promise", labels=["which"]
-        )
-        live.add_metric(["live"], live_score["weighted_f1"])
-        live.add_metric(["live_high"], live_score["interval"][1])
-        live.add_metric(["promised"], live_score["promised"])
+    live = GaugeMetricFamily(
+        "rakuten_live_weighted_f1", "Live score, its upper end, expected score", labels=["which", "products"]
+    )
+    for score in report["live"]:
+        live.add_metric(["live", score["products"]], score["weighted_f1"])
+        live.add_metric(["live_high", score["products"]], score["interval"][1])
+        live.add_metric(["promised", score["products"]], score["promised"])
+    if report["live"]:
         yield live
 
 
 def _last_check_families(last_check: Status) -> Families:
     yield _timestamp(
-        "rakuten_drift_checked_timestamp_seconds", "When live traffic was last looked at", last_check["checked"]
+        "rakuten_drift_checked_timestamp_seconds", "When live traffic was last checked", last_check["checked"]
     )
 
 
 def _pipeline_families(run: Status) -> Families:
-    yield GaugeMetricFamily("rakuten_pipeline_succeeded", "Whether the last run did", value=float(run["succeeded"]))
-    yield GaugeMetricFamily("rakuten_pipeline_duration_seconds", "Of the last run", value=run["seconds"])
+    yield GaugeMetricFamily("rakuten_pipeline_succeeded", "1 if the last run succeeded", value=float(run["succeeded"]))
+    yield GaugeMetricFamily("rakuten_pipeline_duration_seconds", "Seconds that the last run took", value=run["seconds"])
     yield _timestamp("rakuten_pipeline_ended_timestamp_seconds", "When the last run ended", run["ended"])
 
 
