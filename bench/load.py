@@ -199,7 +199,7 @@ def mlflow_serve(models: Path, place: Path) -> Iterator[str]:
             loader_module="rakuten.models.pyfunc_model",
             data_path=str(models),
             pip_requirements=["mlflow"],
-            signature=ModelSignature(inputs=INPUT_SCHEMA),  # as it is registered: an image is decoded
+            signature=ModelSignature(inputs=INPUT_SCHEMA),  # as it is registered
         )
     port = _free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(place), "--env-manager", "local"]

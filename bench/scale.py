@@ -24,9 +24,9 @@ from rakuten.disk_array import DiskArray
 
 SCRIPTS = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
-    "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache")),
+    "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache", "reports")),
     "train": ("src/models/train_model.py", ("processed", "models", "reports")),
-    "predict": ("src/models/predict_model.py", ("processed", "models", "reports")),
+    "predict": ("src/models/predict_model.py", ("interim", "processed", "models", "reports")),
     "batch": ("", ("models", "cache")),  # `rakuten score`
     "train-all-views": ("src/models/train_model.py", ("processed", "models", "reports")),
 }

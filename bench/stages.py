@@ -20,10 +20,10 @@ from rakuten.config import ROOT, SOURCE
 
 STAGES = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
-    "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache")),
-    "features-again": ("src/features/build_features.py", ("raw", "interim", "processed", "cache")),
+    "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache", "reports")),
+    "features-again": ("src/features/build_features.py", ("raw", "interim", "processed", "cache", "reports")),
     "train": ("src/models/train_model.py", ("processed", "models", "reports")),
-    "predict": ("src/models/predict_model.py", ("processed", "models", "reports")),
+    "predict": ("src/models/predict_model.py", ("interim", "processed", "models", "reports")),
 }
 BESIDE = ("labels", "text-fit", "rival", "encoder-loop", "latency")  # what bench/beside.py measures
 NEW = 0.01  # share of the contents that the second run of features does not know

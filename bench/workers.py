@@ -26,7 +26,7 @@ from rakuten.data.synthetic import write_catalogue
 
 SCRIPTS = {
     "ingest": ("src/data/make_dataset.py", ("raw", "interim", "reports")),
-    "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache")),
+    "features": ("src/features/build_features.py", ("raw", "interim", "processed", "cache", "reports")),
     "train": ("src/models/train_model.py", ("processed", "models", "reports")),
 }
 MEASURED = {"features": "images", "batch": "images", "train": "texts"}  # stage: its catalogue

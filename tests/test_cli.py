@@ -1,4 +1,5 @@
 import argparse
+import errno
 import logging
 import os
 import re
@@ -127,3 +128,23 @@ def test_progress_is_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], mon
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert list(cli.progress("abc", 3, "letters")) == ["a", "b", "c"]
     assert "letters" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named_with_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    def command(_: argparse.Namespace) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert cli.run_command("a name", command, argparse.ArgumentParser(), []) == 1
+    error = capsys.readouterr().err
+    assert re.search(r"ERROR a name: the disk is full: free some space in /\S+, then run this again", error)
+
+
+def test_an_error_before_logging_is_set_up_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load_env() -> None:
+        raise UserError(".env: not UTF-8")
+
+    monkeypatch.setattr(cli, "load_env", load_env)
+    assert cli.run_command("a name", lambda _: "never", argparse.ArgumentParser(), []) == 1
+    assert capsys.readouterr().err == "ERROR a name: .env: not UTF-8\n"

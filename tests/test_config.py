@@ -84,3 +84,19 @@ def test_usage_statistics_are_off_unless_they_were_set(dotenv: Path) -> None:
     os.environ["DO_NOT_TRACK"] = "0"
     load_env()
     assert os.environ["DO_NOT_TRACK"] == "0"
+
+
+def test_an_env_file_in_another_encoding_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_bytes("MLFLOW_TRACKING_USERNAME=Andr\u00e9\n".encode("cp1252"))
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    with pytest.raises(UserError, match=r"\.env: not UTF-8 \(byte 29\); save it as UTF-8"):
+        config.load_env()
+
+
+def test_an_env_file_with_a_byte_order_mark_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAKUTEN_TEST_NAME", "")
+    monkeypatch.delenv("RAKUTEN_TEST_NAME")
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfRAKUTEN_TEST_NAME=value\n")
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    config.load_env()
+    assert os.environ["RAKUTEN_TEST_NAME"] == "value"

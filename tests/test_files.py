@@ -81,7 +81,7 @@ def test_a_scratch_folder_is_removed_at_the_end(tmp_path: Path) -> None:
 def test_only_one_run_at_a_time_uses_a_scratch_folder(tmp_path: Path) -> None:
     with scratch_folder(tmp_path / "scratch") as folder:
         (folder / "a").write_text("a")
-        with pytest.raises(UserError, match="another run uses it"), scratch_folder(tmp_path / "scratch"):
+        with pytest.raises(UserError, match="another run is using it"), scratch_folder(tmp_path / "scratch"):
             pass
         assert (folder / "a").exists()
 

@@ -28,8 +28,8 @@ def changed(clone: Callable[[str], Path]) -> Path:
     folder = clone("changed")
     doctor = folder / "src" / "rakuten" / "commands" / "doctor.py"
     text = doctor.read_text()
-    assert text.count('"params.yaml is complete"') == 1
-    doctor.write_text(text.replace('"params.yaml is complete"', '"params.yaml is that of the copy"'))
+    assert text.count('"params.yaml is valid"') == 1
+    doctor.write_text(text.replace('"params.yaml is valid"', '"params.yaml is that of the copy"'))
     return folder
 
 
@@ -82,7 +82,7 @@ def test_processes_of_a_command_run_the_code_of_the_checkout(changed: Path) -> N
 
 def test_outside_a_checkout_the_installed_code_runs(tmp_path: Path) -> None:
     done = run("doctor", cwd=tmp_path)
-    assert "params.yaml is complete" in done.stdout
+    assert "params.yaml is valid" in done.stdout
 
 
 @pytest.mark.parametrize(("command", "extra"), EXTRAS.items())

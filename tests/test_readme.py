@@ -130,7 +130,7 @@ def test_every_python_script_and_module_that_is_named_exists() -> None:
     assert ("README.md", "src/models/train_model.py") in scripts
     assert {call for call in scripts if not (ROOT / call[1]).is_file()} == set()
     modules = {call for call in named(r"python[\d.]* -m ([\w.]+)") if call[1] not in ("venv", "pip")}
-    assert ("docs/experiments.md", "bench.fusion") in modules
+    assert ("docs/notebook.md", "bench.fusion") in modules
     assert {call for call in modules if not (ROOT / f"{call[1].replace('.', '/')}.py").is_file()} == set()
 
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of t
 import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_stage
 from rakuten.config import INTERIM, RAW, REPORTS, Params
-from rakuten.data.images import ImageFiles, check_images
+from rakuten.data.images import ImageFiles, check_image_names, check_images
 from rakuten.data.ingestion import InterimPaths, make_dataset
 from rakuten.data.raw_files import RawFiles
+from rakuten.data.schema import X_TEST, X_TRAIN, normalise_ids
+from rakuten.data.tables import read_raw_chunks
+from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 
 log = logging.getLogger(__name__)
@@ -22,7 +26,7 @@ log = logging.getLogger(__name__)
 def ingest(params: Params, raw: Path, interim: Path, reports: Path) -> str:
     """Validate the raw files, join titles and labels, and report on the data's quality."""
     raw_files = RawFiles.open(raw)
-    images = check_images(ImageFiles(raw / "images"))
+    images = check_images(find_images(raw))
     with atomic_write(*InterimPaths.of(interim), reports / "data_quality.json") as (*tables, report):
         quality = make_dataset(raw_files, images, params.data, InterimPaths(*tables))
         quality["pictures"] |= {"unusable": images.count_errors(), "unusual": dict(sorted(images.unusual.items()))}
@@ -33,6 +37,24 @@ def ingest(params: Params, raw: Path, interim: Path, reports: Path) -> str:
         f"{train['rows_in']:,} train rows read, {train['rows_out']:,} kept, {train['rows_rejected']:,} rejected; "
         f"{test['rows_out']:,} test rows kept"
     )
+
+
+def find_images(raw: Path) -> ImageFiles:
+    """The image files below the raw data.
+
+    Raises:
+        UserError: DVC would not see all of them, or none is the image of a product.
+    """
+    files = ImageFiles(raw / "images")
+    if files.linked_folders:
+        link = files.linked_folders[0]
+        raise UserError(
+            f"{link}: DVC does not follow links to folders below {files.folder}, so it would not see new images; "
+            f"make {files.folder} itself the link, or link each file: rm {link} && cp -rs {link.resolve()} {link}"
+        )
+    chunks = chain.from_iterable(read_raw_chunks(raw / name, ("productid", "imageid")) for name in (X_TRAIN, X_TEST))
+    check_image_names(files, map(normalise_ids, chunks), f"empty {files.folder} to use only the texts")
+    return files
 
 
 def log_warnings(quality: Mapping[str, Any]) -> None:

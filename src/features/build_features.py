@@ -6,10 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
+import rakuten.interrupts  # noqa: F401 - for its effect, before the others
+
+# isort: split
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import progress, run_stage
 from rakuten.config import CACHE, INTERIM, PROCESSED, RAW, REPORTS, Params
 from rakuten.data.images import ImageFiles, image_paths

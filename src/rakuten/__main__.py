@@ -8,14 +8,14 @@ from pathlib import Path
 
 COMMANDS = {  # name -> module, description
     "sample": ("rakuten.commands.sample", "write the synthetic sample catalogue to data/raw"),
-    "summary": ("rakuten.commands.summary", "a short table of the results of the last `dvc repro`"),
-    "doctor": ("rakuten.commands.doctor", "check Python, lock, .env, tracking server, DVC remote and data"),
+    "summary": ("rakuten.commands.summary", "print a short table of the results of the last `dvc repro`"),
+    "doctor": ("rakuten.commands.doctor", "check Python, packages, .env, tracking server, DVC remote and data"),
     "remote": ("rakuten.commands.remote", "set the DVC remote and its keys"),
-    "score": ("rakuten.commands.score", "classify the products of a CSV or Parquet file"),
+    "score": ("rakuten.commands.score", "classify the products in a CSV or Parquet file"),
     "serve": ("rakuten.commands.serve", "serve the API and its page"),
-    "keys": ("rakuten.commands.keys", "make a key to the API"),
-    "sign": ("rakuten.commands.sign", "sign a registered model, or make the key that signs"),
-    "monitor": ("rakuten.commands.monitor", "compare live traffic with what the model was trained on"),
+    "keys": ("rakuten.commands.keys", "create an API key"),
+    "sign": ("rakuten.commands.sign", "sign a registered model, or create a signing key"),
+    "monitor": ("rakuten.commands.monitor", "compare live traffic with the training data"),
     "trace": ("rakuten.commands.trace", "find the code and data behind a prediction, a run or a version"),
     "sync": ("rakuten.commands.sync", "send the runs that could not be sent to the tracking server"),
 }

@@ -1,9 +1,12 @@
 """What all commands and stages share: flags, logs, progress, errors."""
 
 import argparse
+import errno
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -67,10 +70,10 @@ def run_command(
     parser.add_argument("--debug", action="store_true", help="debug log, and tracebacks on errors")
     arguments = parser.parse_args(argv)
     _log_to_stderr(name, logging.DEBUG if arguments.debug else logging.INFO)
-    load_env()
-    _export_source()
     started = time.perf_counter()
     try:
+        load_env()
+        _export_source()
         _clear_leftovers()
         closing = command(arguments)
     except KeyboardInterrupt:
@@ -107,9 +110,17 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: free some space in {error.filename or _fullest_folder()}, then run this again"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return f"unexpected {type(error).__name__}: {text} (add --debug for the traceback)"
+
+
+def _fullest_folder() -> Path:
+    """Of the folders that are written to, the one with the least free space; an error while writing names no file."""
+    folders = [folder for folder in (ROOT, DATA, MODELS, Path(tempfile.gettempdir())) if folder.is_dir()]
+    return min(folders, key=lambda folder: shutil.disk_usage(folder).free)
 
 
 def _log_to_stderr(name: str, level: int) -> None:

@@ -243,7 +243,17 @@ def load_params(path: Path = PARAMS) -> Params:
 
 
 def load_env() -> None:
-    """Set the variables of .env at the project's root, except those that are set already."""
-    load_dotenv(ROOT / ".env", override=False)
+    """Set the variables of .env at the project's root, except those that are set already.
+
+    Raises:
+        UserError: .env is not UTF-8, or cannot be read.
+    """
+    path = ROOT / ".env"
+    try:
+        load_dotenv(path, override=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     # No usage statistics from MLflow, Evidently and Prefect, unless the user has set this otherwise.
     os.environ.setdefault("DO_NOT_TRACK", "1")

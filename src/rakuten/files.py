@@ -134,7 +134,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except Timeout as error:
-        raise UserError(f"{folder}: another run uses it; wait until it ends") from error
+        raise UserError(f"{folder}: another run is using it; wait until it ends") from error
 
 
 def clear_scratch(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rakuten.commands import doctor
 from rakuten.commands.doctor import FAILED, NOTE, PASSED, CheckResult
 from rakuten.errors import UserError
+from rakuten.tracking import lineage
 from tests.support.project import git, run_in
 
 DOCTOR = (sys.executable, "-m", "rakuten", "doctor")
@@ -25,10 +26,10 @@ def test_a_fresh_clone_is_sound_and_stays_as_it_is(clone: Callable[[str], Path])
     folder = clone("fresh")
     before = snapshot(folder)
     lines = run_in(folder, *DOCTOR).splitlines()
-    assert sum(line.startswith("  ok      ") for line in lines) == 7
-    assert "  note    DVC remote   not named yet: `make remote URL=https://dagshub.com/USER/REPO`" in "\n".join(lines)
+    assert sum(line.startswith("  ok      ") for line in lines) == 8
+    assert "  note    DVC remote   not set yet: `make remote URL=https://dagshub.com/USER/REPO`" in "\n".join(lines)
     assert "  note    data         none in data/raw: `make run` writes a synthetic sample there" in lines
-    assert any(line.startswith("INFO doctor: 9 checks, none failed (") for line in lines)
+    assert any(line.startswith("INFO doctor: 10 checks, none failed (") for line in lines)
     assert snapshot(folder) == before
 
 
@@ -43,7 +44,7 @@ def test_every_failed_check_says_how_to_fix_it(clone: Callable[[str], Path]) -> 
     run_in(folder, sys.executable, "-m", "rakuten", "remote", str(folder / "away"))
     output = run_in(folder, *DOCTOR, code=1)
     for text in (
-        "FAILED  lock         not as locked: pandas 2",
+        "FAILED  lock         not the locked versions: pandas 2",
         "; `pip install --no-deps -r requirements.txt`",
         "note    .env         .env sets POSTGRES_PASS, which nothing here reads",
         "FAILED  params.yaml  ",
@@ -51,7 +52,7 @@ def test_every_failed_check_says_how_to_fix_it(clone: Callable[[str], Path]) -> 
         "FAILED  tracking     the tracking server http://127.0.0.1:9 does not answer",
         "FAILED  artifacts    the tracking server http://127.0.0.1:9 does not answer",
         "FAILED  data         X_train.csv is missing from data/raw. The challenge's own X_train_update.csv is there",
-        "ERROR doctor: 6 of 9 checks failed; each line above says how to fix it",
+        "ERROR doctor: 6 of 10 checks failed; each line above says how to fix it",
     ):
         assert text in output
     assert "Traceback" not in output
@@ -66,6 +67,16 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(doctor, "PYPROJECT", tmp_path / "pyproject.toml")
     monkeypatch.setattr(doctor, "RAW", tmp_path / "data" / "raw")
     return tmp_path
+
+
+def test_a_project_without_git_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lineage, "ROOT", tmp_path)
+    assert doctor.check_git().state == FAILED
+    assert "not a Git repository" in doctor.check_git().text
+    git(tmp_path, "init", "--quiet")
+    assert "no commit yet" in doctor.check_git().text
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "start")
+    assert doctor.check_git().state == PASSED
 
 
 def test_a_check_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +117,9 @@ def test_a_package_at_another_version_is_named(lock: Path) -> None:
     lock.write_text("pip==1.0 \\\n    --hash=sha256:abc\n")
     result = doctor.check_lock()
     assert result.state == FAILED
-    assert re.fullmatch(r"not as locked: pip \S+ \(==1.0\); `pip install --no-deps -r requirements.txt`", result.text)
+    assert re.fullmatch(
+        r"not the locked versions: pip \S+ \(==1.0\); `pip install --no-deps -r requirements.txt`", result.text
+    )
 
 
 @pytest.mark.parametrize("line", ["no-such-tool==1", "no-such-package-0==1; sys_platform == 'cp/m'"])
@@ -168,7 +181,7 @@ def test_runs_that_wait_are_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     result = doctor.check_tracking()
     assert result.state == NOTE
-    assert result.text.endswith("answers, and 1 run(s) wait: `rakuten sync`")
+    assert result.text.endswith("answers; 1 run(s) not sent yet: `rakuten sync`")
 
 
 def test_a_remote_that_does_not_answer_in_time_has_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +201,7 @@ def test_a_remote_that_refuses_has_failed_with_its_reason(root: Path, monkeypatc
     monkeypatch.setattr(doctor, "LIST_REMOTE", "raise ValueError('wrong key')")
     result = doctor.check_remote()
     assert result.state == FAILED
-    assert result.text.startswith("ValueError: wrong key; check .dvc/config, and the keys")
+    assert result.text.startswith("ValueError: wrong key; check .dvc/config and the keys")
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,14 @@ def test_an_output_beside_the_input_is_taken(output: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "output", "images", "message"),
     [
-        ("in.txt", "out.csv", None, "in.txt: neither .csv nor .parquet"),
-        ("in.csv", "out", None, "out: neither .csv nor .parquet"),
+        ("in.txt", "out.csv", None, "in.txt: must be a .csv or .parquet file"),
+        ("in.csv", "out", None, "out: must be a .csv or .parquet file"),
         ("none.csv", "out.csv", None, "none.csv: no such file"),
         ("in.csv", "none/out.csv", None, "none: no such folder for out.csv"),
-        ("in.csv", "folder.csv", None, "folder.csv: a folder"),
-        ("in.csv", "in.csv", None, "in.csv: the input itself"),
-        ("in.csv", "folder.csv/../in.csv", None, "in.csv: the input itself"),
-        ("in.csv", "link.csv", None, "link.csv: the input itself"),
+        ("in.csv", "folder.csv", None, "folder.csv: is a folder"),
+        ("in.csv", "in.csv", None, "in.csv: is the input file"),
+        ("in.csv", "folder.csv/../in.csv", None, "in.csv: is the input file"),
+        ("in.csv", "link.csv", None, "link.csv: is the input file"),
         ("in.csv", "out.csv", "none", "none: no such folder of images"),
     ],
 )

@@ -12,12 +12,12 @@ SERVE = ("python", "-m", "rakuten", "serve")
 
 def test_a_port_in_use_is_an_error(api: Api, trained: Path) -> None:
     output = run_in(trained, *SERVE, code=1, API_PORT=str(api.port))
-    assert f"ERROR serving: 127.0.0.1:{api.port}: Address already in use; set API_PORT" in output
+    assert f"ERROR serving: 127.0.0.1:{api.port}: Address already in use; choose another API_PORT" in output
 
 
 def test_a_missing_model_is_an_error(trained: Path, tmp_path: Path) -> None:
     output = run_in(trained, *SERVE, code=1, API_MODELS=str(tmp_path), API_PORT=str(free_port()))
-    assert "no model; make one with `make run`" in output
+    assert "`make run` trains one" in output
     assert "Traceback" not in output
 
 
@@ -31,6 +31,7 @@ def test_a_missing_key_is_a_warning(start: Callable[..., Api], tmp_path: Path) -
     assert f"{path} has no key, so every request is refused" in server.log.read_text()
 
 
-def test_the_log_begins_with_the_model_and_the_address(api: Api) -> None:
+def test_the_log_begins_with_what_it_does_then_the_model_and_the_address(api: Api) -> None:
     log = api.log.read_text()
+    assert log.startswith("INFO serving: loading the model")
     assert f"(local), {api.url}, no keys required" in log

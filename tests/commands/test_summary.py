@@ -79,7 +79,7 @@ def test_runs_that_wait_are_a_warning(folders: Path, attached: list[Path], capsy
     (folders / "models" / "unsent" / "abc").mkdir(parents=True)
     (folders / "models" / "unsent" / "abc" / "record.json").write_text("{}")
     assert summary.main([]) == 0
-    assert "WARNING summary: 1 run(s) still to be sent to sqlite:" in capsys.readouterr().err
+    assert "WARNING summary: 1 run(s) not sent to sqlite:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["reports/data_quality.json", "models/metrics.json", "reports/decisions.json"])

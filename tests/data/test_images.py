@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rakuten.data import images
-from rakuten.data.image_decoding import BadImageError, decode
-from rakuten.data.images import ImageCheck, ImageFiles, check_image, check_images, image_paths
+from rakuten.data.image_decoding import MAX_PNG_CHUNKS, BadImageError, decode, open_image, unusual_properties
+from rakuten.data.images import ImageCheck, ImageFiles, check_image, check_image_names, check_images, image_paths
+from rakuten.errors import UserError
 from rakuten.files import parse_path
 
 RED = (200, 30, 30)
@@ -37,14 +38,33 @@ def rotated() -> bytes:
     return saved(red(), exif=exif)
 
 
+def odd_exif(*tags: tuple[int, int, bytes]) -> bytes:
+    """EXIF data with the orientation 6 and other tags of one value each: their number, type and value."""
+    directory, values = b"", b""
+    entries = [(0x0112, 3, b"\6\0"), *tags]
+    for tag, kind, value in sorted(entries):
+        offset = 8 + 2 + 12 * len(entries) + 4 + len(values)
+        if len(value) > 4:
+            values, value = values + value, struct.pack("<I", offset)
+        directory += struct.pack("<HHI", tag, kind, 1) + value.ljust(4, b"\0")
+    return b"Exif\0\0II" + struct.pack("<HIH", 42, 8, len(entries)) + directory + struct.pack("<I", 0) + values
+
+
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png_with(*chunks: bytes) -> bytes:
+    """A PNG with further chunks after its header, and at its end."""
+    data = saved(red(), "PNG")
+    return b"".join((data[:33], *chunks, data[33:-12], *chunks, data[-12:]))
+
+
 def bomb() -> bytes:
     """A PNG of 20,000 x 20,000 pixels in a few hundred bytes of header and an empty body."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(b"\0" * 1000), b"IEND": b""}
+    body = b"".join(png_chunk(*item) for item in chunks.items())
     return b"\x89PNG\r\n\x1a\n" + body
 
 
@@ -91,6 +111,67 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "many scans": (many_scans, "too large"),
     "PostScript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
 }
+
+
+ODD_EXIF = {
+    "negative over zero": (0x011A, 10, struct.pack("<ii", -1, 0)),
+    "one over zero": (0x011A, 5, struct.pack("<II", 1, 0)),
+    "NaN": (0x011A, 12, struct.pack("<d", float("nan"))),
+    "negative": (0x0128, 8, struct.pack("<h", -1)),
+    "a time that is a number": (0x0132, 5, struct.pack("<II", 1, 2)),
+}
+ZEROS = zlib.compress(bytes(2_000_000))
+ODD_PNG_CHUNKS = {
+    "colour profile": png_chunk(b"iCCP", b"name\0\0" + ZEROS),
+    "compressed text": png_chunk(b"zTXt", b"name\0\0" + ZEROS),
+    "text": png_chunk(b"tEXt", b"name\0" + bytes(2_000_000)),
+    "international text": png_chunk(b"iTXt", b"name\0\1\0\0\0" + ZEROS),
+    "unknown compression": png_chunk(b"zTXt", b"name\0\1" + ZEROS),
+    "wrong checksum": png_chunk(b"tEXt", b"name\0text")[:-1] + b"?",
+    "resolution cut off": png_chunk(b"pHYs", b""),
+}
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_an_image_is_turned_as_its_orientation_says(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise = Image.effect_noise((7, 5), 99).convert("RGB")
+    data = saved(noise, "PNG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(decode(data), expected)
+    assert ("rotated by EXIF" in unusual_properties(open_image(data))) == (2 <= orientation <= 8)
+
+
+@pytest.mark.parametrize("name", ODD_EXIF)
+def test_other_exif_tags_do_not_matter(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(saved(red(), exif=odd_exif(ODD_EXIF[name])))
+    assert check_image(tmp_path / "a.jpg") == ImageCheck("", ("rotated by EXIF",))
+    assert decode((tmp_path / "a.jpg").read_bytes()).size == (40, 60)
+
+
+@pytest.mark.parametrize("name", ODD_PNG_CHUNKS)
+def test_profiles_and_texts_of_a_png_do_not_matter(name: str, tmp_path: Path) -> None:
+    orientation = png_chunk(b"eXIf", odd_exif()[6:])
+    (tmp_path / "a.jpg").write_bytes(png_with(ODD_PNG_CHUNKS[name], orientation))
+    assert check_image(tmp_path / "a.jpg") == ImageCheck("", ("rotated by EXIF", "not a JPEG"))
+    image = decode((tmp_path / "a.jpg").read_bytes())
+    assert image.size == (40, 60)
+    assert (np.asarray(image) == RED).all()
+
+
+def test_transparency_is_kept_in_a_png_with_a_large_profile() -> None:
+    data = saved(red("P"), "PNG", transparency=bytes(256))
+    image = decode(data[:33] + ODD_PNG_CHUNKS["colour profile"] + data[33:])
+    assert (np.asarray(image) == 255).all()
+
+
+def test_only_so_many_chunks_of_a_png_are_looked_at() -> None:
+    empty, profile = png_chunk(b"prVt", b""), ODD_PNG_CHUNKS["colour profile"]
+    few, many = (png_with(profile, empty * n) for n in (MAX_PNG_CHUNKS // 2 - 10, 50_000))
+    assert decode(few).size == (60, 40)
+    with pytest.raises(BadImageError, match="not an image"):
+        decode(many)
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -196,6 +277,75 @@ def test_files_are_found_by_names_of_any_form(tmp_path: Path) -> None:
     for absent in ("image_7_product_4.jpg", "image_8_product_3.jpg", "image_007_product_12.jpg", "none", ""):
         assert absent not in files
     assert [files.position(name) for name in files] == list(range(len(files)))
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    nas, folder = tmp_path / "nas", tmp_path / "images"
+    (nas / "deep").mkdir(parents=True)
+    folder.mkdir()
+    for path in (nas / "a.jpg", nas / "deep" / "b.jpg", folder / "c.jpg"):
+        path.touch()
+    for link, target in {
+        folder / "image_train": nas, folder / "again": nas / "deep", folder / "itself": folder / "itself",
+        folder / "nowhere": tmp_path / "none", nas / "deep" / "above": folder, nas / "circle": nas,
+    }.items():  # fmt: skip
+        link.symlink_to(target)
+    files = ImageFiles(folder)
+    found = {"a.jpg": "image_train/a.jpg", "b.jpg": "again/b.jpg", "c.jpg": "c.jpg"}
+    dead = {"itself": "itself", "nowhere": "nowhere"}
+    assert dict(files) == {name: folder / path for name, path in (found | dead).items()}
+    assert files.linked_folders == [folder / "again", folder / "image_train"]
+    assert check_images(files).count_errors() == {"empty": 3, "unreadable": 2}
+
+
+def test_a_folder_that_is_itself_a_link_is_read(tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas" / "a.jpg").touch()
+    (tmp_path / "images").symlink_to(tmp_path / "nas")
+    files = ImageFiles(tmp_path / "images")
+    assert dict(files) == {"a.jpg": tmp_path / "images" / "a.jpg"}
+    assert files.linked_folders == []
+
+
+PRODUCTS = pd.DataFrame({"productid": ["", "456", "4"], "imageid": ["", "123", "1"]})
+UNNAMED = {  # files -> what the error says about them
+    ("photo_1.jpg", ".hidden"): (
+        "no file is the image of a product: found 'photo_1.jpg', expected names such as 'image_123_product_456.jpg'; "
+        "rename the files, or do without"
+    ),
+    ("image_123_product_456.JPG",): "found 'image_123_product_456.JPG'",
+    ("image_7_product_8.jpg", "Thumbs.db"): "found 'image_7_product_8.jpg'",
+    ("image_4_product_1.jpg",): (
+        "found 'image_4_product_1.jpg', expected names such as 'image_123_product_456.jpg'; "
+        "productid and imageid are swapped in one of them"
+    ),
+}
+
+
+@pytest.mark.parametrize("names", UNNAMED)
+def test_files_of_which_none_is_the_image_of_a_product_are_an_error(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as error:
+        check_image_names(ImageFiles(tmp_path), [PRODUCTS[:1], PRODUCTS[1:]], "do without")
+    assert str(error.value).startswith(f"{tmp_path}: ")
+    assert UNNAMED[names] in str(error.value)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "image_1_product_4.jpg").touch()
+    check_image_names(ImageFiles(tmp_path), [PRODUCTS[:1], PRODUCTS[1:]], "do without")
+
+
+def test_a_folder_of_images_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "image_train").symlink_to(tmp_path / "nas")
+    with pytest.raises(UserError, match=r"found 'image_train' \(a link that leads nowhere\)"):
+        check_image_names(ImageFiles(tmp_path), [PRODUCTS], "do without")
+
+
+def test_no_images_or_no_products_are_no_error(tmp_path: Path) -> None:
+    (tmp_path / ".gitkeep").touch()
+    check_image_names(ImageFiles(tmp_path), [PRODUCTS], "")
+    (tmp_path / "photo_1.jpg").touch()
+    check_image_names(ImageFiles(tmp_path), [], "")
 
 
 def test_a_folder_of_a_store_is_read_like_a_local_one(tmp_path: Path) -> None:

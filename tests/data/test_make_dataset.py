@@ -1,6 +1,8 @@
 """The script src/data/make_dataset.py: the files that it writes, its log, its exit code."""
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -84,6 +86,39 @@ def test_missing_and_unusable_images_are_logged_and_counted(
         "unusable": {"not an image": 1},
         "unusual": {"grayscale": 1},
     }
+
+
+def test_a_link_to_a_folder_of_images_is_refused_because_dvc_would_not_follow_it(
+    raw: Path, make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    nas, link = tmp_path / "nas", raw / "images" / "image_test"
+    nas.mkdir()
+    Image.new("RGB", (30, 30)).save(nas / image_name("21", "11"))
+    link.symlink_to(nas)
+    run = make_dataset(raw)
+    assert run.returncode == 1
+    expected = f"ERROR ingest: {link}: DVC does not follow links to folders below {raw / 'images'}, "
+    assert run.stderr.startswith(expected)
+    assert run.stderr.count("\n") == 1
+    subprocess.run(run.stderr.partition("link each file: ")[2], shell=True, check=True)  # as the message says
+    run = make_dataset(raw)
+    assert run.returncode == 0, run.stderr
+    assert "5 products have no image file" in run.stderr
+    shutil.rmtree(raw / "images")
+    (raw / "images").symlink_to(nas)
+    run = make_dataset(raw)
+    assert run.returncode == 0, run.stderr
+    assert "5 products have no image file" in run.stderr
+
+
+def test_images_of_other_products_are_refused(raw: Path, make_dataset: MakeDataset) -> None:
+    Image.new("RGB", (30, 30)).save(raw / "images" / image_name("11", "21"))
+    run = make_dataset(raw)
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"ERROR ingest: {raw / 'images'}: no file is the image of a product: found 'image_11_product_21.jpg', expected "
+        "names such as 'image_21_product_11.jpg'; productid and imageid are swapped in one of them\n"
+    )
 
 
 def test_a_fatal_fault_is_one_line_and_nothing_is_written(

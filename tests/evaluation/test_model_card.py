@@ -45,8 +45,8 @@ def test_an_encoder_of_ones_own_is_named_by_its_file(metrics: dict[str, Any], pa
 
 
 def test_what_is_decided_is_a_sentence_or_nothing_is(card: str, metrics: dict[str, Any], params: Params) -> None:
-    assert "from a confidence of 0.700 on are decided automatically: 70.0% of them out of fold" in card
-    assert "of which 100.0% are right" in card
+    assert "with a confidence of at least 0.700 are decided automatically: 70.0% of them out of fold" in card
+    assert "of which 100.0% are correct" in card
     undecided = metrics | {"decided": metrics["decided"] | {"coverage": 0}}
     card = model_card(undecided, params, ENCODERS, DIGESTS)
     assert "No confidence reaches the target precision of 0.95 out of fold" in card

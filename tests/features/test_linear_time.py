@@ -34,9 +34,9 @@ COMBINING = [
 ]  # fmt: skip
 MOJIBAKE = ["Ã", "Ã©", "Ì\x81Ì£", "ÃƒÂ©", "â‚¬", "é\n", "é\n\n", "\x1b[1;"]
 MARKUP = [
-    "<a", "<a>", "< ", "</", "<!-- -->", "<script", "<script ", "<script>", "</script", "<script></style>",
-    "<script><!--", "<style></script >", "&#1", "&#x1", "&#0", "&amp;", "&amp;amp;", "&lt;script&gt;", "&notit;",
-    "&aaaaaaaaaaaaaaaaaaaa",
+    "<a", "<a ", "<a =", "<a / ", "<a>", "< ", "</", "<!-- -->", "<script", "<script ", "<script>", "</script",
+    "<script></style>", "<script><!--", "<style></script >", "&#1", "&#x1", "&#0", "&amp;", "&amp;amp;",
+    "&lt;script&gt;", "&notit;", "&aaaaaaaaaaaaaaaaaaaa",
 ]  # fmt: skip
 
 

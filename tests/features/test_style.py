@@ -17,6 +17,7 @@ from rakuten.features.style import description_language, style_tokens, title_lan
         ("", "", "", {"title_wordless", "letters0", "digits0"}),
         ("Lampe", "lampe de bureau", "<p>lampe&nbsp;de <B>bureau</B></p>",
          {"tag_p", "tag_b", "entity_nbsp", "text_starts_small", "text_repeats_title", "text_french"}),
+        ("Lot", "<NA>", "&lt;NA&gt; <Le Petit Prince>", {"text_unknown"}),
         ("x", "L'été", "&lt;li&gt;L&#39;&eacute;t&eacute;", {"entity_apostrophe", "tag_li", "text_accented"}),
     ],
 )  # fmt: skip
@@ -52,7 +53,7 @@ def test_of_two_languages_the_more_frequent_one_wins_or_else_the_first() -> None
 
 
 def test_no_token_is_written_for_what_is_absent() -> None:
-    tokens = style_tokens("Lampe", "Une autre chose", "Une autre chose").split()
+    tokens = style_tokens("Lampe", "Une autre chose", "Une autre <chose>").split()
     assert not {"text_starts_small", "text_repeats_title", "undescribed"} & set(tokens)
     assert not [
         token for token in tokens if token.startswith(("tag_", "entity_", "little", "title_u3", "title_u4", "text_u4"))

@@ -1,13 +1,12 @@
 """Text cleaning."""
 
-import re
 import unicodedata
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rakuten.features.text import _clean_once, clean_text
+from rakuten.features.text import _clean_once, clean_text, tag_names
 
 
 @pytest.mark.parametrize(
@@ -26,6 +25,12 @@ from rakuten.features.text import _clean_once, clean_text
         ("1&#0000000065;2&#65;3" + "&#" + "1" * 5_000 + ";4", "1A2A3\ufffd4"),
         ("e" + "\u0301" * 5_000 + "t", "\xe9" + "\u0301" * 29 + "t"),
         ("taille < 5 et > 3, je <3 les jeux", "taille < 5 et > 3, je <3 les jeux"),
+        ("<NA>", "<NA>"),
+        ("Livre <Le Petit Prince> poche", "Livre <Le Petit Prince> poche"),
+        ("&lt;Neuf&gt; <Label rouge> <Table basse> <A4>", "<Neuf> <Label rouge> <Table basse> <A4>"),
+        ("a<b et c>d <Titre: Les Misérables> <!Promo>", "a<b et c>d <Titre: Les Misérables> <!Promo>"),
+        ("<P/>un</p ><BR\n/>deux<font color=red>trois</font><td nowrap='nowrap'>", "un deux trois"),
+        ("<!DOCTYPE html><![if !supportLists]>un<![endif]><o:p></o:p><st1:place w:st='on'>deux</st1:place>", "un deux"),
         ("  deux\t\n  mots  ", "deux mots"),
         ("", ""),
         ("Größe & Maße", "Größe & Maße"),
@@ -50,9 +55,9 @@ def test_the_shortcut_for_plain_text_gives_the_same(text: str, lowercase: bool, 
     assert clean_text(text, lowercase=lowercase, strip_accents=strip_accents) == cleaned[-1]
 
 
-HTML = st.sampled_from(
-    ["<p>", "</b>", "&amp;", "&lt;", "&eacute;", "<", ">", "&", ";", "Ã©", "é", " ", "\n", "İ", "ﬁ", "b"]
-)
+HTML = st.sampled_from([
+    "<p>", "</b>", "<a =", "<NA>", "&amp;", "&lt;", "&eacute;", "<", ">", "&", ";", "Ã©", "é", " ", "\n", "İ", "ﬁ", "b",
+])  # fmt: skip
 
 
 @settings(max_examples=400, deadline=None)
@@ -63,7 +68,11 @@ def test_cleaning_twice_gives_the_same(text: str, lowercase: bool, strip_accents
     clean = clean_text(text, lowercase=lowercase, strip_accents=strip_accents)
     assert clean_text(clean, lowercase=lowercase, strip_accents=strip_accents) == clean
     assert clean == " ".join(clean.split())
-    assert not re.search(r"</?[a-zA-Z!][^<>]*>", clean)
+    assert not tag_names(clean)
     assert unicodedata.is_normalized("NFKC", clean)
     if lowercase:
         assert clean == clean.lower()
+
+
+def test_the_names_of_tags_are_those_of_elements() -> None:
+    assert tag_names("<P>a</p><br/><o:p>b</o:p><NA><Le Petit Prince><a href=x><Table basse>") == {"p", "br", "o", "a"}

@@ -59,7 +59,7 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no config\.json, so it is no model in Hugging Face's format"):
+    with pytest.raises(UserError, match=r"has no config\.json, so it is not in Hugging Face's format"):
         load_text_base(str(tmp_path), None)
 
 
@@ -83,7 +83,7 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
         {"something.else": load_file(folder / "model.safetensors")["embeddings.LayerNorm.weight"]},
         folder / "model.safetensors",
     )
-    with pytest.raises(UserError, match=r"its weights lack .* of the network's"):
+    with pytest.raises(UserError, match=r"weights are missing .* of the network's"):
         load_text_base(str(folder), None)
 
 
@@ -112,9 +112,7 @@ def test_a_tokenizer_of_another_network(folder: Path, tmp_path: Path) -> None:
     write_tiny_base(tmp_path / "few", vocab_size=12)
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(tmp_path / "few" / name, folder / name)
-    with pytest.raises(
-        UserError, match=r"the tokenizer has \d+ tokens and the network 12: they do not belong together"
-    ):
+    with pytest.raises(UserError, match=r"the tokenizer has \d+ tokens and the network 12: they do not match"):
         load_text_base(str(folder), None)
 
 

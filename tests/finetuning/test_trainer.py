@@ -138,7 +138,7 @@ def test_a_batch_that_exceeds_the_memory_is_halved_and_the_training_is_the_same(
     limited.fit(tmp_path / "b", "key", "small")
     assert weights(limited) == pytest.approx(weights(whole), abs=1e-4)
     assert [record.message for record in caplog.records if "memory" in record.message] == [
-        f"memory has run out: the batch is computed in parts of {rows} rows from now on" for rows in (8, 4)
+        f"out of memory: batches are computed in parts of {rows} rows from now on" for rows in (8, 4)
     ]
 
 
@@ -162,7 +162,7 @@ def test_a_loss_that_is_no_number_is_an_error_for_the_user(tmp_path: Path) -> No
 def test_a_full_disk_is_an_error_for_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
     monkeypatch.setattr(files, "partial_path", lambda _: tmp_path / "full")
-    with pytest.raises(UserError, match=r"c: the checkpoint cannot be written .*make room and start again"):
+    with pytest.raises(UserError, match=r"c: the checkpoint cannot be written .*free some space and start again"):
         make().fit(tmp_path / "c", "key", "small")
 
 

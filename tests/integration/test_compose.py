@@ -137,7 +137,7 @@ def test_train_restart_lose_and_restore(stack: Stack) -> None:
     assert "version 1 promoted over no champion" in run_in(project, sys.executable, "src/models/promote.py", **only)
     doctor = run_in(project, sys.executable, "-m", "rakuten", "doctor", **only)
     assert f"tracking     {stack.url} answers" in doctor
-    assert "artifacts    the server takes an artifact" in doctor
+    assert "artifacts    the server accepts artifacts" in doctor
 
     def seen() -> dict[str, object]:
         experiment = asked.get_experiment_by_name("rakuten-baseline")

@@ -200,9 +200,9 @@ class Project:
 
     def stages(self, engine: str, **env: str) -> None:
         self.run("src/data/make_dataset.py", engine, "raw", "interim", "reports", **env)
-        self.run("src/features/build_features.py", engine, "raw", "interim", "processed", "cache", **env)
+        self.run("src/features/build_features.py", engine, "raw", "interim", "processed", "cache", "reports", **env)
         self.run("src/models/train_model.py", engine, "processed", "models", "reports", **env)
-        self.run("src/models/predict_model.py", engine, "processed", "models", "reports", **env)
+        self.run("src/models/predict_model.py", engine, "interim", "processed", "models", "reports", **env)
 
     def same(self, *folders: str) -> None:
         for name in folders:
@@ -248,7 +248,7 @@ def test_a_lost_scheduler_loses_no_embedding(cluster: Cluster, sample: Path, tmp
     project.run("src/data/make_dataset.py", "local", "raw", "interim", "reports")
     shutil.copytree(project.folder / "local", project.folder / "dask")
     features = partial(project.command, "src/features/build_features.py")
-    names = ("raw", "interim", "processed", "cache")
+    names = ("raw", "interim", "processed", "cache", "reports")
     env = environment(ROOT, **project.environment("dask"))
     with subprocess.Popen(features("dask", *names), env=env, stderr=subprocess.PIPE, text=True) as job:
         wait_for(lambda: _kept(project.folder / "dask" / "data" / "cache") >= 32, "the first embeddings", 120)

@@ -76,12 +76,9 @@ def test_a_view(project: Path) -> None:
     assert 0 < run_stages(project)["compared"]["shape"]["weighted_f1"] < 1
     assert "shape" in json.loads((project / "models" / "manifest.json").read_text())["views"]
     run_in(project, sys.executable, "src/models/predict_model.py")
-    code = (
-        "from rakuten.models.pyfunc_model import PyfuncModel; from rakuten.models.classifier import ProductClassifier;"
-    )
-    code += "from pathlib import Path; model = PyfuncModel(ProductClassifier.load(Path('models')));"
-    code += "print(model.predict(None, [{'designation': 'Piscine'}])['confidence'].iloc[0])"
-    assert 0 < float(run_in(project, sys.executable, "-c", code).splitlines()[-1]) <= 1
+    (project / "products.csv").write_text("designation,description\nPiscine,\n", encoding="utf-8")
+    run_in(project, sys.executable, "-m", "rakuten", "score", "--input", "products.csv", "--output", "scored.csv")
+    assert pd.read_csv(project / "scored.csv")["confidence"].between(0, 1).all()
 
 
 def test_an_encoder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

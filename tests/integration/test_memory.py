@@ -18,9 +18,9 @@ FEW, MANY = 20_000, 60_000
 MAX_GROWTH = 1.5  # of the peak, for three times the rows
 SCRIPTS = {
     "src/data/make_dataset.py": ("raw", "interim", "reports"),
-    "src/features/build_features.py": ("raw", "interim", "processed", "cache"),
+    "src/features/build_features.py": ("raw", "interim", "processed", "cache", "reports"),
     "src/models/train_model.py": ("processed", "models", "reports"),
-    "src/models/predict_model.py": ("processed", "models", "reports"),
+    "src/models/predict_model.py": ("interim", "processed", "models", "reports"),
 }
 
 linux = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="shares of memory are read from /proc")

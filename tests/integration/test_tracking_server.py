@@ -383,7 +383,7 @@ def test_an_altered_record_is_not_sent(project: Path, env: dict[str, str], track
     (kept / "model").mkdir(parents=True)
     (kept / "model" / "manifest.json").write_text("{}")
     (kept / "record.json").write_text(json.dumps({"tags": {"model_digest": "another"}}))
-    assert "its model was changed since" in run_in(project, *SYNC, code=1, **env)
+    assert "its model has changed since" in run_in(project, *SYNC, code=1, **env)
 
 
 def test_a_setting_that_is_missing_stops_the_server_with_its_name(postgres: Postgres, tmp_path: Path) -> None:

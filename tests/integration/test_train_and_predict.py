@@ -21,7 +21,7 @@ from rakuten.data.schema import image_name
 from rakuten.data.tables import read_table
 from rakuten.features import embedding, feature_set, text_features
 from rakuten.files import digest
-from rakuten.models.pyfunc_model import OUTPUTS
+from rakuten.models.pyfunc_model import PREDICTIONS
 from rakuten.tracking.lineage import model_digest
 from tests.support.project import load_script
 
@@ -45,7 +45,8 @@ class Workspace(NamedTuple):
         return int(train_model.main([str(flag) for flag in flags]))
 
     def predict(self) -> int:
-        flags = ["--processed", self.processed, "--models", self.models, "--reports", self.reports]
+        flags = ["--interim", self.processed.parent / "interim", "--processed", self.processed]
+        flags += ["--models", self.models, "--reports", self.reports]
         return int(predict_model.main([str(flag) for flag in flags]))
 
 
@@ -56,7 +57,7 @@ def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace
     interim = str(folder / "interim")
     assert make_dataset.main(["--raw", str(sample), "--interim", interim, "--reports", str(space.reports)]) == 0
     flags = ["--raw", str(sample), "--interim", interim, "--cache", str(folder / "cache")]
-    assert build_features.main([*flags, "--processed", str(space.processed)]) == 0
+    assert build_features.main([*flags, "--processed", str(space.processed), "--reports", str(space.reports)]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", space.uri)
         patch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
@@ -70,8 +71,8 @@ def trained(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace
 def space(trained: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A copy to change, on the same store."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.uri)
-    for name in ("processed", "models", "reports"):
-        shutil.copytree(getattr(trained, name), tmp_path / name)
+    for name in ("interim", "processed", "models", "reports"):
+        shutil.copytree(trained.processed.parent / name, tmp_path / name)
     return Workspace(tmp_path / "processed", tmp_path / "models", tmp_path / "reports", trained.uri)
 
 
@@ -89,9 +90,32 @@ def test_features_keep_rows_and_columns(trained: Workspace, sample: Path) -> Non
 def test_every_test_product_gets_a_prediction_in_order(trained: Workspace, sample: Path) -> None:
     predictions = pd.read_csv(trained.processed / "predictions.csv", dtype={"productid": str})
     assert predictions["productid"].tolist() == pd.read_csv(sample / "X_test.csv", dtype=str)["productid"].tolist()
-    assert list(predictions.columns) == ["productid", "imageid", *OUTPUTS, "model_version"]
+    assert list(predictions.columns) == ["productid", "imageid", *PREDICTIONS, "model_version"]
     assert predictions.notna().all(axis=None)
     assert predictions["predicted_prdtypecode"].nunique() > 10
+
+
+def test_the_submission_has_the_index_of_x_test_and_the_predicted_codes(trained: Workspace, sample: Path) -> None:
+    text = (trained.processed / "submission.csv").read_text(encoding="utf-8")
+    assert text.startswith(",prdtypecode\n")
+    assert '"' not in text
+    assert text.splitlines()[0] == (sample / "Y_train.csv").read_text(encoding="utf-8").splitlines()[0]
+    submission = pd.read_csv(trained.processed / "submission.csv", index_col=0)
+    assert submission.index.equals(pd.read_csv(sample / "X_test.csv", index_col=0).index)
+    predictions = pd.read_csv(trained.processed / "predictions.csv")
+    assert submission["prdtypecode"].tolist() == predictions["predicted_prdtypecode"].tolist()
+
+
+def test_a_submission_of_other_rows_is_not_written(space: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in space.processed.glob("*.csv")}
+    rows = space.processed.parent / "interim" / "merged_test.csv"
+    whole = rows.read_text(encoding="utf-8")
+    rows.write_text(whole + whole.splitlines()[-1] + "\n", encoding="utf-8")
+    assert space.predict() == 1
+    error = capsys.readouterr().err
+    assert "the test features are not those of the rows that ingest wrote; run `dvc repro`" in error
+    assert error.count("ERROR") == 1
+    assert {path: path.read_bytes() for path in space.processed.glob("*.csv")} == before
 
 
 def test_the_model_beats_the_majority_by_far(trained: Workspace) -> None:
@@ -243,7 +267,7 @@ def test_results_do_not_depend_on_how_many_rows_are_held(
     interim = str(tmp_path / "interim")
     assert make_dataset.main(["--raw", str(sample), "--interim", interim, "--reports", str(space.reports)]) == 0
     flags = ["--raw", str(sample), "--interim", interim, "--cache", str(trained.processed.parent / "cache")]
-    assert build_features.main([*flags, "--processed", str(space.processed)]) == 0
+    assert build_features.main([*flags, "--processed", str(space.processed), "--reports", str(space.reports)]) == 0
     assert space.train() == 0
     assert space.predict() == 0
     for one, other in zip(space[:3], trained[:3], strict=True):

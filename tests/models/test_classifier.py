@@ -23,7 +23,7 @@ from rakuten.models.classifier import (
 from rakuten.models.fusion import CONTEXT, N_TERMS, Fusion
 from rakuten.models.linear import LinearModel
 from rakuten.models.neighbours import N_COMPONENTS, ImageNeighbours
-from rakuten.models.pyfunc_model import OUTPUTS
+from rakuten.models.pyfunc_model import PREDICTIONS
 from rakuten.models.training import ngram_blocks
 from rakuten.types import FINETUNED_TEXT, IMAGE, NGRAMS, TEXT
 from tests.support.features import TEXT_ONLY, feature_table
@@ -35,7 +35,7 @@ def test_predictions_are_three_codes_in_descending_order(classifier: ProductClas
     table = feature_table(["Pompe de piscine", "Livre de poèmes", "", "zzz"]).set_index(np.array([7, 3, 5, 1]))
     predicted = classifier.predict(FeatureBatch(table))
     assert predicted.index.tolist() == [7, 3, 5, 1]
-    assert list(predicted.columns) == list(OUTPUTS)
+    assert list(predicted.columns) == list(PREDICTIONS)
     assert predicted["predicted_prdtypecode"].tolist()[:2] == [2583, 2705]
     assert predicted["label"].tolist()[0] == "piscine et spa"
     confidence = predicted[["confidence", "second_confidence", "third_confidence"]]
@@ -215,7 +215,7 @@ def test_a_cached_model_must_have_the_expected_version(classifier: ProductClassi
     classifier.save(tmp_path)
     version = digest(tmp_path / MANIFEST_FILE)[:12]
     assert load_cached(tmp_path, version) is load_cached(tmp_path, version)
-    with pytest.raises(UserError, match="another model than when the work began"):
+    with pytest.raises(UserError, match="the model was replaced during the run"):
         load_cached(tmp_path, "0" * 12)
 
 

@@ -27,7 +27,7 @@ def sign_anew(folder: Path, **values: Any) -> None:
 
 
 def check_refused(folder: Path, fault: str) -> None:
-    with pytest.raises(UserError, match=f"not a sound model .*{fault}"):
+    with pytest.raises(UserError, match=f"not a valid model .*{fault}"):
         ProductClassifier.load(folder)
 
 
@@ -63,15 +63,15 @@ def cut(name: str) -> Callable[[Arrays], None]:
         (set_one(f"{NGRAMS}.coef", NAN), "coefficients are not finite"),
         (set_one(f"{IMAGE}.intercept", NAN), "coefficients are not finite"),
         (set_all(f"{NGRAMS}.coef", 0), "all coefficients of a view are 0"),
-        (cut(f"{NGRAMS}.coef"), "coefficients do not fit the terms"),
-        (cut(f"{IMAGE}.intercept"), "coefficients do not fit the classes"),
+        (cut(f"{NGRAMS}.coef"), "coefficients do not match the terms"),
+        (cut(f"{IMAGE}.intercept"), "coefficients do not match the classes"),
         (set_one("fusion.bias", NAN), "the fusion has numbers that are not finite"),
-        (cut("fusion.trust"), "the fusion's arrays do not fit"),
+        (cut("fusion.trust"), "the fusion's arrays have the wrong shapes"),
         (set_one("fusion.temperature", 0), "a temperature is not above 0"),
         (set_all("fusion.classes", 10), "classes are not ascending"),
         (set_one("idf.0", NAN), "idf or a weight is not finite and above 0"),
         (set_one("idf.0", -1), "idf or a weight is not finite and above 0"),
-        (cut("idf.0"), "idf does not fit the terms"),
+        (cut("idf.0"), "idf does not match the terms"),
         (set_one("neighbours.vectors", NAN), "the similar images are not finite"),
     ],
 )
@@ -89,8 +89,8 @@ def test_arrays_that_make_no_sense(
 @pytest.mark.parametrize(
     ("alter", "fault"),
     [
-        (lambda block: block["terms"].__setitem__(0, block["terms"][1]), "a term stands twice"),
-        (lambda block: block["terms"].pop(), "coefficients do not fit the terms"),
+        (lambda block: block["terms"].__setitem__(0, block["terms"][1]), "a term occurs twice"),
+        (lambda block: block["terms"].pop(), "coefficients do not match the terms"),
         (lambda block: block.update(weight=NAN), "idf or a weight is not finite and above 0"),
     ],
 )

@@ -166,7 +166,7 @@ def test_a_fine_tuned_view_that_does_not_help_is_left_out_and_compared(
     scores = with_finetuned(rows, -3)
     fusion, out_of_fold = select_fusion(CrossFitter(scores, CONTEXT, rows), proba)
     assert set(fusion.views) == {NGRAMS, IMAGE}
-    assert "fine-tuned text does not help out of fold: it is left out" in caplog.text
+    assert "fine-tuned text does not help out of fold and is left out" in caplog.text
     f1 = {
         name: classification_scores(rows.y, each.y_pred)["weighted_f1"] for name, each in out_of_fold.baselines.items()
     }

@@ -25,7 +25,7 @@ def test_chunks_are_scored_with_their_own_embeddings(
 
 def test_another_version_is_refused(classifier: ProductClassifier, batch: FeatureBatch, tmp_path: Path) -> None:
     classifier.save(tmp_path)
-    with pytest.raises(UserError, match="another model than when the work began"):
+    with pytest.raises(UserError, match="the model was replaced during the run"):
         score_chunk(tmp_path, "0" * 12, FeatureSet.from_batch(batch), batch.table)
 
 

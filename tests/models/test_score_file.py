@@ -30,14 +30,14 @@ from rakuten.features.feature_set import TRAIN, FeatureSet
 from rakuten.files import digest
 from rakuten.models import score_file
 from rakuten.models.classifier import ProductClassifier
-from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel
+from rakuten.models.pyfunc_model import PREDICTIONS, PyfuncModel
 from rakuten.models.training import fit
 from rakuten.tracking.lineage import model_version
 from tests.support.features import TEXT_ONLY
 from tests.support.project import ROOT, environment, load_script
 from tests.support.refusal import PREVIOUS_OUTPUT, assert_refused
 
-ADDED = [*OUTPUTS, "model_version"]
+ADDED = [*PREDICTIONS, "model_version"]
 CONFIDENCES = [name for name in ADDED if name.endswith("confidence")]
 # A matrix of fewer rows may be multiplied in another order: the last of the six digits may differ by one.
 CONFIDENCE_TOLERANCE = 1.5e-6
@@ -65,11 +65,11 @@ def run_stages(raw: Path, folder: Path, encoders: bool) -> Model:
     params = params.model_copy(update={"train": train, "features": features})
     interim, processed, models, cache = (folder / name for name in ("interim", "processed", "models", "cache"))
     load_script("src/data/make_dataset.py").ingest(params, raw, interim, folder)
-    load_script("src/features/build_features.py").features(params, interim, raw, processed, cache)
+    load_script("src/features/build_features.py").features(params, interim, raw, processed, cache, folder)
     feature_set = FeatureSet.open(processed, TRAIN)
     classifier, _ = fit(feature_set, params, encoder_fingerprints(params.features), folder / "scratch")
     classifier.save(models)
-    load_script("src/models/predict_model.py").predict(params, processed, models, folder)
+    load_script("src/models/predict_model.py").predict(params, interim, processed, models, folder)
     return Model(models, processed / "predictions.csv", cache)
 
 
@@ -217,6 +217,33 @@ def test_a_product_with_a_bad_image_is_scored_by_its_text(
     assert np.flatnonzero(with_images["confidence"] != texts["confidence"]).tolist() == [0, 1, 2]
 
 
+def test_links_to_images_and_to_folders_are_followed_and_dead_ones_are_unreadable(
+    text_model: Model, catalogue: Path, few_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    products = pd.read_csv(catalogue / "X_test.csv", dtype=str, keep_default_na=False)
+    shop = tmp_path / "linked"
+    shop.mkdir()
+    (shop / "2026").symlink_to(few_images / "2026")
+    (shop / "circle").symlink_to(shop)
+    for row in (5, 6):
+        name = image_name(products["imageid"][row], products["productid"][row])
+        (shop / name).symlink_to(catalogue / "images" / "image_test" / name if row == 5 else tmp_path / "nowhere")
+    assert text_model.score(catalogue / "X_test.csv", tmp_path / "scored.csv", "--images", shop) == 0
+    assert "images: 1 empty, 53 missing, 1 truncated, 1 unreadable, 4 used" in capsys.readouterr().err
+
+
+def test_images_of_other_products_are_refused(
+    text_model: Model, catalogue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "photo_1.jpg").touch()
+    assert text_model.score(catalogue / "X_test.csv", tmp_path / "out.csv", "--images", tmp_path / "images") == 1
+    error = capsys.readouterr().err
+    assert "images: no file is the image of a product: found 'photo_1.jpg', expected names such as 'image_" in error
+    assert error.endswith("; rename the files, or omit --images to use only the texts\n")
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_a_file_gets_the_predictions_of_the_api(
     encoder_model: Model, catalogue: Path, few_images: Path, tmp_path: Path
 ) -> None:
@@ -244,7 +271,8 @@ def test_every_row_is_kept_in_its_order(
             writer.writerows([list(columns), *zip(*columns.values(), strict=True)])
     else:
         pq.write_table(pa.table(columns), source)
-    assert text_model.score(source, tmp_path / "out.csv", "--images", tmp_path) == 0
+    (tmp_path / "images").mkdir()
+    assert text_model.score(source, tmp_path / "out.csv", "--images", tmp_path / "images") == 0
     header, *rows = read_csv_rows(tmp_path / "out.csv")
     assert header == [*columns, *ADDED]
     assert [row[:5] for row in rows] == [list(row) for row in zip(*columns.values(), strict=True)]
@@ -267,6 +295,16 @@ def test_missing_values_in_a_parquet_file_are_no_error(text_model: Model, tmp_pa
     scored, stage = pd.read_csv(tmp_path / "gaps.csv"), pd.read_csv(text_model.predictions)
     assert scored.drop(index=1)[ADDED].equals(stage.drop(index=1)[ADDED])
     assert scored["needs_review"][1]
+
+
+def test_a_column_of_another_type_is_read_as_text(text_model: Model, titles: list[str], tmp_path: Path) -> None:
+    texts = pd.DataFrame({"designation": [titles[0], "7"], "description": ["", ""]})
+    others = pd.DataFrame({"designation": pd.Categorical(texts["designation"]), "description": [np.nan, np.nan]})
+    texts.to_parquet(tmp_path / "texts.parquet")
+    others.to_parquet(tmp_path / "others.parquet")
+    for name in ("texts", "others"):
+        assert text_model.score(tmp_path / f"{name}.parquet", tmp_path / f"{name}.csv") == 0
+    assert read_table(tmp_path / "others.csv")[ADDED].equals(read_table(tmp_path / "texts.csv")[ADDED])
 
 
 @pytest.fixture
@@ -313,7 +351,7 @@ def test_a_killed_job_resumes_where_it_stopped(
     assert rewritten == {broken}
     output_text = capsys.readouterr().err
     assert f"{broken}: damaged or changed since it was written; its rows are scored again" in output_text
-    assert f"{len(parts) - 1} of 200 chunks are complete from a run that was stopped" in output_text
+    assert f"{len(parts) - 1} of 200 chunks were completed by an earlier run" in output_text
     assert len(scored_chunks) == 200 - len(parts) + 1
     assert sorted(path.name for path in folder.iterdir()) == ["in.csv", "out.csv"]
     assert text_model.score(source, folder / "at-once.csv") == 0
@@ -413,7 +451,7 @@ def test_two_runs_on_one_output_are_kept_apart(
 
     monkeypatch.setattr(score_file, "prepare_parts_folder", prepare_while_another_runs)
     assert text_model.score(catalogue / "X_test.csv", output) == 0
-    assert f"out.csv: process {os.getpid()} on {platform.node()} is scoring to it; wait" in capsys.readouterr().err
+    assert f"out.csv: process {os.getpid()} on {platform.node()} is writing to it; wait" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
@@ -491,7 +529,10 @@ UNUSABLE_CSV: dict[str, tuple[str | bytes, str]] = {
     "no designation": (VALID.replace("designation", "titre"), "no column 'designation'; rename the one that holds it"),
     "no imageid": (VALID.replace("imageid", "image"), "no column 'imageid', by which --images finds images"),
     "a column twice": (VALID.replace("description", "productid"), "column 'productid' occurs twice"),
-    "scored before": (VALID.replace("description", "confidence"), "column 'confidence' is one that scoring adds"),
+    "scored before": (
+        VALID.replace("description", "confidence"),
+        "column 'confidence' has the name of a column that scoring adds",
+    ),
 }
 
 
@@ -511,8 +552,8 @@ def write_text(path: Path) -> None:
     path.write_text("not parquet\n")
 
 
-def write_numbers(path: Path) -> None:
-    pq.write_table(pa.table({"designation": [1]}), path)
+def write_lists(path: Path) -> None:
+    pq.write_table(pa.table({"designation": [["a"]]}), path)
 
 
 def write_without_designation(path: Path) -> None:
@@ -525,7 +566,7 @@ def write_without_designation(path: Path) -> None:
         (write_text, "not a complete Parquet file"),
         (truncate, "not a complete Parquet file"),
         (flip_bit, "not a complete Parquet file"),
-        (write_numbers, "'designation' is int64, not text"),
+        (write_lists, "'designation' is list<element: string>, not text"),
         (write_without_designation, "no column 'designation'"),
     ],
 )

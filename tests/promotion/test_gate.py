@@ -94,7 +94,7 @@ def test_models_are_compared_on_the_products_of_both(predictions: pd.DataFrame) 
 
 
 def test_models_that_share_too_few_products_are_not_compared(predictions: pd.DataFrame) -> None:
-    with pytest.raises(UserError, match="share 0 of 4 products.*promote by `--without-comparison`"):
+    with pytest.raises(UserError, match="share 0 of 4 products.*use `--without-comparison`"):
         compare_models(predictions, predictions.assign(productid=list("wxyz")), PARAMS)
     assert compare_models(predictions, predictions[:2], PARAMS).gain == 0
     with pytest.raises(UserError, match="share 1 of 4 products"):

@@ -133,12 +133,25 @@ def test_without_the_challengers_features_the_products_of_both_are_compared(grow
     assert "compared on 300 products" in output
 
 
-def test_a_model_of_a_dirty_tree_is_refused(project: Path) -> None:
-    config = project / "src" / "rakuten" / "config.py"
-    config.write_text(config.read_text() + "\n# changed\n")
-    run_in(project, "dvc", "repro", "--force", "--single-item", "train")
-    assert "cannot be traced: missing a clean tree" in run_in(project, *PROMOTE, code=1)
-    assert number(project, CHAMPION) == "1"
+def test_the_natural_order_is_allowed(project: Path) -> None:
+    """Edit, `dvc repro`, look, commit, promote: refused before the commit, with what to do, and traced after it."""
+    module = project / "src" / "rakuten" / "models" / "linear.py"
+    module.write_text(module.read_text() + "\n# changed\n")
+    (project / "photo.jpg").write_bytes(b"nobody's business")
+    run_in(project, "dvc", "repro")
+    refused = run_in(project, *PROMOTE, "--dry-run", code=1)
+    assert "cannot be traced: no commit has the dvc.lock of its training: commit the code, params.yaml" in refused
+    git(project, "add", "dvc.lock")
+    git(project, "commit", "--quiet", "--message", "the lock alone")
+    assert "has its dvc.lock, but another src/rakuten/models: commit" in run_in(project, *PROMOTE, "--dry-run", code=1)
+    git(project, "add", "src", "dvc.lock", "models", "reports")
+    git(project, "commit", "--quiet", "--message", "linear.py changed")
+    commit = git(project, "rev-parse", "HEAD")
+    run_in(project, *PROMOTE)
+    traced = run_in(project, sys.executable, "-m", "rakuten", "trace", "2")
+    assert f"git checkout {commit}" in traced
+    assert "made after the training, with the same files" in traced
+    assert "are lost" not in traced
 
 
 def test_a_model_that_was_trained_without_dvc_is_refused(project: Path) -> None:

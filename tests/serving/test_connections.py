@@ -171,6 +171,16 @@ def test_the_next_request_of_a_connection_has_the_same_time() -> None:
         assert '"code": "too_slow"' in answer(connection)
 
 
+def test_a_header_that_begins_with_the_request_before_it_has_the_same_time() -> None:
+    with serve(header_seconds=0.3) as port, closing(connect(port)) as connection:
+        connection.sendall(GET + b"GET / HT")
+        received = b""
+        while part := connection.recv(65_536):
+            received += part
+        assert received.startswith(b"HTTP/1.1 200")
+        assert b'"code": "too_slow"' in received
+
+
 def test_a_body_that_dribbles_is_given_up() -> None:
     with serve(body_seconds=0.5) as port, closing(connect(port)) as connection:
         connection.sendall(POST + b"content-length: 1000\r\n\r\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import requests
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rakuten.serving import middleware as module
@@ -182,6 +183,15 @@ def test_a_local_server_refuses_other_host_names(host: str) -> None:
 def test_a_public_server_answers_to_any_host_name() -> None:
     middleware = wrap(host="0.0.0.0", require_keys="false")
     assert send_request(middleware, headers={"host": "shop.example"}).status == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_other_names_are_allowed_by_a_setting(host: str) -> None:
+    middleware = wrap(host=host, require_keys="false", hosts="Shop.example, shop.test")
+    for name in ("shop.example", "SHOP.example:443", "shop.test", "localhost:8000"):
+        assert send_request(middleware, headers={"host": name}).status == 200
+    answer = send_request(middleware, headers={"host": "evil.example"})
+    assert (answer.status, answer.problem()) == (403, "host_not_allowed")
 
 
 @pytest.mark.parametrize("given", ["given-1", "a" * 64, "A_b.c"])
@@ -411,6 +421,43 @@ def test_every_route_has_the_headers_and_the_request_s_id(api: Api) -> None:
         assert answer.headers["x-request-id"] == "given-1"
         assert "access-control-allow-origin" not in answer.headers
         assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/health", "/ready", "/model", "/metrics", "/static/page.js"])
+def test_head_has_the_headers_of_get_without_its_body(api: Api, path: str) -> None:
+    got, head = get(api.url + path), requests.head(api.url + path, timeout=10)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    if path != "/metrics":  # which grows
+        assert head.headers["content-length"] == str(len(got.content))
+
+
+@pytest.mark.parametrize(("path", "allowed"), [
+        ("/", "GET, HEAD"),
+        ("/health", "GET, HEAD"),
+        ("/openapi.json", "HEAD, GET"),
+        ("/static/page.js", "GET, HEAD"),
+        ("/predict", "POST"),
+    ])
+def test_another_method_is_refused_with_those_that_are_allowed(api: Api, path: str, allowed: str) -> None:
+    answer = requests.put(api.url + path, timeout=10)
+    check_problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+def test_a_reverse_proxy_may_serve_it_under_a_path(start: Callable[..., Api], stripped: bool) -> None:
+    server = start(API_ROOT_PATH="/shop/rakuten", API_HOSTS="shop.example")
+    base = server.url if stripped else f"{server.url}/shop/rakuten"
+    headers = {"Host": "shop.example"}
+    for path in ("/", "/docs", "/health", "/static/page.js", "/static/docs/swagger-ui.css"):
+        assert get(base + path, headers=headers).status_code == 200, path
+    assert post(f"{base}/predict", json=POOL, headers=headers).status_code == 200
+    assert get(f"{base}/openapi.json", headers=headers).json()["servers"] == [{"url": "/shop/rakuten"}]
+    answer = get(f"{server.url}/shop/rakuten", headers=headers, allow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, "/shop/rakuten/")  # the page's links are relative
+    assert get(f"{server.url}/shop/rakutenother", headers=headers).status_code == 404
+    wait_for(lambda: '"route": "/predict"' in server.log.read_text(), "the access log", 30)
 
 
 def test_a_page_of_another_host_is_refused(api: Api) -> None:

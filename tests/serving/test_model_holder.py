@@ -52,7 +52,7 @@ def test_a_local_model_is_loaded_once(local: ApiSettings) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no model; make one with `make run`"):
+    with pytest.raises(UserError, match="no model; .*`make run` trains one"):
         ModelHolder(ApiSettings(model="local", models=tmp_path)).refresh()
 
 
@@ -388,7 +388,7 @@ def test_the_last_good_model_answers_while_the_tracking_server_is_away(
     offline: Offline, start: Callable[..., Api]
 ) -> None:
     server = start(offline.project, **offline.env)
-    assert "answering with the last good model" in server.log.read_text()
+    assert "serving the last good model" in server.log.read_text()
     assert unnamed(post(f"{server.url}/predict", json=POOL)) == offline.answer
     assert registry_version(server) == "1"
 

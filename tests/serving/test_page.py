@@ -143,7 +143,7 @@ def test_a_text_is_classified_with_confidence_and_explanation(visit: Open) -> No
     answer = classify(page, POOL, POOL_TEXT)
     prediction = answer["prediction"]
     expect(page.locator("#answer-heading")).to_have_text(f"{prediction['prdtypecode']} {prediction['label']}")
-    expect(page.locator(".state")).to_have_text("À revoir" if prediction["needs_review"] else "Décidé")
+    expect(page.locator(".state")).to_have_text("À vérifier" if prediction["needs_review"] else "Automatique")
     shown = float(page.locator(".confidence strong").inner_text().strip("<>% \u00a0\u202f").replace(",", "."))
     assert shown == pytest.approx(100 * prediction["confidence"], abs=0.11)
     ranked = page.locator(".ranking li .code").all_inner_texts()
@@ -152,7 +152,7 @@ def test_a_text_is_classified_with_confidence_and_explanation(visit: Open) -> No
     expect(page.locator(".views li")).to_have_count(len(answer["views"]))
     assert "piscine titre" in page.locator(".terms").first.inner_text()
     assert page.locator(".terms").count() + page.get_by_text("Rien de connu du modèle").count() == 2
-    expect(page.get_by_text("Aucune image : réponse d'après le texte seul.")).to_be_visible()
+    expect(page.get_by_text("Aucune image : réponse fondée sur le texte seul.")).to_be_visible()
 
 
 def test_the_lists_of_words_add_up_to_the_terms_of_the_api(visit: Open) -> None:
@@ -191,14 +191,14 @@ def test_an_answer_is_shown_as_text_never_as_html_and_translated(visit: Open) ->
     expect(page.get_by_text("(<i>)")).to_be_visible()
     expect(page.locator(".views li.against")).to_contain_text("Mots contre")
     assert page.locator(".terms .term").all_inner_texts() == [
-        "morceaux de mots\u00a0: pis…, …cine, …<u>…",
+        "fragments de mots\u00a0: pis…, …cine, …<u>…",
         "«\u00a0-\u00a0» dans le titre",
         "longueur du titre",
         "balise HTML <b>",
         "new",
     ]
     expect(page.locator(".terms .number").first).to_have_text("\u22124,500")
-    expect(page.get_by_text("Rien de connu du modèle.")).to_be_visible()
+    expect(page.get_by_text("Rien que le modèle reconnaisse.")).to_be_visible()
     assert page.locator("#answer").locator("b, i, s, u").count() == 0
 
 
@@ -285,14 +285,14 @@ def test_the_language_follows_the_browser_is_switched_and_kept(visit: Open) -> N
     assert page.evaluate("document.documentElement.lang") == "en"
     answer = classify(page)
     state = "review" if answer["prediction"]["needs_review"] else "decided"
-    expect(page.locator(".state")).to_have_text({"review": "To review", "decided": "Decided"}[state])
+    expect(page.locator(".state")).to_have_text({"review": "To review", "decided": "Automatic"}[state])
     page.click("#language")
     assert page.evaluate("document.documentElement.lang") == "fr"
-    expect(page.locator(".state")).to_have_text({"review": "À revoir", "decided": "Décidé"}[state])
+    expect(page.locator(".state")).to_have_text({"review": "À vérifier", "decided": "Automatique"}[state])
     expect(page.locator(".confidence strong")).to_contain_text(",")
     page.reload()
-    expect(page.locator("h1")).to_have_text("Classement des produits")
-    expect(page).to_have_title("Classement des produits")
+    expect(page.locator("h1")).to_have_text("Classification des produits")
+    expect(page).to_have_title("Classification des produits")
 
 
 def placeholders(text: str) -> list[str]:
@@ -328,7 +328,7 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_sent(visit: Open) -> None:
     page.route(re.compile("/(model|explain)$"), guard)
     page.reload()
     expect(page.locator("#key")).to_be_focused()
-    expect(page.locator("#page-error")).to_have_text("Une clé d'accès valable est nécessaire. (Demande r-42)")
+    expect(page.locator("#page-error")).to_have_text("Une clé d'accès valide est nécessaire. (Requête r-42)")
     for key in ("wrong", "secret"):
         page.fill("#key", key)
         page.keyboard.press("Enter")
@@ -350,7 +350,7 @@ def test_a_refusal_of_the_api_is_one_line_with_the_request(visit: Open) -> None:
     page.fill("#title", "x" * (max_characters + 1))
     page.click("#classify")
     expect(page.locator("#product-error")).to_have_text(
-        re.compile(r"^La demande n'est pas valable\. designation.* \(Demande [\w-]+\)$")
+        re.compile(r"^La requête n'est pas valide\. designation.* \(Requête [\w-]+\)$")
     )
     expect(page.locator("#product-error")).to_have_attribute("role", "alert")
     expect(page.locator("#answer-heading")).to_have_count(0)  # it was another product's
@@ -481,7 +481,7 @@ def test_an_invalid_row_is_marked_and_costs_no_other(visit: Open) -> None:
     assert got[6] == ""  # a blank line is no row
     coded = [bool(re.search(r",\d+,.*,0\.\d+,(true|false),\w+,$|,\d+,.*,1\.0+,", line)) for line in got[1:]]
     assert coded == [True, False, False, False, True, False, True]
-    assert got[2].endswith("La demande n'est pas valable. no such product (Demande r-42)")
+    assert got[2].endswith("La requête n'est pas valide. no such product (Requête r-42)")
     assert got[3].endswith("2 cellules au lieu de 1")
     expect(page.locator("#file-errors li")).to_have_count(3)
     expect(page.locator("#file-errors li").first).to_contain_text("Ligne 3")
@@ -500,8 +500,8 @@ def test_values_added_to_a_row_that_is_too_short_are_in_their_columns(visit: Ope
         ("designation\nÉtagère\n".encode("cp1252"), "Ce fichier n'est pas en UTF-8."),
         (b"titre,prix\na,1\n", "Aucune colonne designation parmi : titre, prix"),
         (b'designation\nok\n"never closed\nx\n', "Un guillemet ouvert ligne 3 n'est jamais fermé."),
-        (b"designation\n", "Ce fichier n'a pas de lignes à classer."),
-        (b"", "Ce fichier n'a pas de lignes à classer."),
+        (b"designation\n", "Ce fichier ne contient aucune ligne à classer."),
+        (b"", "Ce fichier ne contient aucune ligne à classer."),
     ],
 )
 def test_an_unreadable_file_is_refused_with_the_reason(visit: Open, data: bytes, line: str) -> None:

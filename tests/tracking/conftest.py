@@ -58,15 +58,22 @@ def models(saved_model: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def record_training(store: mlflow.MlflowClient, models: Path) -> Callable[..., TrainingRun]:
-    """Record a training that gave the model in `models`, with a report: `record_training(data=[...], tags={...})`."""
+def record_training(
+    store: mlflow.MlflowClient, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., TrainingRun]:
+    """Record a training that gave the model in `models`, with a report: `record_training(data=[...], tags={...})`.
+
+    `models` is the project's folder of models.
+    """
+    monkeypatch.setattr(training_run, "MODELS", models)
 
     def record(data: list[Path] | None = None, tags: Mapping[str, str] | None = None) -> TrainingRun:
         reports = models.parent / "reports"
         reports.mkdir(exist_ok=True)
         (reports / "report.json").write_text("{}")
+        (reports / "model_card.md").write_text("# The card")
         with training_run.training_run({"seed": 42}, data or [], tags or {}, models) as run:
-            run.log(METRICS, OUTPUTS, [reports / "report.json"])
+            run.log(METRICS, OUTPUTS, [reports / "report.json", reports / "model_card.md"])
         return run
 
     return record

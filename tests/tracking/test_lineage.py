@@ -79,15 +79,16 @@ def test_a_clean_checkout_is_recorded_by_commit_and_branch(repository: Path) -> 
     assert lineage.git_tags() == {"git_commit": commit, "git_branch": "topic", "git_dirty": "false"}
 
 
-def test_outputs_of_the_pipeline_do_not_make_a_checkout_dirty(repository: Path) -> None:
-    for name in ("dvc.lock", "models/model.safetensors", "reports/a.json", ".dvc/config"):
+def test_what_no_stage_reads_does_not_make_a_checkout_dirty(repository: Path) -> None:
+    for name in ("dvc.lock", "models/model.safetensors", "reports/a.json", ".dvc/config", "photo.jpg", "README.md"):
         (repository / name).parent.mkdir(exist_ok=True)
         (repository / name).write_text("changed")
     assert lineage.git_tags()["git_dirty"] == "false"
 
 
-@pytest.mark.parametrize("name", ["code.py", "new.py"])
-def test_any_other_change_makes_a_checkout_dirty(name: str, repository: Path) -> None:
+@pytest.mark.parametrize("name", ["src/new.py", "params.yaml", "dvc.yaml", "data/raw/X_train.csv.dvc", "uv.lock"])
+def test_a_change_of_what_the_stages_read_makes_a_checkout_dirty(name: str, repository: Path) -> None:
+    (repository / name).parent.mkdir(parents=True, exist_ok=True)
     (repository / name).write_text("changed")
     assert lineage.git_tags()["git_dirty"] == "true"
 

@@ -73,6 +73,7 @@ def tracking_uri(empty_store: Path, saved_model: Path, tmp_path_factory: pytest.
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setattr(server, "EMBEDDED", f"sqlite:///{folder}/mlflow.db")
         patch.setattr(server, "ARTIFACTS_FOLDER", folder / "mlruns")
+        patch.setattr(training_run, "MODELS", folder / "models")
         register_old_version(folder / "old")
         with training_run.training_run({}, [], {}, folder / "models") as run:
             run.log({}, OUTPUTS, [])

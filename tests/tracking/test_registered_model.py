@@ -55,7 +55,7 @@ def test_an_altered_model_is_refused_and_the_one_before_it_stays(
     manifest.write_text(manifest.read_text() + " ")
     folder = tmp_path / "model"
     folder.mkdir()
-    with pytest.raises(UserError, match="version 1 is not the model that its run made: it was altered"):
+    with pytest.raises(UserError, match="version 1 is not the model that its run recorded: it was altered"):
         registered_model.download_model(version, folder, NO_SIGNATURE)
     assert folder.is_dir()
 

@@ -132,7 +132,6 @@ def test_a_version_with_commit_and_data_is_traceable(record_training: Callable[.
     [
         (TRACEABLE, "missing digests of the features; digests of the raw data"),
         (TRACEABLE | {"git_commit": ""}, "missing git_commit; digests"),
-        (TRACEABLE | {"git_dirty": "true"}, "a clean tree"),
     ],
 )
 def test_what_is_missing_to_trace_a_version_is_named(

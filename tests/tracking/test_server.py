@@ -1,10 +1,12 @@
 import os
 import socket
+import ssl
+import subprocess
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -25,7 +27,11 @@ def refusing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # noqa: N802
             requests.append((self.path, self.headers.get("Authorization")))
-            self.send_error(request.param)
+            if request.param != 200:
+                self.send_error(request.param)
+                return
+            self.send_response(200)
+            self.end_headers()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -93,18 +99,67 @@ def test_a_refusal_tells_what_to_do(refusing: list[Request], hint: str, monkeypa
     assert refusing == [("/api/2.0/mlflow/experiments/search?max_results=1", "Basic dXNlcjpzZWNyZXQ=")]
 
 
-def test_a_token_goes_before_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refusing", [200], indirect=True)
+def test_a_token_goes_before_a_password(refusing: list[Request], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token")
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
-    assert server.credentials(urlsplit("http://a")) == {"Authorization": "Bearer token"}
+    server.check_server()
+    assert refusing[0][1] == "Bearer token"
 
 
-def test_credentials_in_the_address_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refusing", [200], indirect=True)
+def test_credentials_in_the_address_are_used(refusing: list[Request], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TOKEN", "USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
-    header = server.credentials(urlsplit("http://user:se%40cret@a"))
-    assert header == {"Authorization": "Basic " + b64encode(b"user:se@cret").decode()}
-    assert server.credentials(urlsplit("http://a")) == {}
+    address = os.environ["MLFLOW_TRACKING_URI"].replace("://", "://user:se%40cret@")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    server.check_server()
+    assert refusing[0][1] == "Basic " + b64encode(b"user:se@cret").decode()
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The certificate of a tracking server that signed it itself."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    options = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = ["openssl", *options.split(), "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, capture_output=True, check=True)
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with HTTPServer(("127.0.0.1", 0), Answering) as http_server:
+        http_server.socket = context.wrap_socket(http_server.socket, server_side=True)
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://localhost:{http_server.server_port}")
+        yield certificate
+        http_server.shutdown()
+
+
+@pytest.mark.usefixtures("tls_server")
+def test_a_certificate_that_nobody_knows_is_named_with_the_setting() -> None:
+    with pytest.raises(UserError, match="is not trusted .*MLFLOW_TRACKING_SERVER_CERT_PATH") as caught:
+        server.check_server()
+    assert "self-signed certificate" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE"])
+def test_its_certificate_may_be_named(tls_server: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, str(tls_server))
+    server.check_server()
+
+
+@pytest.mark.usefixtures("tls_server")
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_tls_may_be_unverified_as_in_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+    server.check_server()
 
 
 @pytest.mark.parametrize(
@@ -119,6 +174,12 @@ def test_credentials_in_the_address_are_not_shown(address: str, redacted: str, m
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     assert server.redacted_uri() == redacted
     assert os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
+
+
+def test_an_error_does_not_show_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@a:1")
+    text = server.one_line(MlflowException("API request to http://user:secret@a:1/api failed"))
+    assert text == "API request to http://a:1/api failed"
 
 
 def test_an_error_of_mlflow_becomes_one_line() -> None:

@@ -11,7 +11,7 @@ from rakuten.errors import UserError
 from rakuten.files import digest
 from rakuten.models.pyfunc_model import OUTPUTS
 from rakuten.tracking import registry, server, training_run
-from rakuten.tracking.lineage import model_digest
+from rakuten.tracking.lineage import model_digest, model_version
 from rakuten.tracking.registry import CHALLENGER, MODEL_NAME
 from rakuten.tracking.training_run import PENDING_FOLDER, RECORD_FILE, TrainingRun
 
@@ -55,6 +55,28 @@ def test_each_file_trained_on_is_an_input_with_its_md5(
         digest(raw, "md5"): {"mlflow.data.context": "raw", "path": str(raw)},
         digest(features, "md5"): {"mlflow.data.context": "training", "path": str(features)},
     }
+
+
+def test_a_run_has_the_name_of_its_model_its_source_and_the_model_card_as_note(
+    record_training: Callable[..., TrainingRun], store: mlflow.MlflowClient, models: Path
+) -> None:
+    run = store.get_run(record_training().run_id)
+    assert run.info.run_name == f"train-{model_version(models)}"
+    assert run.data.tags["mlflow.note.content"] == "# The card"
+    assert run.data.tags["mlflow.source.name"]
+    assert run.data.tags["mlflow.user"]
+
+
+def test_a_model_in_another_folder_is_recorded_but_never_the_challenger(
+    record_training: Callable[..., TrainingRun], store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = record_training().run_id
+    monkeypatch.setattr(training_run, "MODELS", Path("/elsewhere"))
+    second = record_training().run_id
+    assert store.get_run(second).info.status == "FINISHED"
+    challenger = registry.get_by_alias(registry.CHALLENGER)
+    assert challenger is not None
+    assert challenger.run_id == first
 
 
 def test_an_experiment_of_dvc_gives_the_run_its_name(
@@ -131,7 +153,7 @@ def test_a_run_that_the_server_lost_is_created_again(pending: Path, store: mlflo
 def test_an_altered_record_is_not_sent(pending: Path, models: Path) -> None:
     manifest = pending / "model" / "manifest.json"
     manifest.write_text(manifest.read_text() + " ")
-    with pytest.raises(UserError, match="its model was changed since; delete this folder"):
+    with pytest.raises(UserError, match="its model has changed since; delete this folder"):
         training_run.send_pending(models)
     assert pending.is_dir()
 

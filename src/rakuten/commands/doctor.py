@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +23,7 @@ from rakuten.config import MODELS, RAW, ROOT, load_params
 from rakuten.data.schema import CHALLENGE_NAMES
 from rakuten.data.tables import missing_hint
 from rakuten.errors import UserError
-from rakuten.tracking import server, training_run
+from rakuten.tracking import lineage, server, training_run
 
 ENV_PREFIXES = ("MLFLOW_", "AWS_", "DVC_", "API_")  # of variables that need not be in .env.example
 REQUIREMENTS, PYPROJECT = ROOT / "requirements.txt", ROOT / "pyproject.toml"
@@ -68,8 +67,8 @@ def check_lock() -> CheckResult:
     wrong = [text for pin in pins if (text := _deviation(pin, pin.name in required))]
     if wrong:
         shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        return CheckResult(FAILED, f"not as locked: {shown}; `pip install --no-deps -r requirements.txt`")
-    return CheckResult(PASSED, "what is installed has the versions of requirements.txt")
+        return CheckResult(FAILED, f"not the locked versions: {shown}; `pip install --no-deps -r requirements.txt`")
+    return CheckResult(PASSED, "installed packages match requirements.txt")
 
 
 def _pin(line: str) -> Requirement | None:
@@ -105,7 +104,7 @@ def check_env() -> CheckResult:
     unknown = sorted(name for name in names if name not in documented and not name.startswith(ENV_PREFIXES))
     if unknown:
         return CheckResult(
-            NOTE, f".env sets {', '.join(unknown)}, which nothing here reads; .env.example has the names"
+            NOTE, f".env sets {', '.join(unknown)}, which nothing here reads; see .env.example for the names"
         )
     if subprocess.run(["git", "check-ignore", "--quiet", ".env"], cwd=ROOT, capture_output=True).returncode == 1:
         return CheckResult(FAILED, ".env is not ignored by Git: its passwords would be committed; add it to .gitignore")
@@ -114,12 +113,23 @@ def check_env() -> CheckResult:
     return CheckResult(PASSED, f".env sets {', '.join(names) or 'nothing'}")
 
 
+def check_git() -> CheckResult:
+    """Whether this is a Git repository: a ZIP file from a web page is none, and then no model can be traced."""
+    if lineage.git("rev-parse", "--is-inside-work-tree") != "true":
+        return CheckResult(
+            FAILED, "not a Git repository: clone the project, or `git init && git add . && git commit -m start`"
+        )
+    if lineage.git("rev-parse", "HEAD") is None:
+        return CheckResult(FAILED, "no commit yet: `git add . && git commit -m start`")
+    return CheckResult(PASSED, f"branch {lineage.git('rev-parse', '--abbrev-ref', 'HEAD')}")
+
+
 def check_tracking() -> CheckResult:
     """Whether the tracking server answers, and whether runs still have to be sent to it."""
     server.check_server()
     n_pending = len(training_run.pending_runs(MODELS))
     if n_pending:
-        return CheckResult(NOTE, f"{server.redacted_uri()} answers, and {n_pending} run(s) wait: `rakuten sync`")
+        return CheckResult(NOTE, f"{server.redacted_uri()} answers; {n_pending} run(s) not sent yet: `rakuten sync`")
     if server.uri() == server.EMBEDDED:
         return CheckResult(PASSED, "embedded: mlflow.db")
     return CheckResult(PASSED, f"{server.redacted_uri()} answers")
@@ -131,23 +141,21 @@ def check_artifacts() -> CheckResult:
     if address.scheme not in ("http", "https"):
         folder = server.ARTIFACTS_FOLDER if server.ARTIFACTS_FOLDER.exists() else ROOT
         if os.access(folder, os.W_OK):
-            return CheckResult(PASSED, f"{folder.name}/ can be written")
-        return CheckResult(FAILED, f"{folder} cannot be written")
+            return CheckResult(PASSED, f"{folder.name}/ is writable")
+        return CheckResult(FAILED, f"{folder} is not writable")
     server.check_server()
-    route = server.redacted_uri().rstrip("/") + ARTIFACTS_PATH + f"doctor-{uuid.uuid4().hex}"
+    route = f"{ARTIFACTS_PATH}doctor-{uuid.uuid4().hex}"
     for method, body, failure in (
-        ("PUT", b"doctor", "takes no artifact"),
+        ("PUT", b"doctor", "does not accept an artifact"),
         ("DELETE", None, "does not delete an artifact"),
     ):
-        request = urllib.request.Request(route, body, server.credentials(address), method=method)
         try:
-            with urllib.request.urlopen(request, timeout=ARTIFACT_TIMEOUT_SECONDS):
-                pass
+            server.request(method, route, ARTIFACT_TIMEOUT_SECONDS, body).raise_for_status()
         except OSError as error:
             raise UserError(
-                f"the server {failure} ({error}): look at its log; its bucket, keys or disk may be the reason"
+                f"the server {failure} ({error}): check its log; the cause may be its bucket, keys or disk"
             ) from error
-    return CheckResult(PASSED, "the server takes an artifact")
+    return CheckResult(PASSED, "the server accepts artifacts")
 
 
 def check_remote() -> CheckResult:
@@ -155,7 +163,7 @@ def check_remote() -> CheckResult:
     config = (ROOT / ".dvc" / "config").read_text(encoding="utf-8")
     if "USER/REPO" in config:
         return CheckResult(
-            NOTE, "not named yet: `make remote URL=https://dagshub.com/USER/REPO` (or s3://..., or a folder)"
+            NOTE, "not set yet: `make remote URL=https://dagshub.com/USER/REPO` (or s3://..., or a folder)"
         )
     command = [sys.executable, "-c", LIST_REMOTE]
     try:
@@ -169,7 +177,7 @@ def check_remote() -> CheckResult:
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given"
         return CheckResult(
-            FAILED, f"{reason[:200]}; check .dvc/config, and the keys: set them in .env and `make remote URL=...`"
+            FAILED, f"{reason[:200]}; check .dvc/config and the keys: set them in .env, then `make remote URL=...`"
         )
     return CheckResult(PASSED, f"{done.stdout.strip()} answers")
 
@@ -190,7 +198,7 @@ def check_data() -> CheckResult:
 def check_params() -> CheckResult:
     """Whether params.yaml is valid."""
     load_params()
-    return CheckResult(PASSED, "params.yaml is complete")
+    return CheckResult(PASSED, "params.yaml is valid")
 
 
 def check_executor() -> CheckResult:
@@ -204,6 +212,7 @@ def check_executor() -> CheckResult:
 CHECKS: dict[str, Callable[[], CheckResult]] = {
     "Python": check_python,
     "lock": check_lock,
+    "Git": check_git,
     ".env": check_env,
     "params.yaml": check_params,
     "compute": check_executor,

@@ -15,14 +15,14 @@ def command(arguments: argparse.Namespace) -> str:
     path = load_settings().keys_file
     key = add_key(path, arguments.name, arguments.output)
     if arguments.output is not None:
-        return f"the key of {arguments.name} is in {arguments.output}, which you alone can read; its hash is in {path}"
+        return f"the key of {arguments.name} is in {arguments.output}, readable only by you; its hash is in {path}"
     sys.stdout.write(f"{key}\n")
-    return f"the key of {arguments.name} is shown once; its hash is in {path}"
+    return f"the key of {arguments.name} is shown only once; its hash is in {path}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="rakuten keys", description=__doc__)
-    parser.add_argument("name", help="whose key it is; shown in the access log")
+    parser.add_argument("name", help="owner of the key; shown in the access log")
     parser.add_argument("--output", metavar="FILE", type=Path, help="write the key to this file instead of showing it")
     return run_command("keys", command, parser, argv)

@@ -46,7 +46,7 @@ def parse_remote(url: str, endpoint: str | None, token: str | None, s3_keys: tup
         UserError: the address is none of the three kinds, or contains a password.
     """
     if "@" in url.partition("//")[2].partition("/")[0]:
-        raise UserError("the address contains a user or a password, and it goes into Git: leave them out")
+        raise UserError("the address is stored in Git, so it must not contain a user or a password")
     if match := DAGSHUB_URL.fullmatch(url):
         host, user, repo = match["host"], match["user"], match["repo"]
         # At DagsHub the token is both access key id and secret access key.
@@ -108,5 +108,5 @@ def command(arguments: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rakuten remote", description=__doc__)
     parser.add_argument("url", metavar="URL", nargs="?", default="")
-    parser.add_argument("--endpoint", help="of an S3 that is not Amazon's: https://s3.example.com")
+    parser.add_argument("--endpoint", help="URL of an S3 service other than Amazon's, such as https://s3.example.com")
     return run_command("remote", command, parser, argv)

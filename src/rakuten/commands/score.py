@@ -31,25 +31,25 @@ def check_paths(source: Path, output: Path, images: Path | None) -> None:
     """
     for path in (source, output):
         if path.suffix.lower() not in (CSV, PARQUET):
-            raise UserError(f"{path}: neither {CSV} nor {PARQUET}; name a file with one of these endings")
+            raise UserError(f"{path}: must be a {CSV} or {PARQUET} file")
     if not source.is_file():
-        raise UserError(f"{source}: no such file; give an input that exists")
+        raise UserError(f"{source}: no such file; check --input")
     if is_local(output) and not output.parent.is_dir():
-        raise UserError(f"{output.parent}: no such folder for {output.name}; make it, or give another output")
+        raise UserError(f"{output.parent}: no such folder for {output.name}; create it, or choose another --output")
     if output.is_dir():
-        raise UserError(f"{output}: a folder; give --output the name of a file")
+        raise UserError(f"{output}: is a folder; --output must be a file")
     both_exist = is_local(source) and is_local(output) and output.exists()
     if source.resolve() == output.resolve() or (both_exist and source.samefile(output)):
-        raise UserError(f"{output}: the input itself, which is never changed; give --output another name")
+        raise UserError(f"{output}: is the input file, which is never overwritten; choose another --output")
     if images is not None and not images.is_dir():
-        raise UserError(f"{images}: no such folder of images; correct --images, or leave it out to use the texts only")
+        raise UserError(f"{images}: no such folder of images; correct --images, or omit it to use only the texts")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rakuten score", description=__doc__)
     parser.add_argument("--input", type=parse_path, required=True, help="CSV or Parquet file, or its URL (s3://...)")
     parser.add_argument("--output", type=parse_path, required=True, help="CSV or Parquet file, or its URL (s3://...)")
-    parser.add_argument("--images", type=parse_path, help="folder of the images; without it, texts only")
+    parser.add_argument("--images", type=parse_path, help="folder of the images; if omitted, only the texts are used")
     parser.add_argument("--models", type=Path, default=MODELS, help="default: models")
     parser.add_argument("--cache", type=Path, default=CACHE, help="embedding cache; default: data/cache")
     parser.add_argument("--params", type=Path, default=PARAMS, help="default: params.yaml")

@@ -35,6 +35,7 @@ def command(_: argparse.Namespace) -> str:
     sys.setswitchinterval(SWITCH_SECONDS)
     settings = load_settings()
     _check_port(settings)
+    log.info("loading the model, which takes some seconds")
     holder = ModelHolder(settings)
     holder.refresh()
     _log_start(settings, holder.current())
@@ -50,6 +51,7 @@ def command(_: argparse.Namespace) -> str:
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         timeout_keep_alive=30,
+        workers=1,  # hosts set WEB_CONCURRENCY, by which uvicorn would start several; threads use the cores
         http=http_protocol(settings),
         ws="none",
         proxy_headers=bool(settings.trusted_proxies),  # by default uvicorn believes X-Forwarded-For from loopback
@@ -74,7 +76,7 @@ def _check_port(settings: ApiSettings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            raise UserError(f"{settings.host}:{settings.port}: {error.strerror}; set API_PORT to another") from error
+            raise UserError(f"{settings.host}:{settings.port}: {error.strerror}; choose another API_PORT") from error
 
 
 def _log_start(settings: ApiSettings, model: LoadedModel) -> None:

@@ -23,8 +23,8 @@ def command(arguments: argparse.Namespace) -> str:
         public_key = signatures.new_key(arguments.new_key, _password("password of the new key (empty: none): ", True))
         sys.stdout.write(f"{public_key}\n")
         return (
-            f"the secret key is in {arguments.new_key}, which you alone can read; "
-            "models.require_signature in params.yaml takes the public key above"
+            f"the secret key is in {arguments.new_key}, readable only by you; "
+            "put the public key above into models.require_signature in params.yaml"
         )
     return _sign_model(arguments.key)
 
@@ -47,7 +47,7 @@ def _sign_model(key: Path) -> str:
         if secret_key.is_encrypted():
             signatures.decrypt(secret_key, _password(f"password of {key}: "))
         if load_params().models.require_signature not in (signatures.NO_SIGNATURE, signatures.public_key(secret_key)):
-            raise UserError(f"{key} is not the key of models.require_signature in params.yaml: nobody would accept it")
+            raise UserError(f"{key} does not match models.require_signature in params.yaml: the model would be refused")
         signature = signatures.sign(manifest, secret_key)
         for number in numbers:
             registry.set_signature(number, signature)
@@ -60,7 +60,7 @@ def _password(prompt: str, repeat: bool = False) -> str:
         return os.environ.get(PASSWORD_VARIABLE, "")
     password = getpass.getpass(prompt)
     if repeat and password and getpass.getpass("once more: ") != password:
-        raise UserError("the two passwords differ; no key was made")
+        raise UserError("the two passwords differ; no key was created")
     return password
 
 
@@ -69,5 +69,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rakuten sign", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--key", metavar="FILE", type=Path, help="sign with this secret key (minisign)")
-    what.add_argument("--new-key", metavar="FILE", type=Path, help="make a secret key, and show its public key")
+    what.add_argument("--new-key", metavar="FILE", type=Path, help="create a secret key, and show its public key")
     return run_command("sign", command, parser, argv)

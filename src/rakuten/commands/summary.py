@@ -68,7 +68,7 @@ def summarise(_: argparse.Namespace) -> str:
     dvc_lock.attach_dvc_lock(MODELS)
     n_pending = len(training_run.pending_runs(MODELS))
     if n_pending:
-        log.warning("%d run(s) still to be sent to %s: `rakuten sync`", n_pending, server.redacted_uri())
+        log.warning("%d run(s) not sent to %s yet: `rakuten sync`", n_pending, server.redacted_uri())
     ui = UI_COMMAND if server.uri() == server.EMBEDDED else server.redacted_uri()
     predictions = (PROCESSED / "predictions.csv").relative_to(ROOT)
     sys.stdout.write(f"\n{summary_table(results, predictions, ui)}\n\n")

@@ -76,7 +76,7 @@ class DaskExecutor:
 
     def connection_error(self, error: BaseException) -> BaseException:
         return UserError(
-            f"the Dask scheduler at {self.address} is gone; start it and run again: embeddings that came in are kept"
+            f"the Dask scheduler at {self.address} is gone; start it and run again: finished embeddings are kept"
         )
 
     def _n_threads(self) -> int:

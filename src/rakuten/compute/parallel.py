@@ -130,8 +130,8 @@ def _chunk_results(
             yield from _wait(executor, _submit(executor, task, label, [item]))
         except executor.crash_errors as error:
             raise UserError(
-                f"{label(item)}: kills every process that works on it (out of memory, or a crash of a library); "
-                "repair it or take it out"
+                f"{label(item)}: kills every process that works on it (out of memory, or a crash in a library); "
+                "fix or remove it"
             ) from error
 
 

@@ -8,7 +8,7 @@ import struct
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 # Formats that sellers send. Others are not even opened: the header of a TIFF can take seconds, and for EPS Pillow would
 # start another program.
@@ -24,7 +24,19 @@ MAX_JPEG_SEGMENTS = 64  # before the first scan
 JPEG_SCAN = 0xFFDA  # marker of the beginning of a scan
 JPEG_FRAMES = {0xFFC0, 0xFFC1, 0xFFC2}  # markers of the segment with the size: baseline, extended, progressive
 TINY_SIDE = 16  # pixels: an image with a shorter side is probably a placeholder
+PNG_START = b"\x89PNG\r\n\x1a\n"
+MAX_PNG_CHUNKS = 20_000  # that are looked at one by one; encoders make one for every 8 kB or more
+PNG_CHUNKS_KEPT = (b"tRNS", b"eXIf")  # of those that a decoder may skip: the ones that change the pixels
 ORIENTATION_TAG = 0x0112  # EXIF tag
+TRANSPOSE_BY_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 SIXTEEN_TO_EIGHT_BITS = (np.arange(65_536) * 255 // 65_535).astype(np.uint8)
 
 
@@ -87,6 +99,37 @@ def open_image(data: bytes) -> Image.Image:
     Raises:
         BadImageError: empty, not an image, or more to decode than MAX_PIXELS allows.
     """
+    try:
+        return _open(data)
+    except BadImageError:
+        essential = _essential_png_chunks(data)
+        if essential is None:
+            raise
+    return _open(essential)
+
+
+def _essential_png_chunks(data: bytes) -> bytes | None:
+    """A PNG file with only the chunks that its pixels depend on; None if it has no others, or is no PNG.
+
+    Pillow refuses the whole image if a colour profile or a text in it is large, or has a wrong checksum.
+    """
+    if not data.startswith(PNG_START):
+        return None
+    view, at = memoryview(data), len(PNG_START)
+    kept = [view[:at]]
+    for _ in range(MAX_PNG_CHUNKS):
+        length, name = struct.unpack(">I4s", data[at : at + 8].ljust(8, b"\0"))
+        end = at + 12 + length
+        if not name[:1].islower() or name in PNG_CHUNKS_KEPT:  # lower case: a decoder may skip it
+            kept.append(view[at:end])
+        at = end
+        if at >= len(data):
+            break
+    is_shorter = at >= len(data) and sum(map(len, kept)) < len(data)
+    return b"".join(kept) if is_shorter else None
+
+
+def _open(data: bytes) -> Image.Image:
     if not data:
         raise BadImageError("empty")
     try:
@@ -115,7 +158,7 @@ def unusual_properties(image: Image.Image) -> list[str]:
         "16-bit": image.mode.startswith("I;16"),
         "transparent": image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info,
         "animated": getattr(image, "is_animated", False) and image.format != "MPO",
-        "rotated by EXIF": _orientation(image) > 1,
+        "rotated by EXIF": _orientation(image) in TRANSPOSE_BY_ORIENTATION,
         "tiny": min(image.size) < TINY_SIDE,
         "not a JPEG": image.format not in JPEG_FORMATS,
     }
@@ -123,15 +166,19 @@ def unusual_properties(image: Image.Image) -> list[str]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) if there is none."""
+    """The EXIF orientation; 1 (upright) if there is none."""
     try:
-        return int(image.getexif().get(ORIENTATION_TAG, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return int(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # an image with broken EXIF may still be usable
         return 1
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+    # Not ImageOps.exif_transpose: it writes all EXIF tags anew, and fails if one has an odd value.
+    method = TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
+    return image if method is None else image.transpose(method)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

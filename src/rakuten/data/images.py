@@ -19,6 +19,7 @@ from rakuten.cli import progress
 from rakuten.compute import parallel_map
 from rakuten.data.image_decoding import BadImageError, decode, open_image, unusual_properties
 from rakuten.data.schema import image_name, image_names
+from rakuten.errors import UserError
 from rakuten.files import is_local
 
 MAX_BYTES = 100_000_000
@@ -36,18 +37,26 @@ class ImageCheck(NamedTuple):
 class ImageFiles(Mapping[str, Path]):
     """All files below a folder, by file name. Of several files with one name, the first in path order is taken.
 
-    There may be millions, so names that `schema.image_name` makes are kept as sorted arrays of ids and folder numbers,
-    20 bytes per file. Other names are kept as texts.
+    Links to folders are followed, each folder once. There may be millions of files, so names that `schema.image_name`
+    makes are kept as sorted arrays of ids and folder numbers, 20 bytes per file. Other names are kept as texts.
 
     Iteration order is by imageid and productid, then the other names alphabetically.
+
+    Attributes:
+        folder: the folder.
+        linked_folders: the links to folders below it that were followed.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.linked_folders: list[Path] = []
         ids, folder_numbers = array("q"), array("i")
         self._folders: list[Path] = []
         self._other_files: dict[str, Path] = {}
         for number, (path, names) in enumerate(_walk(folder)):
             self._folders.append(path)
+            if number and is_local(path) and path.is_symlink():
+                self.linked_folders.append(path)
             for name in names:
                 if match := NAME_PATTERN.fullmatch(name):
                     ids.extend((int(match[1]), int(match[2])))
@@ -95,11 +104,20 @@ class ImageFiles(Mapping[str, Path]):
 
 def _walk(folder: Path) -> Iterator[tuple[Path, Iterable[str]]]:
     """The folder and all folders below it, in path order, each with the names of its files."""
-    if not is_local(folder):  # fsspec's
-        for path, folders, files in folder.fs.walk(folder.path):  # type: ignore[attr-defined]
-            folders.sort()
-            yield folder.joinpath(path.removeprefix(folder.path).lstrip("/")), files  # type: ignore[attr-defined]
+    if is_local(folder):
+        yield from _walk_local(folder, set())
         return
+    for path, folders, files in folder.fs.walk(folder.path):  # type: ignore[attr-defined]  # fsspec's
+        folders.sort()
+        yield folder.joinpath(path.removeprefix(folder.path).lstrip("/")), files  # type: ignore[attr-defined]
+
+
+def _walk_local(folder: Path, walked: set[str]) -> Iterator[tuple[Path, Iterable[str]]]:
+    """Like `_walk`, without the folders whose real paths are in `walked`; adds those it walks."""
+    real_path = os.path.realpath(folder)
+    if real_path in walked:  # links may lead in a circle
+        return
+    walked.add(real_path)
     try:
         entries = os.scandir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -109,14 +127,53 @@ def _walk(folder: Path) -> Iterator[tuple[Path, Iterable[str]]]:
     def file_names() -> Iterator[str]:
         with entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
+                if _is_folder(entry):
                     subfolders.append(entry.name)
                 else:
                     yield entry.name
 
     yield folder, file_names()
     for name in sorted(subfolders):
-        yield from _walk(folder / name)
+        yield from _walk_local(folder / name, walked)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that may not be read; it is found unreadable later
+        return False
+
+
+def check_image_names(files: ImageFiles, chunks: Iterable[pd.DataFrame], remedy: str) -> None:
+    """Check that a file is the image of a product, unless there are no files.
+
+    Args:
+        files: the image files.
+        chunks: products (imageid, productid; str), read only as far as needed.
+        remedy: how to go on with the texts alone, for the error message.
+
+    Raises:
+        UserError: no file has the name of a product's image.
+    """
+    found = next((name for name in files if not name.startswith(".")), None)
+    if found is None:
+        return
+    expected, are_swapped = "", False
+    for products in chunks:
+        for imageid, productid in zip(products["imageid"], products["productid"], strict=True):
+            name = image_name(imageid, productid)
+            if name in files:
+                return
+            if not NAME_PATTERN.fullmatch(expected):  # rather than one made of empty ids
+                expected = name
+            are_swapped = are_swapped or image_name(productid, imageid) in files
+    if expected:
+        is_lost = is_local(files[found]) and not files[found].exists()
+        advice = "productid and imageid are swapped in one of them" if are_swapped else f"rename the files, or {remedy}"
+        raise UserError(
+            f"{files.folder}: no file is the image of a product: found {found!r}"
+            f"{' (a link that leads nowhere)' if is_lost else ''}, expected names such as {expected!r}; {advice}"
+        )
 
 
 def image_paths(products: pd.DataFrame, files: Mapping[str, Path]) -> list[Path | None]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from rakuten.data.schema import normalise_id
+from rakuten.data.schema import normalise_id, text_of
 from rakuten.data.tables import check_separator, read_records
 from rakuten.errors import UserError
 
@@ -138,13 +138,17 @@ def _row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
     return total
 
 
+def _is_binary(column_type: pa.DataType) -> bool:
+    return "binary" in str(column_type)  # of any kind, such as fixed_size_binary[16]
+
+
 def _is_text(column_type: pa.DataType) -> bool:
     return str(column_type) in ("string", "large_string", "binary", "large_binary")
 
 
 def _too_long(path: Path, n_bytes: float) -> UserError:
     return UserError(
-        f"{path}: a row has {n_bytes / 1e6:,.0f} MB, at most {MAX_ROW_BYTES / 1e6:.0f} MB: not a file of products; "
+        f"{path}: a row has {n_bytes / 1e6:,.0f} MB, more than the {MAX_ROW_BYTES / 1e6:.0f} MB allowed; "
         "remove the long column or row"
     )
 
@@ -158,7 +162,7 @@ def check_columns(path: Path, schema: pa.Schema, with_images: bool, added: Seque
         added: columns that scoring adds.
 
     Raises:
-        UserError: a column is missing, occurs twice, has the name of an added one, or is not of text.
+        UserError: a column is missing, occurs twice, has the name of an added one, or holds lists or bytes.
     """
     names = schema.names
     check_separator(path, names)
@@ -171,11 +175,11 @@ def check_columns(path: Path, schema: pa.Schema, with_images: bool, added: Seque
         if names.count(name) > 1:
             raise UserError(f"{path}: column '{name}' occurs twice; remove or rename one")
         if name in added:
-            raise UserError(f"{path}: column '{name}' is one that scoring adds; remove or rename it")
+            raise UserError(f"{path}: column '{name}' has the name of a column that scoring adds; remove or rename it")
     for name in set(TEXT_COLUMNS) & set(names):
         column_type = schema.field(name).type
         column_type = column_type.value_type if pa.types.is_dictionary(column_type) else column_type
-        if str(column_type) not in ("string", "large_string", "string_view", "null"):
+        if pa.types.is_nested(column_type) or _is_binary(column_type):
             raise UserError(f"{path}: column '{name}' is {column_type}, not text; write it as strings")
     if "description" not in names:
         log.warning("%s: no column 'description'; products are classified by their titles", path)
@@ -190,7 +194,7 @@ def raw_products(chunk: pa.Table) -> pd.DataFrame:
     columns = {
         name: chunk[name].to_pylist() if name in chunk.schema.names else missing for name in TEXT_COLUMNS + ID_COLUMNS
     }
-    texts = {name: [value or "" for value in columns[name]] for name in TEXT_COLUMNS}
+    texts = {name: list(map(text_of, columns[name])) for name in TEXT_COLUMNS}
     ids = {name: [_normalise_id_value(value) for value in columns[name]] for name in ID_COLUMNS}
     return pd.DataFrame(texts | ids, dtype="str")
 

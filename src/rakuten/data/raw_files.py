@@ -87,5 +87,5 @@ class RawFiles:
     def _labels_of(self, row_ids: pd.Series) -> list[str]:
         positions, is_found = find_sorted(row_ids.astype("int64").to_numpy(), self.row_ids)
         if not is_found.all():
-            raise UserError(f"{self.folder / X_TRAIN}: changed while it was read; run it again")
+            raise UserError(f"{self.folder / X_TRAIN}: changed while it was read; run ingest again")
         return [self.labels[label_id] for label_id in self.label_ids[positions]]

@@ -1,8 +1,13 @@
 """The challenge's data format: files, columns, product type codes, ids, image names; how synthetic rows are marked."""
 
 import re
+from collections.abc import Collection
+from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from rakuten.errors import UserError
 
 X_TRAIN, Y_TRAIN, X_TEST = "X_train.csv", "Y_train.csv", "X_test.csv"  # names that the raw files have here
 CHALLENGE_NAMES = {  # and under which the challenge publishes them
@@ -62,6 +67,27 @@ def image_name(imageid: str | int, productid: str | int) -> str:
 def image_names(products: pd.DataFrame) -> list[str]:
     """Name of the image file of each row (columns productid, imageid)."""
     return [image_name(*ids) for ids in zip(products["imageid"], products["productid"], strict=True)]
+
+
+def text_of(value: Any) -> str:
+    """The text of a cell of any type: "" where it is missing, "7" for 7.0.
+
+    Raises:
+        UserError: the value is a list or the like, or bytes that are not UTF-8.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            return bytes(value).decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError("a text is bytes that are not UTF-8; decode them first") from None
+    if isinstance(value, Collection):
+        raise UserError(f"a text is of type {type(value).__name__}; give a string")
+    if pd.isna(value):
+        return ""
+    is_whole = isinstance(value, float | np.floating) and value.is_integer()
+    return str(int(value) if is_whole else value)
 
 
 def normalise_id(text: str) -> str:

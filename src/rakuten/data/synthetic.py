@@ -230,7 +230,7 @@ def check_free(folder: Path) -> None:
             raise UserError(f"{folder / name} is missing. {missing_hint(folder / name)}")
     for name in sorted(ImageFiles(folder / "images")):
         if not is_synthetic_image(name):
-            raise UserError(f"{folder / 'images'} has an image that is not the sample's ({name}); choose another --out")
+            raise UserError(f"{folder / 'images'}: {name} is not an image of the sample; choose another --out")
 
 
 def check_complete(folder: Path) -> None:

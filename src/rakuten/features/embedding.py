@@ -265,4 +265,4 @@ def _text_label(text: ProductText) -> str:
 
 def _check_fingerprint(fingerprint: str, expected: str) -> None:
     if fingerprint != expected:
-        raise UserError("a worker has another encoder than this machine: put the same file into data/encoders of both")
+        raise UserError("a worker has another encoder than this machine: use the same file in data/encoders on both")

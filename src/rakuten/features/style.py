@@ -2,14 +2,14 @@
 
 Cleaning removes case, accents, punctuation and markup, which carry signal: magazines are dated and numbered, imported
 toys are Capitalised With Unaccented French, books have no description, furniture has dimensions.
-docs/experiments.md has the gain in score. The tokens are terms of saved models, so they must not be renamed.
+docs/notebook.md has the gain in score. The tokens are terms of saved models, so they must not be renamed.
 """
 
 import math
 import re
 
 from rakuten.data.schema import MAX_TEXT
-from rakuten.features.text import unescape
+from rakuten.features.text import tag_names, unescape
 
 FRENCH_NAME, ENGLISH_NAME, GERMAN_NAME, UNKNOWN = "french", "english", "german", "unknown"
 
@@ -29,7 +29,6 @@ STOP_WORDS = {
 _TITLE_STOP_WORDS = STOP_WORDS[FRENCH_NAME] | STOP_WORDS[ENGLISH_NAME]
 _TITLE, _DESCRIPTION = "title", "text"  # prefixes of tokens
 _WORD = re.compile(r"[^\W\d_]+")
-_TAG = re.compile(r"</?\s*([a-zA-Z][a-zA-Z0-9]*)")
 _TITLE_PATTERNS = {  # titles are cleaned: they have no two spaces in a row
     "year": re.compile(r"\b(?:1[89]\d\d|20[0-2]\d)\b"),
     "dimensions": re.compile(r"\d\s?[x*×]\s?\d", re.IGNORECASE),
@@ -88,7 +87,7 @@ def _description_tokens(title: str, description: str) -> list[str]:
 
 def _markup_tokens(raw_description: str) -> list[str]:
     entities = (("nbsp", "&nbsp"), ("apostrophe", "&#39"))
-    tags = {tag.lower() for tag in _TAG.findall(unescape(raw_description[:MAX_TEXT]))}
+    tags = tag_names(unescape(raw_description[:MAX_TEXT]))
     return [
         *(f"entity_{name}" for name, entity in entities if entity in raw_description),
         *(f"tag_{name}" for name in sorted(tags)),

@@ -12,8 +12,20 @@ from ftfy import TextFixerConfig, fix_text
 
 from rakuten.data.schema import MAX_TEXT
 
-# A "<" opens a tag only before a letter, "/" or "!": "3 < 5" and "<3" are text.
-_TAG = re.compile(r"</?[a-zA-Z!][^<>]*>")
+_ELEMENT_NAMES = """
+    a abbr acronym address applet area article aside audio b base basefont bdi bdo bgsound big blink blockquote body br
+    button canvas caption center cite code col colgroup data datalist dd del details dfn dialog dir div dl dt em embed
+    fieldset figcaption figure font footer form frame frameset h1 h2 h3 h4 h5 h6 head header hgroup hr html i iframe img
+    input ins kbd label legend li link main map mark marquee menu meta meter nav nobr noframes noscript object ol
+    optgroup option output p param picture pre progress q rp rt ruby s samp script search section select slot small
+    source span strike strong style sub summary sup svg table tbody td template textarea tfoot th thead time title tr
+    track tt u ul var video wbr
+"""  # of HTML, obsolete ones too; other words in angle brackets are text
+_ELEMENTS = frozenset(_ELEMENT_NAMES.split())
+_OFFICE_PREFIXES = frozenset(("m", "o", "st1", "v", "w", "x"))  # of elements such as <o:p>, in text pasted from Word
+# A name is followed by an attribute with a value or by nothing: "<Table basse>" is text.
+_TAG = re.compile(r"</?([a-z][a-z0-9]*)(:[a-z]+)?(?:\s[^<>=]*=[^<>]*|\s*(?:/\s*)?)>", re.IGNORECASE)
+_DECLARATION = re.compile(r"<!(?:doctype\b|\[|--)[^<>]*>", re.IGNORECASE)
 _HIDDEN_START = re.compile(r"<(!--|script\b|style\b)", re.IGNORECASE | re.ASCII)
 _HIDDEN_END = {
     "!--": re.compile("-->"),
@@ -33,9 +45,10 @@ _MAX_ROUNDS = 8  # each round undoes one level of escaping; real text takes one 
 def clean_text(text: str, *, lowercase: bool, strip_accents: bool) -> str:
     """Plain text of a title or a description.
 
-    HTML tags are removed and entities decoded, also if they are escaped twice; mojibake is repaired by ftfy; characters
-    are normalised to NFKC; every run of white space becomes one space. Cleaning a text twice gives the same as cleaning
-    it once. Only the first MAX_TEXT characters are read, and at most as many returned.
+    HTML tags are removed and entities decoded, also if they are escaped twice; other words in angle brackets are kept;
+    mojibake is repaired by ftfy; characters are normalised to NFKC; every run of white space becomes one space.
+    Cleaning a text twice gives the same as cleaning it once. Only the first MAX_TEXT characters are read, and at most
+    as many returned.
     """
     text = text[:MAX_TEXT]
     if _is_plain(text):
@@ -64,6 +77,19 @@ def _shorten_reference(reference: re.Match[str]) -> str:
     return "&#" + (reference[0].removeprefix("&#").lstrip("0")[:8] or "0")
 
 
+def tag_names(text: str) -> set[str]:
+    """The names of the elements whose tags are in a text, in lower case; "o" for Office's "o:p"."""
+    return {tag[1].lower() for tag in _TAG.finditer(text) if _is_element(tag)}
+
+
+def _is_element(tag: re.Match[str]) -> bool:
+    return tag[1].lower() in (_OFFICE_PREFIXES if tag[2] else _ELEMENTS)
+
+
+def _remove_tag(tag: re.Match[str]) -> str:
+    return " " if _is_element(tag) else tag[0]
+
+
 def _is_plain(text: str) -> bool:
     """Whether cleaning can change only case and white space. Such texts are common and skip the slow steps."""
     return _is_printable_ascii(text) and "&" not in text and "<" not in text
@@ -76,7 +102,7 @@ def _is_printable_ascii(text: str) -> bool:
 def _clean_once(text: str, lowercase: bool, strip_accents: bool) -> str:
     text = unescape(text)
     if "<" in text:
-        text = _TAG.sub(" ", _remove_hidden(text))
+        text = _TAG.sub(_remove_tag, _DECLARATION.sub(" ", _remove_hidden(text)))
     # ftfy may turn mojibake into combining characters, so they are limited after it too.
     text = _limit_combining(_fix_mojibake(_limit_combining(text)))
     text = unicodedata.normalize("NFKC", text)[:MAX_TEXT]  # one character can become eighteen

@@ -43,8 +43,8 @@ def write_checkpoint(path: Path, key: str, checkpoint: Checkpoint) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"{path}: the checkpoint cannot be written ({error.strerror}); make room and start again: the training "
-            "continues from the last one"
+            f"{path}: the checkpoint cannot be written ({error.strerror}); free some space and start again: the "
+            "training continues from the last checkpoint"
         ) from error
 
 

@@ -167,7 +167,7 @@ class _Fits:
         """Say how long all trainings will take, measured on a few steps."""
         seconds = self._trainer(None).estimate_seconds()
         log.info(
-            "about %s for all: %s for each of %s networks without a fold, %s for the one on all rows",
+            "about %s in total: %s for each of the %s networks of a fold, %s for the one on all rows",
             duration(seconds * n_folds), duration(seconds * (1 - 1 / n_folds)), n_folds, duration(seconds),
         )  # fmt: skip
 

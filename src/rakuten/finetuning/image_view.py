@@ -110,7 +110,7 @@ def write_frames(paths: Paths, image_input: ImageInput, output: Path) -> BoolArr
     except OSError as error:
         raise UserError(
             f"{output}: the pixels of the pictures cannot be written ({error.strerror}); they take "
-            f"{len(paths) * width / 1e6:,.0f} MB: make room, or lower finetune.picture.size"
+            f"{len(paths) * width / 1e6:,.0f} MB: free some space, or lower finetune.picture.size"
         ) from error
     return has_image
 

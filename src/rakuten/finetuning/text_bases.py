@@ -70,7 +70,7 @@ def _packaged_e5() -> TextBase:
 
 def _from_folder(folder: Path) -> TextBase:
     if not (folder / "config.json").is_file():
-        raise UserError(f"finetune.text.base: {folder}: has no config.json, so it is no model in Hugging Face's format")
+        raise UserError(f"finetune.text.base: {folder}: has no config.json, so it is not in Hugging Face's format")
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise UserError(f"finetune.text.base: {folder}: has no tokenizer ({', '.join(TOKENIZER_FILES)})")
     transformers_logging.set_verbosity_error()  # it reports what is missing, which is checked below
@@ -86,7 +86,7 @@ def _from_folder(folder: Path) -> TextBase:
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # not used; few bases have weights for it
     if missing := [name for name in loading["missing_keys"] if not name.startswith("pooler.")]:
-        raise UserError(f"finetune.text.base: {folder}: its weights lack {len(missing)} of the network's: {missing[0]}")
+        raise UserError(f"finetune.text.base: {folder}: {len(missing)} weights are missing, such as {missing[0]}")
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UserError(f"finetune.text.base: {folder}: its tokenizer has no tokenizer.json")
@@ -104,7 +104,7 @@ def _check_base(base: TextBase, folder: Path) -> None:
     if n_tokens > n_rows:
         raise UserError(
             f"finetune.text.base: {folder}: the tokenizer has {n_tokens:,} tokens and the network {n_rows:,}: they do "
-            "not belong together"
+            "not match"
         )
     ids = torch.tensor([base.tokenizer.encode("a", "b").ids])
     try:
@@ -113,4 +113,4 @@ def _check_base(base: TextBase, folder: Path) -> None:
     except (TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UserError(f"finetune.text.base: {folder}: {kind} is not a text encoder ({first_line(error)})") from error
     if hidden.shape[:2] != ids.shape:
-        raise UserError(f"finetune.text.base: {folder}: {kind} gives no vector for each token")
+        raise UserError(f"finetune.text.base: {folder}: {kind} does not give a vector for each token")

@@ -137,9 +137,9 @@ class Trainer:
         peaks = [group["lr"] for group in optimizer.param_groups]
         done = self._restore(optimizer, read_checkpoint(path, key))
         if done == len(self._plan):
-            log.info("%s: trained by an earlier run", label)
+            log.info("%s: already trained by an earlier run", label)
         elif done:
-            log.info("%s: goes on after step %s of %s", label, f"{done:,}", f"{len(self._plan):,}")
+            log.info("%s: continues after step %s of %s", label, f"{done:,}", f"{len(self._plan):,}")
         saved = time.monotonic()
         n_rows = np.cumsum([0, *map(len, self._plan)])
         with _Progress(label, self._cost, n_rows, done) as progress:
@@ -177,7 +177,7 @@ class Trainer:
                         "number, or freeze more layers"
                     ) from None
             self._micro_batch = max(1, self._micro_batch // 2)
-            log.warning("memory has run out: the batch is computed in parts of %s rows from now on", self._micro_batch)
+            log.warning("out of memory: batches are computed in parts of %s rows from now on", self._micro_batch)
             self.network.zero_grad(set_to_none=True)
             devices.free_memory(self.device)
 

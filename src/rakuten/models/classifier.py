@@ -229,7 +229,7 @@ class ProductClassifier:
         neighbours = ImageNeighbours(**stored_neighbours) if stored_neighbours else None
         faults = model_faults(vectorizer, linear, fusion, neighbours, config.threshold, config.target_precision)
         if faults:
-            raise UserError(f"{folder}: not a sound model ({'; '.join(faults)}); {RETRY_HINT}")
+            raise UserError(f"{folder}: not a valid model ({'; '.join(faults)}); {RETRY_HINT}")
         answers = [
             {int(code): float(proba) for code, proba in answer.items()} for answer in manifest.get("self_check", ())
         ]
@@ -250,7 +250,7 @@ def load_cached(folder: Path, version: str) -> ProductClassifier:
     """
     classifier = ProductClassifier.load(folder)
     if not digest(folder / MANIFEST_FILE).startswith(version):
-        raise UserError(f"{folder}: another model than when the work began; start again")
+        raise UserError(f"{folder}: the model was replaced during the run; start again")
     return classifier
 
 

@@ -31,20 +31,20 @@ def model_faults(
     idf_and_weights = [*vectorizer.idf, np.array([block.weight for block in vectorizer.blocks])]
     is_sound = {
         "classes are not ascending": len(fusion.classes) > 1 and (np.diff(fusion.classes) > 0).all(),
-        "a view stands twice": len(set(fusion.views)) == len(fusion.views) > 0,
-        "the fusion's arrays do not fit": _fusion_fits(fusion),
+        "a view occurs twice": len(set(fusion.views)) == len(fusion.views) > 0,
+        "the fusion's arrays have the wrong shapes": _fusion_fits(fusion),
         "the fusion has numbers that are not finite": all(_is_finite(value) for value in _fusion_arrays(fusion)),
         "a temperature is not above 0": (fusion.temperature > 0).all(),
-        "coefficients do not fit the classes": all(
+        "coefficients do not match the classes": all(
             _fits_classes(model, len(fusion.classes)) for model in linear.values()
         ),
-        "coefficients do not fit the terms": NGRAMS not in linear or linear[NGRAMS].coef.shape[1:] == (sum(n_terms),),
+        "coefficients do not match the terms": NGRAMS not in linear or linear[NGRAMS].coef.shape[1:] == (sum(n_terms),),
         "coefficients are not finite": all(_is_finite(model.coef, model.intercept) for model in linear.values()),
         "all coefficients of a view are 0": all(model.coef.any() for model in linear.values()),
-        "idf does not fit the terms": [idf.shape for idf in vectorizer.idf] == [(size,) for size in n_terms],
+        "idf does not match the terms": [idf.shape for idf in vectorizer.idf] == [(size,) for size in n_terms],
         "idf or a weight is not finite and above 0": _is_finite(*idf_and_weights)
         and all((values > 0).all() for values in idf_and_weights),
-        "a term stands twice": all(len(set(terms)) == len(terms) for terms in vectorizer.terms),
+        "a term occurs twice": all(len(set(terms)) == len(terms) for terms in vectorizer.terms),
         "the similar images are not finite": neighbours is None or _is_finite(*neighbours),
         "the threshold is out of range": 0 <= threshold <= NO_THRESHOLD,
         "target_precision is out of range": 0 < target_precision <= 1,

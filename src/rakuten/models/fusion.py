@@ -2,7 +2,7 @@
 
 Each view (n-grams, text embedding, image embedding) scores every class. The fusion uses two terms of a view: its score,
 and the probability that a softmax with a raised temperature makes of it. The second is bounded, which limits what one
-extreme view can add, and it shapes the confidence (docs/experiments.md). The fused score of class k is
+extreme view can add, and it shapes the confidence (docs/notebook.md). The fused score of class k is
 
     prior_k + bias_k + sum over terms t of the views that the product has: (w_t . context + offset_tk) * term_tk
 

@@ -123,7 +123,7 @@ def select_fusion(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion, OutOfF
         log.info("weighted F1 out of fold %.4f %s", score, _choice_name(left_out, finetuned))
     chosen = max(scores, key=scores.__getitem__)  # of equal ones the first, which leaves out least
     if chosen:
-        log.warning("%s does not help out of fold: it is left out", " and ".join(chosen))
+        log.warning("%s does not help out of fold and is left out", " and ".join(chosen))
     fused, result = select_image_strategy(fitter.without(chosen), proba)
     alone = {view: results[()].baselines[view] for view in finetuned}
     others = {

@@ -1,13 +1,18 @@
 """The model for raw products, as MLflow loads it by its `loader_module`: no code is unpickled."""
 
-from collections.abc import Iterable, Sequence
+import base64
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from rakuten.data.image_decoding import BadImageError
+from rakuten.data.images import read_image_bytes
+from rakuten.data.schema import text_of
 from rakuten.errors import UserError
 from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints, image_encoder, text_encoder
 from rakuten.features.encoders.finetuned_image import FinetunedImage
@@ -19,7 +24,11 @@ from rakuten.features.text_features import raw_text_features, texts_to_embed
 from rakuten.models.classifier import ProductClassifier
 from rakuten.types import FINETUNED_IMAGE, FINETUNED_TEXT, IMAGE, TEXT, Embedding, EmbeddingArray
 
-OUTPUTS = {
+Value = TypeVar("Value")
+
+_DATA_URL = re.compile(r"^\s*data:[^,]*;base64,")
+
+PREDICTIONS = {  # column of a prediction -> its type for MLflow
     "predicted_prdtypecode": "long",
     "label": "string",
     "confidence": "double",
@@ -29,7 +38,7 @@ OUTPUTS = {
     "third_confidence": "double",
     "needs_review": "boolean",
 }
-
+OUTPUTS = PREDICTIONS | {"picture": "string"}  # with what became of the image: see `image_outcome`
 
 OTHER_MODEL = "decoded for the model before"  # an image's state, for the moment in which a model takes another's place
 
@@ -49,27 +58,33 @@ class PyfuncModel:
         """Predictions (columns OUTPUTS) for raw products.
 
         Args:
-            products: designation; description and picture (an image file's bytes) if there are any. An image that
-                cannot be used counts as none.
+            products: designation; description and picture if there are any. Texts may have any type that `text_of`
+                takes, pictures any that `image_file` takes.
             params: MLflow's; not used.
+
+        Raises:
+            UserError: a text or a picture has a type that cannot be used; its row is named.
         """
-        return self.classifier.predict(self.featurise(products))
+        batch, image_states = self.featurise(products)
+        return self.classifier.predict(batch).assign(picture=list(map(image_outcome, image_states)))
 
-    def featurise(self, products: pd.DataFrame) -> FeatureBatch:
-        """The features of raw products, as the features stage would make them."""
-        images = products["picture"].tolist() if "picture" in products else [None] * len(products)
-        texts = zip(_texts(products, "designation"), _texts(products, "description"), strict=True)
-        batch, _ = self.featurise_many(list(texts), images)
+    def featurise(self, products: pd.DataFrame) -> tuple[FeatureBatch, list[str]]:
+        """The features of raw products, as the features stage would make them, and the state of each image."""
+        designations, descriptions = (_column(products, name, text_of) for name in ("designation", "description"))
+        images = _column(products, "picture", image_file)
+        batch, image_states = self.featurise_many(list(zip(designations, descriptions, strict=True)), images)
         batch.table.index = products.index
-        return batch
+        return batch, image_states
 
-    def featurise_many(self, texts: Sequence[tuple[str, str]], images: Sequence[Any]) -> tuple[FeatureBatch, list[str]]:
+    def featurise_many(
+        self, texts: Sequence[tuple[str, str]], images: Sequence[bytes | DecodedImage | None]
+    ) -> tuple[FeatureBatch, list[str]]:
         """The features of raw products given as lists.
 
         Args:
             texts: designation and description of each product.
             images: for each product an image file's bytes, or what `decode_image` made of them for `image_sizes`; or
-                anything else for none.
+                None.
 
         Returns:
             The features, and for each product the state of its image: IMAGE_USED, NO_IMAGE, or why it cannot be used.
@@ -111,11 +126,13 @@ class PyfuncModel:
     def _image_network(self) -> FinetunedImage:
         return self.classifier.networks[FINETUNED_IMAGE].image(all_cores=True)
 
-    def _decode(self, image: Any) -> DecodedImage:
+    def _decode(self, image: bytes | DecodedImage | None) -> DecodedImage:
+        if image is None:
+            return DecodedImage(NO_IMAGE, {})
         if isinstance(image, bytes):
             return decode_image(image, self.image_sizes())
         if not isinstance(image, DecodedImage):
-            return DecodedImage(NO_IMAGE, {})
+            raise TypeError(f"an image is a {type(image).__name__}, not bytes")
         is_complete = image.state != IMAGE_USED or set(self.image_sizes()) <= set(image.pixels)
         return image if is_complete else DecodedImage(OTHER_MODEL, {})
 
@@ -162,10 +179,54 @@ def check_encoders(classifier: ProductClassifier) -> None:
             )
 
 
-def _texts(products: pd.DataFrame, column: str) -> list[str]:
-    """A column of texts; empty where the column or a value is missing."""
-    values = products[column].tolist() if column in products else [""] * len(products)
-    return ["" if pd.isna(value) else value for value in values]
+def image_outcome(state: str) -> str:
+    """What became of an image, as answers say it: "used", "none", or "unusable: " and why."""
+    return state if state in (IMAGE_USED, NO_IMAGE) else f"unusable: {state}"
+
+
+def image_file(value: Any) -> bytes | DecodedImage | None:
+    """The bytes of an image file that is given in some way; None where it is missing.
+
+    Args:
+        value: the bytes; or base64 text, perhaps as a data URL; or a `Path`. A path as text is refused: whoever may
+            send products to a server could read its files.
+
+    Raises:
+        UserError: the value is anything else.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Path):
+        try:
+            return read_image_bytes(value)
+        except BadImageError as error:
+            return DecodedImage(str(error), {})
+    if isinstance(value, str):
+        return _decode_base64(value) if value.strip() else None
+    if not isinstance(value, Collection) and pd.isna(value):
+        return None
+    raise UserError(f"a picture is of type {type(value).__name__}; give the bytes of its file")
+
+
+def _decode_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(_DATA_URL.sub("", text).split()), validate=True)
+    except ValueError:
+        raise UserError(
+            "a picture is a text that is not base64; give the bytes of its file, base64, or a pathlib.Path"
+        ) from None
+
+
+def _column(products: pd.DataFrame, name: str, convert: Callable[[Any], Value]) -> list[Value]:
+    """The converted values of a column; of None for each product if there is no such column."""
+    values = products[name].tolist() if name in products else [None] * len(products)
+    converted = []
+    for label, value in zip(products.index, values, strict=True):
+        try:
+            converted.append(convert(value))
+        except UserError as error:
+            raise UserError(f"column '{name}', row {label}: {error}") from None
+    return converted
 
 
 def _load_pyfunc(path: str) -> PyfuncModel:

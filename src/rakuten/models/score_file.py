@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from rakuten.cli import progress
 from rakuten.compute import is_remote, parallel_map
-from rakuten.data.images import ImageFiles, check_image, image_paths, usable_image_bytes
+from rakuten.data.images import ImageFiles, check_image, check_image_names, image_paths, usable_image_bytes
 from rakuten.data.product_files import (
     ID_COLUMNS,
     PARQUET,
@@ -48,7 +48,7 @@ from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.text_features import text_feature_table, texts_to_embed
 from rakuten.files import atomic_write, digest, dump_json, is_local
 from rakuten.models.classifier import ProductClassifier, load_cached
-from rakuten.models.pyfunc_model import OUTPUTS, check_encoders, finetuned_scores
+from rakuten.models.pyfunc_model import PREDICTIONS, check_encoders, finetuned_scores
 from rakuten.tracking.lineage import model_digest, model_version
 from rakuten.types import IMAGE, TEXT
 
@@ -60,7 +60,7 @@ IMAGE_COUNTS_KEY = b"pictures"  # metadata of a part: how many of its rows' imag
 
 _ARROW = {"long": pa.int64(), "string": pa.string(), "double": pa.float64(), "boolean": pa.bool_()}
 PREDICTION_SCHEMA = pa.schema(
-    [*((name, _ARROW[kind]) for name, kind in OUTPUTS.items()), ("model_version", pa.string())]
+    [*((name, _ARROW[kind]) for name, kind in PREDICTIONS.items()), ("model_version", pa.string())]
 )
 
 
@@ -148,7 +148,7 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
     check_columns(source, schema, images is not None, PREDICTION_SCHEMA.names)
     sizes = [len(chunk) for chunk in read_product_chunks(source, CHUNK_ROWS)]  # finds damage before hours are spent
     check_encoders(ProductClassifier.load(models))
-    image_files: Mapping[str, Path] = ImageFiles(images) if images else {}
+    image_files: Mapping[str, Path] = _find_images(images, source) if images else {}
     scorer = ChunkScorer(models, model_version(models), None if is_remote() else cache)
     work = output.with_name(f".{output.name}.parts")
     with _lock(work, output):
@@ -165,6 +165,14 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
     return f"{done:,} products scored, {done - review:,} decided automatically and {review:,} to review"
 
 
+def _find_images(folder: Path, source: Path) -> ImageFiles:
+    """The image files below a folder; UserError if there are some and none is the image of a product of the source."""
+    files = ImageFiles(folder)
+    products = map(raw_products, read_product_chunks(source, CHUNK_ROWS))
+    check_image_names(files, products, "omit --images to use only the texts")
+    return files
+
+
 @contextmanager
 def _lock(work: Path, output: Path) -> Iterator[None]:
     """Hold the folder of parts, or raise UserError with the process that holds it."""
@@ -176,7 +184,7 @@ def _lock(work: Path, output: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         who = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
-        raise UserError(f"{output}: {who} is scoring to it; wait until it ends") from error
+        raise UserError(f"{output}: {who} is writing to it; wait until it ends") from error
 
 
 def _score_to_store(source: Path, output: Path, images: Path | None, models: Path, cache: Path) -> str:
@@ -197,7 +205,7 @@ def _score_missing(
     """Write the parts that are missing. Returns the number of rows of the source."""
     complete = [is_complete(part, rows) for part, rows in zip(parts, sizes, strict=True)]
     if any(complete):
-        log.info("%s of %s chunks are complete from a run that was stopped", f"{sum(complete):,}", f"{len(parts):,}")
+        log.info("%s of %s chunks were completed by an earlier run", f"{sum(complete):,}", f"{len(parts):,}")
     rows = 0
 
     def missing() -> Iterator[ProductChunk]:
@@ -237,8 +245,11 @@ def _job_description(
     """What the parts depend on. Images are compared by name, size and time of change."""
     listing = hashlib.sha256()
     for name, path in image_files.items():
-        file = path.stat()
-        listing.update(f"{name}\0{file.st_size}\0{file.st_mtime_ns}\0".encode())
+        try:
+            file = path.stat()
+            listing.update(f"{name}\0{file.st_size}\0{file.st_mtime_ns}\0".encode())
+        except OSError:  # such as a link that leads nowhere
+            listing.update(f"{name}\0unreadable\0".encode())
     return {
         "input": {"path": str(source.resolve()), "bytes": source.stat().st_size, "sha256": digest(source)},
         "model": model_digest(models),
@@ -256,7 +267,7 @@ def prepare_parts_folder(work: Path, job: Mapping[str, Any]) -> None:
     except (OSError, ValueError):
         pass  # no folder yet, or killed while the file was written
     if job_file.exists():
-        log.info("%s: parts of another input, model or set of images; starting over", work)
+        log.info("%s: belongs to another input, model or set of images; starting over", work)
     for path in work.iterdir() if work.exists() else ():
         if path.name not in (LOCK_FILE, HOLDER_FILE):
             path.unlink()

@@ -57,7 +57,7 @@ def self_check(model: PyfuncModel) -> None:
         raise UserError(f"the model fails its self-check: {type(error).__name__}: {error}") from error
     is_proba = np.isfinite(proba).all() and (proba >= 0).all()
     if not (is_proba and (np.abs(proba.sum(axis=1) - 1) <= MAX_SUM_ERROR).all()):
-        raise UserError("the model fails its self-check: its confidences are no probabilities")
+        raise UserError("the model fails its self-check: its confidences are not probabilities")
     _compare(proba, model.classifier)
 
 
@@ -83,12 +83,12 @@ def _compare(proba: FloatArray, classifier: ProductClassifier) -> None:
     answers: Sequence[Answer] = classifier.self_check_answers
     column = {int(code): number for number, code in enumerate(classifier.classes)}
     if answers and len(answers) != len(TEXTS):
-        raise UserError("the model fails its self-check: its manifest has answers to other products")
+        raise UserError("the model fails its self-check: its manifest has predictions for other products")
     for row, answer in zip(proba, answers, strict=False):
         for code, expected in answer.items():
             found = row[column[code]] if code in column else np.nan
             if not abs(found - expected) <= TOLERANCE:
                 raise UserError(
-                    f"the model fails its self-check: {found:.3f} for a product that it gave {expected:.3f} for "
-                    f"{code} when it was trained; it was altered, or its encoders work differently here"
+                    f"the model fails its self-check: it gives {found:.3f} for code {code} of a product, but "
+                    f"gave {expected:.3f} when it was trained; it was altered, or its encoders work differently here"
                 )

@@ -178,7 +178,7 @@ def promote_challenger(params: Params, dry_run: bool, with_comparison: bool = Tr
         return f"nothing to decide: version {champion.number} is both challenger and champion"
     if challenger.rolled_back:
         raise UserError(f"version {challenger.number} was rolled back: train another challenger")
-    registry.check_traceable(challenger)
+    commit = registry.check_traceable(challenger)
     cost = measure_cost(challenger, params.models.require_signature)
     gain = _compare_versions(challenger, champion, params) if champion is not None and with_comparison else None
     decision = decide(gain, cost.latency_ms, cost.size_mb, params)
@@ -187,6 +187,8 @@ def promote_challenger(params: Params, dry_run: bool, with_comparison: bool = Tr
     text = f"{_now()}: version {challenger.number} {_outcome(decision, champion)}"
     if dry_run:
         return f"dry run, nothing was changed; {text}"
+    if commit is not None:
+        registry.tag_commit(challenger, commit)
     if decision.promoted:
         registry.promote(challenger, champion)
     for version in filter(None, (challenger, champion)):

@@ -18,3 +18,9 @@ metrics           the API's own Prometheus metrics
 exported_metrics  Prometheus metrics read from the files of the monitoring and the pipeline
 page/             HTML, CSS and JavaScript of the web page
 """
+
+import os
+
+# Some hosts set it for every program. With it, prometheus_client would write its metrics to files, for several
+# processes; the API is one.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

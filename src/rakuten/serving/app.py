@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from rakuten.data.schema import label_of
 from rakuten.errors import UserError
-from rakuten.features.encoders.preprocessing import IMAGE_USED, NO_IMAGE
 from rakuten.models.explain import Explanation
+from rakuten.models.pyfunc_model import image_outcome
 from rakuten.monitoring.prediction_log import PredictionLog
 from rakuten.serving import schemas
 from rakuten.serving.exported_metrics import MonitoringCollector
@@ -148,13 +148,15 @@ def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
     app = FastAPI(
         title="Rakuten product classification",
         version="1",
-        description="Puts a product into one of 27 product type codes, with a calibrated confidence.",
-        docs_url=None,  # its page would load files from another host
+        description="Assigns a product one of 27 product type codes, with a calibrated confidence.",
+        docs_url=None,  # FastAPI's page would load files from another host
         redoc_url=None,
+        root_path=settings.root_path,
         lifespan=lifespan,
     )
     _add_prediction_routes(app, service)
     _add_state_routes(app, service)
+    app.mount("/static/docs", StaticFiles(packages=[("fastapi_offline", "static")]), name="docs files")
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
     _add_error_handlers(app)
     fastapi_document = app.openapi
@@ -211,6 +213,10 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(PAGE / "docs.html", headers={"cache-control": "no-cache"})
+
     @app.get("/health", response_model=schemas.Status, summary="Whether the process is alive")
     async def health() -> dict[str, str]:
         return {"status": "alive"}
@@ -262,13 +268,12 @@ def _prediction(scored: ScoredProducts, row: int, top_k: int) -> dict[str, Any]:
         {"prdtypecode": code, "label": label_of(code), "confidence": confidence}
         for code, confidence in zip(scored.codes[row][:top_k], scored.confidence[row][:top_k], strict=True)
     ]
-    image_state = scored.image_states[row]
     return {
         "prediction_id": scored.prediction_ids[row],
         **top[0],
         "top": top,
         "needs_review": scored.needs_review[row],
-        "picture": image_state if image_state in (NO_IMAGE, IMAGE_USED) else f"unusable: {image_state}",
+        "picture": image_outcome(scored.image_states[row]),
     }
 
 
@@ -310,12 +315,18 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def on_disconnect(request: Request, _: ClientDisconnect) -> Response:
-        return problem_response(request, Problem("disconnected", "before its request was whole"))
+        return problem_response(request, Problem("disconnected", "before the request was complete"))
 
     @app.exception_handler(HTTPException)
     async def on_http_exception(request: Request, error: HTTPException) -> Response:
         codes = {404: "not_found", 405: "method_not_allowed"}
-        return problem_response(request, Problem(codes.get(error.status_code, "invalid_request"), str(error.detail)))
+        response = problem_response(
+            request, Problem(codes.get(error.status_code, "invalid_request"), str(error.detail))
+        )
+        if allowed := (error.headers or {}).get("Allow"):
+            methods = allowed.split(", ")
+            response.headers["allow"] = ", ".join(dict.fromkeys([*methods, *(["HEAD"] if "GET" in methods else [])]))
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
@@ -327,4 +338,4 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def on_exception(request: Request, _: Exception) -> Response:
-        return problem_response(request, Problem("internal", "the log has it under this request's id"))
+        return problem_response(request, Problem("internal", "the server's log has the error under this request id"))

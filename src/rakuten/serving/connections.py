@@ -76,6 +76,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         elif self._n_bytes > MAX_CHUNK_OVERHEAD * self._n_body_bytes + MAX_HEADER_BYTES:
             self.transport.close()  # what comes is hardly a body
 
+    def on_message_begin(self) -> None:
+        """Limit the time of a header that begins in what was received together with the request before it."""
+        super().on_message_begin()
+        if self._header_timer is None:
+            self._start_header_timer()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a field, and leave it out if it is a trailer, after a body: nothing reads those.
 
@@ -137,7 +143,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._header_timer = None
 
     def _on_header_timeout(self) -> None:
-        self._refuse(Problem("too_slow", f"no whole header after {self.settings.header_seconds:g} s"))
+        self._refuse(Problem("too_slow", f"no complete header after {self.settings.header_seconds:g} s"))
 
     def _refuse_header(self) -> None:
         limits = f"at most {MAX_HEADER_BYTES:,} bytes and {MAX_HEADER_FIELDS} fields"

@@ -99,7 +99,7 @@ class ImageDecoder:
         except TimeoutError:
             reason = TOO_SLOW
         except BrokenWorkerProcess:  # the system may have ended it for its memory
-            log.warning("a process that decoded a picture has ended; the picture counts as unusable")
+            log.warning("a process died while decoding a picture; the picture counts as unusable")
         with suppress(BrokenWorkerProcess, MemoryError, ExceptionGroup):
             await self.start()  # another in the place of the one that has ended
         return DecodedImage(reason, {})
@@ -123,4 +123,4 @@ class _Lane:
 
 
 def _overloaded(reason: str) -> Problem:
-    return Problem("overloaded", f"{reason}; ask again later", 1)
+    return Problem("overloaded", f"{reason}; try again later", 1)

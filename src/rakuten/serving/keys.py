@@ -54,7 +54,7 @@ class ApiKeys:
             try:
                 self._hashes = parse_keys(self._path.read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError) as error:
-                log.warning("%s cannot be read (%s); the keys that were read before are still valid", self._path, error)
+                log.warning("%s cannot be read (%s); the keys read before stay valid", self._path, error)
         return self._hashes
 
 
@@ -69,7 +69,7 @@ def parse_keys(text: str) -> dict[str, str]:
         if match := LINE_PATTERN.fullmatch(entry):
             hashes[match[1]] = match[2]
         elif entry:
-            log.warning("line %d of the keys' file is not `name:sha256` and is skipped", number)
+            log.warning("line %d of the keys file is not `name:sha256` and is skipped", number)
     return hashes
 
 
@@ -86,7 +86,7 @@ def add_key(path: Path, name: str, output: Path | None = None) -> str:
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); mend or delete its line") from error
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); fix or delete that line") from error
     if not NAME_PATTERN.fullmatch(name):
         raise UserError(f"{name!r}: a name has 1 to 40 letters, digits, '_', '.' or '-'")
     if name in parse_keys(text):

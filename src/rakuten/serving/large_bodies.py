@@ -161,4 +161,4 @@ class Body:
 
 
 def _overloaded(reason: str) -> Problem:
-    return Problem("overloaded", f"{reason}; ask again later", 1)
+    return Problem("overloaded", f"{reason}; try again later", 1)

@@ -16,12 +16,12 @@ class ApiMetrics:
         self.requests = self._counter("requests", "Requests answered", "route", "status")
         self.latency = Histogram(
             "rakuten_api_request_duration_seconds",
-            "From the first byte in to the last byte out",
+            "From the first byte received to the last byte sent",
             ("route", "modality"),
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
-        self.problems = self._counter("problems", "Problems answered, by their code", "code")
+        self.problems = self._counter("problems", "Error responses, by problem code", "code")
         # predictions
         self.predictions = self._counter("predictions", "Products predicted, by code", "prdtypecode")
         self.confidence = Histogram(
@@ -35,14 +35,14 @@ class ApiMetrics:
             "rakuten_api_batch_products", "Products scored at once", buckets=BATCH_BUCKETS, registry=self.registry
         )
         # the model
-        self.model = Info("rakuten_api_model", "The model that answers", registry=self.registry)
+        self.model = Info("rakuten_api_model", "The model that is served", registry=self.registry)
         self.model_loaded = self._gauge("model_loaded_timestamp_seconds", "When it was loaded")
-        self.champion_refused = self._gauge("champion_refused", "1 while a new champion fails its check")
+        self.champion_refused = self._gauge("champion_refused", "1 if a new champion was refused")
         self.refresh_failures = self._counter(
-            "champion_looks_failed", "Checks for a new champion that failed, as when the server is away"
+            "champion_looks_failed", "Failed checks for a new champion, such as when the server is down"
         )
         # the prediction log
-        self.log_dropped = self._counter("live_log_dropped_rows", "Predictions that the live log lost")
+        self.log_dropped = self._counter("live_log_dropped_rows", "Predictions missing from the prediction log")
         self.log_lag = self._gauge("live_log_lag_seconds", "Age of the oldest prediction not yet written")
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:

@@ -11,6 +11,7 @@ from typing import Any
 
 from joblib import cpu_count
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rakuten.serving.keys import ApiKeys
@@ -22,8 +23,9 @@ from rakuten.serving.settings import MB, ApiSettings, is_loopback
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("rakuten.serving.access")  # one JSON object for each request
 
+CSP = "content-security-policy"
 SECURITY_HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    CSP: "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -31,8 +33,9 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+SWAGGER_CSP = SECURITY_HEADERS[CSP].replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 DEFAULT_CACHE_CONTROL = "no-store"  # unless the route sets its own, as the page's files do
-PUBLIC_PATHS = ("/", "/health", "/ready")  # need no key, and neither does anything under /static/
+PUBLIC_PATHS = ("", "/", "/docs", "/openapi.json", "/health", "/ready")  # need no key, as nothing under /static/ does
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PORT_PATTERN = re.compile(r":\d+$")
 MIN_LARGE_AT_ONCE = 2  # requests with a large body that are worked on; with more cores as many as those
@@ -80,17 +83,19 @@ class RequestMiddleware:
         self._settings = settings
         n_at_once = max(MIN_LARGE_AT_ONCE, cpu_count())
         self._large_bodies = LargeBodies(int(settings.max_buffered_mb * MB), n_at_once, settings.wait_seconds)
-        self._loopback_only = is_loopback(settings.host)
+        self._checks_host = is_loopback(settings.host) or bool(settings.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or pass on what is none, as the application's start and stop."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Request(scope, receive, send, self._settings, self._large_bodies)
+        routed = _routed_scope(scope, self._settings.root_path)
+        request = _Request(scope["method"], routed, receive, send, self._settings, self._large_bodies)
         try:
             self._check(request)
-            await self._app(scope, request.receive, request.send)
+            app = self._app if request.path else RedirectResponse(f"{self._settings.root_path}/")
+            await app(request.scope, request.receive, request.send)
         except Problem as problem:
             await request.send_problem(problem)
         except Exception:  # the application's handler has sent the response already
@@ -101,9 +106,9 @@ class RequestMiddleware:
 
     def _check(self, request: "_Request") -> None:
         """Raise a Problem unless the application may handle this request."""
-        if self._loopback_only:
-            _check_host(request.headers.get("host", ""))
-        path = request.scope["path"]
+        if self._checks_host:
+            _check_host(request.headers.get("host", ""), self._settings.allowed_hosts)
+        path = request.path
         if self._keys is not None and path not in PUBLIC_PATHS and not path.startswith("/static/"):
             self._authenticate(request, self._keys)
         self._rate_limiter.acquire(request.client)
@@ -136,7 +141,7 @@ class RequestMiddleware:
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "request_id": request.id,
                 "client": request.client,
-                "method": request.scope["method"],
+                "method": request.method,
                 "route": route,
                 "status": request.status,
                 "ms": round(1000 * seconds, 1),
@@ -146,14 +151,27 @@ class RequestMiddleware:
             access_log.info(json.dumps(entry, ensure_ascii=False))
 
 
-def _check_host(host: str) -> None:
-    """Raise a Problem unless the Host header names this machine.
+def _routed_scope(scope: Scope, root_path: str) -> Scope:
+    """The scope as the application's routes expect it.
+
+    A HEAD request is routed as a GET; the server leaves the body of its answer out. A reverse proxy may have taken
+    `root_path` off the path, or not.
+    """
+    path = scope["path"]
+    if root_path and (path == root_path or path.startswith(f"{root_path}/")):
+        path = path.removeprefix(root_path)
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    return {**scope, "method": method, "path": f"{root_path}{path}", "root_path": root_path}
+
+
+def _check_host(host: str, allowed: frozenset[str]) -> None:
+    """Raise a Problem unless the Host header names this machine or an allowed host.
 
     Prevents DNS rebinding: a page of another site, whose name was made to resolve to 127.0.0.1, calling this server.
     """
     name = host.rpartition(":")[0] if PORT_PATTERN.search(host) else host
-    if not is_loopback(name.strip("[]")):
-        raise Problem("host_not_allowed", "this server answers to localhost only")
+    if not is_loopback(name.strip("[]")) and name.lower() not in allowed:
+        raise Problem("host_not_allowed", "this server answers to localhost and the names in API_HOSTS only")
 
 
 def _too_large(settings: ApiSettings) -> Problem:
@@ -164,15 +182,23 @@ class _Request:
     """One request: its id, its client, and `receive` and `send` with the limits and headers."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, settings: ApiSettings, large_bodies: LargeBodies
+        self,
+        method: str,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        settings: ApiSettings,
+        large_bodies: LargeBodies,
     ) -> None:
         self.started = time.perf_counter()
+        self.method = method  # as it was sent
+        self.path = scope["path"].removeprefix(scope["root_path"])  # "" if a slash is missing after the root path
         self.scope, self._receive, self._send, self._settings = scope, receive, send, settings
         self._deadline: float | None = None  # of time.monotonic(), until which the body must be whole
         self.headers = Headers(scope=scope)
         length = self.headers.get("content-length", "")
         self.announced_bytes = int(length) if length.isdecimal() else 0
-        self.body = Body(large_bodies, self.announced_bytes, is_batch=scope["path"].endswith("/batch"))
+        self.body = Body(large_bodies, self.announced_bytes, is_batch=self.path.endswith("/batch"))
         client_id = self.headers.get("x-request-id", "")
         self.id = client_id if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid.uuid4().hex
         self.address = str((scope.get("client") or ("unknown",))[0])
@@ -197,7 +223,7 @@ class _Request:
         try:
             message = await asyncio.wait_for(self._receive(), max(0, self._deadline - time.monotonic()))
         except TimeoutError:
-            raise Problem("too_slow", f"the body was not whole after {self._settings.body_seconds:g} s") from None
+            raise Problem("too_slow", f"the body was not complete after {self._settings.body_seconds:g} s") from None
         self.body.add(len(message.get("body", b"")))
         if self.body.n_bytes > self._settings.max_body_mb * MB:
             raise _too_large(self._settings)
@@ -214,6 +240,8 @@ class _Request:
             message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
             headers.update(SECURITY_HEADERS | {"x-request-id": self.id})
+            if self.path == "/docs":
+                headers.update({CSP: SWAGGER_CSP})
             headers.setdefault("cache-control", DEFAULT_CACHE_CONTROL)
             if not self._is_whole:
                 headers["connection"] = "close"  # the rest of the body is not read

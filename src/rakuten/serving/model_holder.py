@@ -71,7 +71,7 @@ class ModelHolder:
         if new is None:
             return False
         self._model = new
-        log.info("model %s answers now (%s)", new.model_version, new.source)
+        log.info("now serving model %s (%s)", new.model_version, new.source)
         return True
 
     def _is_handled(self, version: str, signature: str | None = None) -> bool:
@@ -85,7 +85,8 @@ class ModelHolder:
     def _load_from_disk(self) -> LoadedModel | None:
         folder = self._settings.models
         if not (folder / "manifest.json").is_file():
-            raise UserError(f"{folder}: no model; make one with `make run`")
+            hint = "`dvc checkout` brings the last one back, " if lineage.dvc_lock_digests("train", "outs") else ""
+            raise UserError(f"{folder}: no model; {hint}`make run` trains one")
         version = lineage.model_version(folder)
         if self._is_handled(version):
             return None
@@ -99,7 +100,7 @@ class ModelHolder:
         except Exception as error:  # of any kind: at the start, the last good model is better than none
             if self._model is not None or (last_good := self._load_last_good()) is None:
                 raise
-            log.warning("%s; answering with the last good model", error)
+            log.warning("%s; serving the last good model", error)
             return last_good
 
     def _load_champion(self) -> LoadedModel | None:

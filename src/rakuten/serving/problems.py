@@ -4,23 +4,23 @@ import json
 from typing import Any
 
 PROBLEM_TYPES = {  # code -> HTTP status and title
-    "invalid_request": (422, "The request is not understood"),
-    "host_not_allowed": (403, "Not for this host"),
-    "too_slow": (408, "The request came too slowly"),
+    "invalid_request": (422, "The request is not valid"),
+    "host_not_allowed": (403, "The host is not allowed"),
+    "too_slow": (408, "The request took too long to arrive"),
     "header_too_large": (431, "The header is too large"),
-    "disconnected": (499, "The client has left"),  # nginx's number; nobody reads it but the log
-    "not_found": (404, "There is nothing here"),
-    "method_not_allowed": (405, "This method is not for this address"),
-    "unsupported_media_type": (415, "Neither JSON nor a form"),
-    "unauthorized": (401, "An API key is asked for"),
+    "disconnected": (499, "The client has disconnected"),  # nginx's number; nobody reads it but the log
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "Method not allowed"),
+    "unsupported_media_type": (415, "The body is neither JSON nor a form"),
+    "unauthorized": (401, "An API key is required"),
     "body_too_large": (413, "The request is too large"),
     "picture_too_large": (413, "The picture is too large"),
     "batch_too_large": (413, "Too many products at once"),
     "rate_limited": (429, "Too many requests"),
-    "overloaded": (503, "More is asked than can be scored"),
+    "overloaded": (503, "The server is overloaded"),
     "not_ready": (503, "No model is loaded"),
     "stopping": (503, "The server is stopping"),
-    "internal": (500, "Something went wrong here"),
+    "internal": (500, "Internal server error"),
 }
 
 

@@ -16,7 +16,7 @@ class ProductIn(BaseModel):
     )
 
     designation: str = Field(description="title")
-    description: str | None = Field(None, description="may hold HTML")
+    description: str | None = Field(None, description="may contain HTML")
     picture: str | None = Field(None, description="a picture file in base64: JPEG, PNG, GIF or WebP")
     top_k: Annotated[int, Field(ge=1, le=27, description="how many codes to rank")] = 3
 
@@ -40,17 +40,17 @@ class Choice(BaseModel):
 class Prediction(Choice):
     """The most probable code of a product, and the next ones."""
 
-    prediction_id: str = Field(description="its id in the live log: give it with the true code once that is known")
+    prediction_id: str = Field(description="its id in the prediction log; labels that arrive later refer to it")
     top: list[Choice] = Field(description="the most probable codes, the most probable first")
-    needs_review: bool = Field(description="whether a person should look: the confidence is below the threshold")
-    picture: str = Field(description="none, used, or `unusable: ` and why")
+    needs_review: bool = Field(description="whether a person should review it: the confidence is below the threshold")
+    picture: str = Field(description="none, used, or `unusable: ` and the reason")
 
 
 class PredictionOut(Prediction):
     """One prediction and the model that made it."""
 
     model_version: str
-    run_id: str | None = Field(description="the MLflow run that made the model; null where it is not known here")
+    run_id: str | None = Field(description="the MLflow run that made the model; null if it is unknown")
 
 
 class BatchOut(BaseModel):
@@ -73,7 +73,7 @@ class TermContribution(BaseModel):
     """How much one term of the texts counts for or against the code."""
 
     columns: str
-    analyzer: str = Field(description="of the n-grams; or left out: a word without which the trained network says less")
+    analyzer: str = Field(description="of the n-gram; or `left out`: what a fine-tuned network loses without the word")
     term: str
     contribution: float
 
@@ -95,7 +95,7 @@ class ExplanationOut(BaseModel):
     views: list[ViewContribution]
     spoke_for: list[TermContribution]
     spoke_against: list[TermContribution]
-    pictures: list[SimilarImage] = Field(description="training products whose pictures are most alike")
+    pictures: list[SimilarImage] = Field(description="training products with the most similar pictures")
 
 
 class Label(BaseModel):
@@ -122,9 +122,9 @@ class ModelOut(BaseModel):
     registry_version: str | None
     trained_at: str | None
     git_commit: str | None
-    data: dict[str, str] = Field(description="MD5 of each file it was trained on, as DVC has it")
+    data: dict[str, str] = Field(description="MD5 of each file it was trained on, as recorded by DVC")
     scores: dict[str, float] = Field(description="out of fold")
-    synthetic: bool = Field(description="trained on the sample catalogue: its scores say nothing of real products")
+    synthetic: bool = Field(description="trained on the sample catalogue: its scores say nothing about real products")
     target_precision: float
     threshold: float
     classes: list[Label]
@@ -152,10 +152,10 @@ class ProblemOut(BaseModel):
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemOut, "content": {"application/problem+json": {}}, "description": description}
     for status, description in (
-        (401, "an API key is asked for"),
+        (401, "an API key is required"),
         (413, "too large"),
         (415, "neither JSON nor a form"),
-        (422, "not understood"),
+        (422, "not valid"),
         (429, "too many requests"),
         (503, "overloaded, or not ready"),
     )

@@ -132,7 +132,7 @@ class BatchingScorer:
         job = _Job(products, name, with_explanation, deadline, is_costly, loop.create_future())
         with self._condition:
             if self._stopping:
-                raise Problem("stopping", "ask again, another instance will answer", 1)
+                raise Problem("stopping", "try again, another instance will answer", 1)
             # A batch that is larger than the whole queue is accepted while the queue is empty.
             if self._n_pending[is_costly] and self._n_pending[is_costly] + len(products) > self._queue_size:
                 raise self._overloaded("the queue is full", is_costly)
@@ -164,7 +164,7 @@ class BatchingScorer:
     def _overloaded(self, reason: str, is_costly: bool) -> Problem:
         """The problem to answer with; Retry-After is the time that the pending products take."""
         seconds = self._n_pending[is_costly] * self._seconds_per_product / len(self._threads)
-        return Problem("overloaded", f"{reason}; ask again later", seconds)
+        return Problem("overloaded", f"{reason}; try again later", seconds)
 
     def _next_batch(self, lanes: Sequence[bool]) -> list[_Job]:
         """Wait for jobs and take those that are scored together; empty when the scorer has stopped.

@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ from rakuten.errors import UserError
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 MB = 1_000_000
+ROOT_PATH_PATTERN = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 
 class ApiSettings(BaseSettings):
@@ -45,6 +47,10 @@ class ApiSettings(BaseSettings):
     max_buffered_mb: Positive = 64.0  # large bodies of all requests that are read, waiting or scored
     # IP addresses or networks, separated by commas, whose X-Forwarded-For names the client
     trusted_proxies: str = ""
+    # Host names, separated by commas, that a request may name besides localhost. With none of them, a server on
+    # loopback answers to localhost alone, any other to every name.
+    hosts: str = ""
+    root_path: str = ""  # under which a reverse proxy serves the API, such as /rakuten
 
     picture_seconds: Positive = 2.0  # to decode a picture; one that takes longer counts as unusable
     batch_picture_seconds: Positive = 10.0  # to decode those of a batch
@@ -63,6 +69,18 @@ class ApiSettings(BaseSettings):
         for network in filter(None, value.split(",")):
             ipaddress.ip_network(network.strip())
         return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, value: str) -> str:
+        if not ROOT_PATH_PATTERN.fullmatch(value):
+            raise ValueError("must begin with / and must not end with it, such as /rakuten")
+        return value
+
+    @property
+    def allowed_hosts(self) -> frozenset[str]:
+        """The host names of `hosts`, in lower case."""
+        return frozenset(name.strip().lower() for name in self.hosts.split(",") if name.strip())
 
     def is_trusted_proxy(self, address: str) -> bool:
         """Whether an IP address is among `trusted_proxies`."""

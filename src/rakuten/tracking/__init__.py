@@ -1,6 +1,7 @@
 """Everything that talks to MLflow: no other room imports it.
 
 server            the address of the tracking server, whether it answers, a client
+commits           which commit holds the code, parameters and dvc.lock of a training
 lineage           what makes a run traceable: commit, digests of data and model
 registry          versions of rakuten-classifier and their aliases
 signatures        signatures of models, in the format of minisign

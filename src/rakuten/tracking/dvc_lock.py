@@ -9,12 +9,11 @@ import yaml
 from rakuten.errors import UserError
 from rakuten.files import digest
 from rakuten.tracking import server, training_run
-from rakuten.tracking.lineage import MODEL_TAG, is_in_dvc_lock, model_digest, read_dvc_lock
+from rakuten.tracking.lineage import DVC_LOCK_NAME, MODEL_TAG, is_in_dvc_lock, model_digest, read_dvc_lock
 
 log = logging.getLogger(__name__)
 
 LOCK_TAG = "dvc_lock"  # tag of a run: MD5 of the dvc.lock attached to it
-DVC_LOCK_NAME = "dvc.lock"
 
 
 def attach_dvc_lock(models: Path) -> None:
@@ -25,7 +24,7 @@ def attach_dvc_lock(models: Path) -> None:
     If the tracking server is away, only a warning is logged: predictions do not need it.
     """
     if not is_in_dvc_lock(models):
-        log.info("dvc.lock does not record this model, so it is attached to no run; `dvc repro` makes both")
+        log.info("dvc.lock does not record this model, so it is not attached to the run; run `dvc repro`")
         return
     run_id = training_run.local_run_id(models)
     pending = models / training_run.PENDING_FOLDER / str(run_id)

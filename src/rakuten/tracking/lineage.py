@@ -11,8 +11,9 @@ from rakuten.config import DVC_LOCK, ROOT
 from rakuten.files import digest
 
 MODEL_TAG = "model_digest"  # tag of a run and of a version: see `model_digest`
-# The pipeline itself rewrites these, and .dvc/config only tells where the DVC remote is.
-PIPELINE_PATHS = ("dvc.lock", "models", "reports", ".dvc/config")
+# What the stages read and Git tracks. Other files, changed or untracked, cannot change a result.
+STAGE_INPUTS = ("src", "params.yaml", "dvc.yaml", "data/raw", "data/encoders", "pyproject.toml", "uv.lock")
+DVC_LOCK_NAME = "dvc.lock"  # of the artifact of a run
 VERSION_LENGTH = 12  # hex digits of the model's digest in a prediction's model_version
 
 
@@ -70,9 +71,9 @@ def repo_relative(path: Path) -> str:
 def git_tags() -> dict[str, str]:
     """git_commit, git_branch and git_dirty of the checkout; empty outside Git.
 
-    Changes under PIPELINE_PATHS do not make a run dirty.
+    Only changes of STAGE_INPUTS make a run dirty.
     """
-    changes = git("status", "--porcelain", "--", ".", *(f":(exclude){path}" for path in PIPELINE_PATHS))
+    changes = git("status", "--porcelain", "--", *STAGE_INPUTS)
     commit = git("rev-parse", "HEAD")
     if not commit or changes is None:
         return {}
@@ -81,9 +82,15 @@ def git_tags() -> dict[str, str]:
 
 
 def git(*arguments: str) -> str | None:
-    """The output of a Git command run in the project's root; None if the command fails."""
+    """The output of a Git command run in the project's root, without white space around it; None if it fails."""
+    output = git_bytes(*arguments)
+    return None if output is None else output.decode("utf-8", errors="replace").strip()
+
+
+def git_bytes(*arguments: str) -> bytes | None:
+    """As `git`, the output as it is."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout

@@ -53,7 +53,7 @@ def download_model(version: Version, folder: Path, require_signature: str) -> di
         files = manifests[0].parent
         if model_digest(files) != run.data.tags.get(MODEL_TAG):
             name = f"{MODEL_NAME} version {version.number}"
-            raise UntrustedModelError(f"{name} is not the model that its run made: it was altered")
+            raise UntrustedModelError(f"{name} is not the model that its run recorded: it was altered")
         name = f"{MODEL_NAME} version {version.number}"
         check_signature(name, files / "manifest.json", version.signature, require_signature)
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,16 +1,19 @@
 """Versions of the registered model rakuten-classifier: the alias challenger is the newest, champion the one in use."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import yaml
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 
 from rakuten.errors import UserError
-from rakuten.tracking import server
-from rakuten.tracking.lineage import MODEL_TAG
+from rakuten.tracking import commits, server
+from rakuten.tracking.lineage import DVC_LOCK_NAME, MODEL_TAG
 
 MODEL_NAME = "rakuten-classifier"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -19,6 +22,7 @@ DECISION_TAG = "promotion"  # the last decision about it, as text
 PREVIOUS_CHAMPION_TAG = "previous_champion"  # of a champion: the number of the champion before it
 ROLLED_BACK_TAG = "rolled_back"  # it was champion, and must not become champion again
 SIGNATURE_TAG = "signature"  # of the model's manifest, see `signatures`
+COMMIT_TAG = "git_commit"  # a commit, made after the training, with all that it was trained with
 STARTED_TAG = "started"  # when its training began, in ms since 1970
 NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's error codes for a missing version
 
@@ -105,11 +109,14 @@ def _create_registered_model(client: mlflow.MlflowClient) -> None:
             raise
 
 
-def check_traceable(version: Version) -> None:
-    """Check that the run of a version records its commit and its data.
+def check_traceable(version: Version) -> str | None:
+    """Check that the run of a version records its data, and that a commit has what it was trained with.
+
+    Returns:
+        For a run on a clean checkout None: it records its commit. For one on changed files, a commit made since.
 
     Raises:
-        UserError: it does not; the message lists what is missing.
+        UserError: there is none; the message lists what is missing.
     """
     run = server.get_client().get_run(version.run_id)
     tags, inputs = run.data.tags, run.inputs.dataset_inputs if run.inputs else []
@@ -117,10 +124,27 @@ def check_traceable(version: Version) -> None:
     missing = [name for name in ("git_commit", MODEL_TAG) if not tags.get(name)]
     missing += [] if "training" in contexts else ["digests of the features"]
     missing += [] if "raw" in contexts else ["digests of the raw data (train by `dvc repro`)"]
-    if tags.get("git_dirty") != "false":
-        missing.append("a clean tree (commit, then `dvc repro --force --single-item train`)")
     if missing:
         raise UserError(f"version {version.number} is not promoted: it cannot be traced: missing {'; '.join(missing)}")
+    if tags.get("git_dirty") == "false":
+        return None
+    try:
+        return commits.find_commit(_dvc_lock_of(version.run_id))
+    except UserError as error:
+        raise UserError(f"version {version.number} is not promoted: it cannot be traced: {error}") from error
+
+
+def tag_commit(version: Version, commit: str) -> None:
+    """Record the commit of a version that was trained before it was made."""
+    server.get_client().set_model_version_tag(MODEL_NAME, version.number, COMMIT_TAG, commit)
+
+
+def _dvc_lock_of(run_id: str) -> dict[str, Any]:
+    """The dvc.lock that is attached to a run; empty without one."""
+    if not any(artifact.path == DVC_LOCK_NAME for artifact in server.get_client().list_artifacts(run_id)):
+        raise UserError("its run has no dvc.lock: train by `dvc repro`, which attaches it")
+    with tempfile.TemporaryDirectory() as folder:
+        return dict(yaml.safe_load(download(run_id, DVC_LOCK_NAME, Path(folder)).read_text(encoding="utf-8")))
 
 
 def promote(version: Version, champion: Version | None) -> None:

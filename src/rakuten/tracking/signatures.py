@@ -26,7 +26,7 @@ def new_key(path: Path, password: str) -> str:
         UserError: the file exists.
     """
     if path.exists():
-        raise UserError(f"{path} exists: a key that is overwritten is lost; name another file")
+        raise UserError(f"{path} already exists; choose another file, so that no key is overwritten")
     secret_key = minisign.KeyPair.generate().secret_key
     public = public_key(secret_key)
     if password:
@@ -52,7 +52,7 @@ def read_key(path: Path) -> minisign.SecretKey:
         return minisign.SecretKey.from_file(path)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); make a key with `rakuten sign --new-key`"
+            f"{path}: cannot be read ({error.strerror}); create a key with `rakuten sign --new-key`"
         ) from error
     except minisign.Error as error:
         raise UserError(f"{path}: not a secret key of minisign ({error})") from error
@@ -67,7 +67,7 @@ def decrypt(secret_key: minisign.SecretKey, password: str) -> None:
     try:
         secret_key.decrypt(password)
     except minisign.Error as error:
-        raise UserError(f"the secret key stays encrypted: {error}") from error
+        raise UserError(f"the secret key cannot be decrypted: {error}") from error
 
 
 def sign(manifest: Path, secret_key: minisign.SecretKey) -> str:
@@ -90,8 +90,8 @@ def check_signature(name: str, manifest: Path, signature: str | None, require_si
         return
     if not signature:
         raise UntrustedModelError(
-            f"{name} is not signed, as models.require_signature in params.yaml asks: sign it where it was trained, "
-            "with `rakuten sign --key FILE`"
+            f"{name} is not signed, but models.require_signature in params.yaml requires it: sign it where it was "
+            "trained, with `rakuten sign --key FILE`"
         )
     try:
         minisign.PublicKey.from_base64(require_signature).verify(
@@ -99,6 +99,6 @@ def check_signature(name: str, manifest: Path, signature: str | None, require_si
         )
     except minisign.Error as error:
         raise UntrustedModelError(
-            f"{name} is refused: its signature is not one of the key in models.require_signature ({error}): the model "
-            "was altered, or signed by somebody else"
+            f"{name} is refused: its signature does not match the key in models.require_signature ({error}): the "
+            "model was altered, or signed with another key"
         ) from error

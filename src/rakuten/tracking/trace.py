@@ -12,7 +12,7 @@ from rakuten.config import DVC_LOCK
 from rakuten.errors import UserError
 from rakuten.files import atomic_write
 from rakuten.tracking import dvc_lock, registry, server
-from rakuten.tracking.lineage import MODEL_TAG, VERSION_LENGTH
+from rakuten.tracking.lineage import DVC_LOCK_NAME, MODEL_TAG, VERSION_LENGTH
 from rakuten.tracking.training_run import DATASET_PATH_TAG
 
 Run = mlflow.entities.Run
@@ -61,7 +61,7 @@ def format_run(client: mlflow.MlflowClient, run: Run) -> str:
     blocks = [_align(_summary(client, run))]
     blocks.append("parameters\n" + _align(dict(sorted(run.data.params.items())), "  "))
     blocks.append("data (MD5, as DVC records it)\n" + _align(run_inputs(run), "  "))
-    blocks.append("to restore this state\n" + "\n".join(f"  {line}" for line in _restore_steps(run)))
+    blocks.append("to restore this state\n" + "\n".join(f"  {line}" for line in _restore_steps(client, run)))
     return "\n\n".join(blocks)
 
 
@@ -77,9 +77,9 @@ def _summary(client: mlflow.MlflowClient, run: Run) -> dict[str, str]:
         "run": f"{run.info.run_id}  ({run.info.run_name}, {run.info.status.lower()}) on {server.redacted_uri()}",
         "began": f"{began:%Y-%m-%d %H:%M:%S} UTC",
         "model": "  ".join([digest[:VERSION_LENGTH] or "none was recorded", *names]),
-        "commit": tags.get("git_commit", "unknown: trained outside Git"),
+        "commit": _commit(client, run) or "unknown: trained outside Git",
         "branch": tags.get("git_branch", "unknown"),
-        "dirty": _dirty(tags),
+        "dirty": _dirty(tags, _later_commit(client, run)),
         "score": "none was recorded" if score is None else f"weighted F1 {score:.4f} out of fold{_synthetic(tags)}",
     }
 
@@ -111,7 +111,7 @@ def restore_dvc_lock(run: Run) -> str:
     if not _has_dvc_lock(run):
         raise UserError(f"run {run_id} has no dvc.lock: it was trained without `dvc repro`")
     with tempfile.TemporaryDirectory() as folder, atomic_write(DVC_LOCK) as (partial,):
-        partial.write_bytes(registry.download(run_id, dvc_lock.DVC_LOCK_NAME, Path(folder)).read_bytes())
+        partial.write_bytes(registry.download(run_id, DVC_LOCK_NAME, Path(folder)).read_bytes())
     return f"dvc.lock is that of run {run_id}; `dvc checkout --allow-missing` restores its data and model"
 
 
@@ -120,11 +120,23 @@ def _has_dvc_lock(run: Run) -> bool:
     if dvc_lock.LOCK_TAG in run.data.tags:
         return True
     artifacts = server.get_client().list_artifacts(run.info.run_id)
-    return any(artifact.path == dvc_lock.DVC_LOCK_NAME for artifact in artifacts)
+    return any(artifact.path == DVC_LOCK_NAME for artifact in artifacts)
 
 
-def _restore_steps(run: Run) -> Iterator[str]:
-    commit = run.data.tags.get("git_commit")
+def _later_commit(client: mlflow.MlflowClient, run: Run) -> str | None:
+    """The commit with all that a run on changed files was trained with, as the promotion found it."""
+    versions = client.search_model_versions(f"name = '{registry.MODEL_NAME}' and run_id = '{run.info.run_id}'")
+    return next(
+        (version.tags[registry.COMMIT_TAG] for version in versions if registry.COMMIT_TAG in version.tags), None
+    )
+
+
+def _commit(client: mlflow.MlflowClient, run: Run) -> str | None:
+    return _later_commit(client, run) or run.data.tags.get("git_commit")
+
+
+def _restore_steps(client: mlflow.MlflowClient, run: Run) -> Iterator[str]:
+    commit = _commit(client, run)
     if not commit:
         yield "not possible: no commit was recorded"
         return
@@ -135,11 +147,13 @@ def _restore_steps(run: Run) -> Iterator[str]:
         yield "dvc repro                       # only predict runs"
     else:
         yield "dvc repro                       # no dvc.lock was attached: this trains again"
-    if run.data.tags.get("git_dirty") == "true":
+    if run.data.tags.get("git_dirty") == "true" and not _later_commit(client, run):
         yield "but the tree was dirty: changes that were not committed are lost"
 
 
-def _dirty(tags: Mapping[str, str]) -> str:
+def _dirty(tags: Mapping[str, str], later_commit: str | None) -> str:
+    if later_commit:
+        return "no: this commit was made after the training, with the same files"
     texts = {"true": "YES: files differed from the commit", "false": "no"}
     return texts.get(tags.get("git_dirty", ""), "unknown")
 

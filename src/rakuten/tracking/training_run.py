@@ -5,10 +5,12 @@ to `unsent/<run id>/` beside the model, then sent. If sending fails, the trainin
 sends the record later. Sending a record twice changes nothing, so one that was sent in part is simply sent again.
 """
 
+import getpass
 import json
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,12 +34,14 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import AnyType
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 
-from rakuten.config import DVC_YAML, PARAMS, SOURCE
+from rakuten.config import DVC_YAML, MODELS, PARAMS, ROOT, SOURCE
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.tracking import registry, server
-from rakuten.tracking.lineage import MODEL_TAG, data_digests, git_tags, model_digest
+from rakuten.tracking.lineage import MODEL_TAG, VERSION_LENGTH, data_digests, git_tags, model_digest
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ RECORD_FILE, FILES_FOLDER, MODEL_FOLDER = "record.json", "files", "model"  # wit
 RUN_FILE = "run.json"  # beside the model: the run that trained it
 MODEL_FILES = ("manifest.json", "model.safetensors", "vectorizer.json")
 SYNC_HINT = "`rakuten sync` sends it"
+MODEL_CARD_FILE = "model_card.md"
+MAX_NOTE_CHARS = 5000  # of a tag
 MAX_METRICS = 1000  # that a server takes at a time
 DATASET_PATH_TAG = "path"  # tag of a dataset input: its path, because two files may have one name
 LOADER_MODULE = "rakuten.models.pyfunc_model"
@@ -58,11 +64,12 @@ MODEL_REQUIREMENTS = (
 )  # fmt: skip
 # A raw product as an example of the model's input.
 INPUT_EXAMPLE = [{"designation": "Piscine gonflable ronde 360 cm", "description": "<p>Avec pompe de filtration</p>"}]
-INPUT_SCHEMA = Schema(
+_ANY = AnyType()  # type: ignore[no-untyped-call]
+INPUT_SCHEMA = Schema(  # a column that is empty or of categories has another type; the model says what it cannot take
     [
-        ColSpec("string", "designation"),
-        ColSpec("string", "description", required=False),
-        ColSpec("binary", "picture", required=False),
+        ColSpec(_ANY, "designation"),
+        ColSpec(_ANY, "description", required=False),
+        ColSpec(_ANY, "picture", required=False),
     ]
 )
 
@@ -156,9 +163,11 @@ def training_run(
     record: dict[str, Any] = {
         "experiment": server.experiment_name(),
         "name": os.environ.get("DVC_EXP_NAME"),  # set by `dvc exp run`: experiment and run then have the same name
+        # A model in another folder than the project's is not what the project would serve.
+        "register": models.resolve() == MODELS.resolve(),
         "started": _now(),
         "params": {name: str(value) for name, value in params.items()},
-        "tags": {**git_tags(), **tags},
+        "tags": {**git_tags(), **_source_tags(), **tags},
         "inputs": data_digests(data),
     }
     with server.mlflow_errors():
@@ -183,6 +192,23 @@ def _create_run(client: mlflow.MlflowClient, record: Mapping[str, Any]) -> str:
     except MlflowException:  # two trainings that log the same dataset at once: MLflow fails for one of them, once
         client.log_inputs(run.info.run_id, inputs)
     return str(run.info.run_id)
+
+
+def _source_tags() -> dict[str, str]:
+    """What MLflow's page shows as a run's source and user."""
+    script = Path(sys.argv[0])
+    name = script.resolve().relative_to(ROOT).as_posix() if script.resolve().is_relative_to(ROOT) else script.name
+    tags = {MLFLOW_SOURCE_NAME: name, MLFLOW_SOURCE_TYPE: "LOCAL"}
+    with suppress(OSError, KeyError):  # a user id without a name, as in some containers
+        tags[MLFLOW_USER] = getpass.getuser()
+    return tags
+
+
+def _note_tag(model_card: Path) -> dict[str, str]:
+    """The model card as the run's note, if the record has one."""
+    if not model_card.is_file():
+        return {}
+    return {MLFLOW_RUN_NOTE: model_card.read_text(encoding="utf-8")[:MAX_NOTE_CHARS]}
 
 
 def _dataset_input(path: str, md5: str) -> DatasetInput:
@@ -210,10 +236,14 @@ def send_record(folder: Path, delayed: bool = False) -> str:
         metrics += [Metric(name, value, record["ended"], step) for step, value in history]
     for start in range(0, len(metrics), MAX_METRICS):
         client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
-    client.log_batch(run_id, tags=[RunTag(*tag) for tag in record["tags"].items()])
+    tags = record["tags"] | _note_tag(folder / FILES_FOLDER / "reports" / MODEL_CARD_FILE)
+    client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
     client.log_artifacts(run_id, str(folder / FILES_FOLDER))
     model = _complete_model(client, run_id) or _log_model(run_id, folder / MODEL_FOLDER, record)
-    registry.register(run_id, model, record["tags"][MODEL_TAG], record["started"], delayed)
+    if record.get("register", True):
+        registry.register(run_id, model, record["tags"][MODEL_TAG], record["started"], delayed)
+    if record["name"] is None:
+        client.update_run(run_id, name=f"train-{record['tags'][MODEL_TAG][:VERSION_LENGTH]}")
     client.set_terminated(run_id, "FINISHED", record["ended"])
     shutil.rmtree(folder)
     return run_id
@@ -275,7 +305,7 @@ def send_pending(models: Path) -> list[str]:
     for folder in pending_runs(models):
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
         if model_digest(folder / MODEL_FOLDER) != record["tags"][MODEL_TAG]:
-            raise UserError(f"{folder}: its model was changed since; delete this folder to give the run up")
+            raise UserError(f"{folder}: its model has changed since; delete this folder to discard the run")
         with server.mlflow_errors():
             sent.append(send_record(folder, delayed=True))
     return sent

@@ -82,7 +82,7 @@ class NetworkFolder(NamedTuple):
 def _open(folder: Path, sha256: str, all_cores: bool) -> FinetunedText | FinetunedImage:
     try:
         if digest(folder / SETTINGS_FILE) != sha256:
-            raise UserError(f"{folder / SETTINGS_FILE}: of another network; run `dvc repro`")
+            raise UserError(f"{folder / SETTINGS_FILE}: belongs to another network; run `dvc repro`")
         settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
         for name, expected in settings["sha256"].items():
             if digest(folder / name) != expected:

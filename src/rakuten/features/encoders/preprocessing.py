@@ -2,7 +2,7 @@
 
 Images of shops show an article on a white background with margins of any width; cropping them gave the largest gain in
 the out-of-fold score. The aspect ratio of the content is set to its square root: a full stretch to a square distorts
-long articles, no stretch leaves most of the frame empty. docs/experiments.md has the scores.
+long articles, no stretch leaves most of the frame empty. docs/notebook.md has the scores.
 """
 
 from collections.abc import Collection, Mapping
