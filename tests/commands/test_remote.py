@@ -40,7 +40,7 @@ def test_other_addresses_are_refused(url: str) -> None:
 
 
 def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
-    with pytest.raises(UserError, match="contains a user or a password, and it goes into Git") as caught:
+    with pytest.raises(UserError, match="stored in Git, so it must not contain a user or a password") as caught:
         parse_remote("https://me:secret@dagshub.com/a/b", None, None, None)
     assert "secret" not in str(caught.value)
 

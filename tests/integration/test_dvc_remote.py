@@ -83,7 +83,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_git_has_neither_data_nor_keys(pushed: Path) -> None:
     tracked = git(pushed, "ls-files", "data", "models", "reports").splitlines()
     assert {file for file in tracked if not file.endswith((".dvc", ".gitignore", "README.md"))} == {
-        "models/metrics.json", "reports/data_quality.json", "reports/decisions.json",
+        "models/metrics.json", "reports/data_quality.json", "reports/decisions.json", "reports/near_duplicates.json",
     }  # fmt: skip
     assert "data/raw/images.dvc" in tracked  # one directory
     assert all(SECRET not in (pushed / file).read_text() for file in git(pushed, "ls-files", ".dvc").splitlines())
@@ -115,7 +115,7 @@ def test_a_wrong_token_is_said_and_nothing_is_lost(pushed: Path, remote: S3, tmp
     assert "ERROR" in run_in(second, "dvc", "pull", code=1)
     doctor = run_in(second, *DOCTOR, code=1)
     assert "FAILED  DVC remote" in doctor
-    assert "check .dvc/config, and the keys" in doctor
+    assert "check .dvc/config and the keys" in doctor
     assert "Traceback" not in doctor
     name_remote(second, remote)
     run_in(second, "dvc", "pull")

@@ -74,7 +74,7 @@ def finetuned(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_the_pipeline_runs_with_fine_tuned_encoders(finetuned: tuple[Path, str]) -> None:
     project, printed = finetuned
     assert "fine-tuned text: weighted F1 0." in printed and ", fine-tuned picture: weighted F1 0." in printed
-    assert printed.count("for each of 2 networks without a fold") == 2
+    assert printed.count("for each of the 2 networks of a fold") == 2
     metrics = json.loads((project / "models" / "metrics.json").read_text())
     compared = metrics["compared"]
     assert compared[FINETUNED_TEXT]["weighted_f1"] > 0.3  # of 27 classes

@@ -231,7 +231,7 @@ def test_predictions_need_a_sound_model_of_the_same_features(
     params.write_text(text.replace("lowercase: true", "lowercase: false"), encoding="utf-8")
     flags = [*("--processed", str(space.processed)), "--models", str(space.models), "--reports", str(space.reports)]
     assert predict_model.main([*flags, "--params", str(params)]) == 1
-    assert "trained on features made otherwise" in capsys.readouterr().err
+    assert "trained on features made with other parameters" in capsys.readouterr().err
     (space.models / "model.safetensors").write_bytes(b"cut")
     before = (space.processed / "predictions.csv").read_bytes()
     assert space.predict() == 1

@@ -289,7 +289,7 @@ def test_the_language_follows_the_browser_is_switched_and_kept(visit: Open) -> N
     page.click("#language")
     assert page.evaluate("document.documentElement.lang") == "fr"
     expect(page.locator(".state")).to_have_text({"review": "À vérifier", "decided": "Automatique"}[state])
-    expect(page.locator(".confidence strong")).to_contain_text(",")
+    expect(page.locator(".confidence strong")).to_have_text(re.compile(r"^(> )?\d+(,\d+)?[\u00a0\u202f]%$"))
     page.reload()
     expect(page.locator("h1")).to_have_text("Classification des produits")
     expect(page).to_have_title("Classification des produits")
@@ -371,7 +371,7 @@ def test_a_service_that_stays_busy_is_reported(visit: Open) -> None:
     page.route("**/explain", answer_first(99, problem(429, "rate_limited", **{"Retry-After": "0"})))
     page.fill("#title", POOL)
     page.click("#classify")
-    expect(page.locator("#product-error")).to_contain_text("Trop de demandes")
+    expect(page.locator("#product-error")).to_contain_text("Trop de requêtes")
     page.click("#language")
     expect(page.locator("#product-error")).to_have_text("Too many requests; try again in a moment. (Request r-42)")
 
@@ -498,7 +498,7 @@ def test_values_added_to_a_row_that_is_too_short_are_in_their_columns(visit: Ope
     ("data", "line"),
     [
         ("designation\nÉtagère\n".encode("cp1252"), "Ce fichier n'est pas en UTF-8."),
-        (b"titre,prix\na,1\n", "Aucune colonne designation parmi : titre, prix"),
+        (b"titre,prix\na,1\n", "Aucune colonne designation ; le fichier contient : titre, prix"),
         (b'designation\nok\n"never closed\nx\n', "Un guillemet ouvert ligne 3 n'est jamais fermé."),
         (b"designation\n", "Ce fichier ne contient aucune ligne à classer."),
         (b"", "Ce fichier ne contient aucune ligne à classer."),

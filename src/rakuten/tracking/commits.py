@@ -12,7 +12,7 @@ from rakuten.errors import UserError
 from rakuten.tracking.lineage import git, git_bytes
 
 TRAINING_STAGES = ("ingest", "features", "finetune", "train")
-MAX_COMMITS = 200  # the newest, on all branches
+MAX_COMMITS = 200  # the newest, of branches and tags: not of DVC's experiments, nor stashed
 COMMIT_HINT = "commit the code, params.yaml and dvc.lock that made it (`git add`, `git commit`)"
 
 
@@ -27,7 +27,8 @@ def find_commit(dvc_lock: Mapping[str, Any]) -> str:
     """
     stages = _training_stages(dvc_lock)
     differences: list[str] = []
-    for commit in (git("log", "--all", "--topo-order", f"--max-count={MAX_COMMITS}", "--format=%H") or "").split():
+    revisions = ("HEAD", "--branches", "--tags", "--remotes", "--topo-order", f"--max-count={MAX_COMMITS}")
+    for commit in (git("log", *revisions, "--format=%H") or "").split():
         if _training_stages(_yaml_of(commit, "dvc.lock")) != stages:
             continue
         found = list(_differences(commit, stages))

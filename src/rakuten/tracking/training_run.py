@@ -163,8 +163,8 @@ def training_run(
     record: dict[str, Any] = {
         "experiment": server.experiment_name(),
         "name": os.environ.get("DVC_EXP_NAME"),  # set by `dvc exp run`: experiment and run then have the same name
-        # A model in another folder than the project's is not what the project would serve.
-        "register": models.resolve() == MODELS.resolve(),
+        # A model in another folder, or of the copy that `dvc exp run` makes, is not what the project would serve.
+        "register": models.resolve() == MODELS.resolve() and ".dvc" not in ROOT.parts,
         "started": _now(),
         "params": {name: str(value) for name, value in params.items()},
         "tags": {**git_tags(), **_source_tags(), **tags},
