@@ -432,13 +432,16 @@ def test_head_has_the_headers_of_get_without_its_body(api: Api, path: str) -> No
         assert head.headers["content-length"] == str(len(got.content))
 
 
-@pytest.mark.parametrize(("path", "allowed"), [
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
         ("/", "GET, HEAD"),
         ("/health", "GET, HEAD"),
         ("/openapi.json", "HEAD, GET"),
         ("/static/page.js", "GET, HEAD"),
         ("/predict", "POST"),
-    ])
+    ],
+)
 def test_another_method_is_refused_with_those_that_are_allowed(api: Api, path: str, allowed: str) -> None:
     answer = requests.put(api.url + path, timeout=10)
     check_problem(answer, 405, "method_not_allowed")
