@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.api import Api
+from tests.support.api import POOL, Api, get, post
 from tests.support.project import run_in
 from tests.support.servers import free_port
 
@@ -35,3 +35,9 @@ def test_the_log_begins_with_what_it_does_then_the_model_and_the_address(api: Ap
     log = api.log.read_text()
     assert log.startswith("INFO serving: loading the model")
     assert f"(local), {api.url}, no keys required" in log
+
+
+def test_settings_that_hosts_make_for_other_programs_do_not_matter(start: Callable[..., Api]) -> None:
+    server = start(WEB_CONCURRENCY="4", PROMETHEUS_MULTIPROC_DIR="/nowhere", FORWARDED_ALLOW_IPS="*")
+    assert post(f"{server.url}/predict", json=POOL).status_code == 200
+    assert get(f"{server.url}/metrics").status_code == 200

@@ -91,3 +91,11 @@ def test_a_flow_script_imports_the_code_of_its_own_tree(
     other_tree = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     output = run_in(tmp_path, sys.executable, "-c", code, PYTHONPATH=other_tree)
     assert output.split() == [str(tree / "flows" / "common.py"), str(tree / "src" / "rakuten" / "__init__.py")]
+
+
+@pytest.mark.parametrize(("home", "own"), [("/nowhere", True), (None, False)])
+def test_prefect_has_a_home_where_the_users_cannot_be_written(home: str | None, own: bool, tmp_path: Path) -> None:
+    code = "import flows, prefect.settings as s; print(s.get_current_settings().home)"
+    settings = {"HOME": home or str(tmp_path)}
+    used = run_in(ROOT, sys.executable, "-c", code, **settings).strip().splitlines()[-1]
+    assert used == str(ROOT / ".dvc" / "tmp" / "prefect" if own else tmp_path / ".prefect")

@@ -133,6 +133,28 @@ def test_labels_of_logged_predictions_are_scored(monitored: Monitored, monitored
     assert check.n_to_audit == 0
 
 
+def test_what_is_filled_in_is_a_label_and_is_kept(monitored: Monitored, monitored_frame: MakeFrame) -> None:
+    """Half of the sample first, then the other half; the check in between must not undo the work."""
+    log_window(monitored.folder, monitored_frame(1000, 1), "one")
+    n_asked = monitored.check().n_to_audit
+    path = monitored.folder / AUDIT_FILE
+    sample = pd.read_csv(path, dtype="str", keep_default_na=False)
+    sample["prdtypecode"] = [*sample["predicted"][: n_asked // 2], *[""] * (n_asked - n_asked // 2)]
+    sample.to_csv(path, index=False)
+    check = monitored.check()
+    assert check.n_to_audit == n_asked - n_asked // 2
+    assert check.report is not None and not check.report.live
+    again = pd.read_csv(path, dtype="str", keep_default_na=False)
+    assert again["prediction_id"].tolist() == sample["prediction_id"].tolist()
+    again.assign(prdtypecode=again["predicted"]).to_csv(path, index=False)
+    check = monitored.check()
+    assert check.n_to_audit == 0
+    assert check.report is not None
+    (live,) = check.report.live
+    assert (live.products, live.n_labels, live.weighted_f1) == ("decided", n_asked, 1.0)
+    assert len(pd.read_csv(path)) == n_asked
+
+
 def test_decided_products_to_label_are_written(monitored: Monitored, monitored_frame: MakeFrame) -> None:
     ids = log_window(monitored.folder, monitored_frame(1000, 1), "one")
     check = monitored.check()

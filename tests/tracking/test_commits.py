@@ -12,7 +12,7 @@ from tests.support.project import git, run_in
 
 STAGE = {
     "cmd": "python src/train.py",
-    "deps": ["data.csv", "src/library", "src/train.py"],
+    "deps": ["data.csv", "encoders", "src/library", "src/train.py"],
     "params": ["seed", "train.svm_c"],
     "outs": ["model"],
 }
@@ -27,6 +27,10 @@ def trained_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "src" / "library" / name).write_text(f"# {name}\n", encoding="utf-8")
     (folder / "src" / "train.py").write_text("open('model', 'w').write('model')\n")
     (folder / "data.csv").write_text("a\n")
+    (folder / "encoders").mkdir()
+    (folder / "encoders" / "README.md").write_text("in Git")
+    (folder / "encoders" / "own.onnx").write_text("not in Git")
+    (folder / ".gitignore").write_text("*.onnx\n")
     (folder / "params.yaml").write_text("seed: 1\ntrain: {svm_c: 0.4}\n")
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": STAGE}}))
     git(folder, "init", "--quiet", "--initial-branch=main")
@@ -54,6 +58,12 @@ def commit(repository: Path, *paths: str) -> str:
     git(repository, "add", *paths)
     git(repository, "commit", "--quiet", "--message", "a commit")
     return git(repository, "rev-parse", "HEAD")
+
+
+def test_what_git_has_only_in_part_is_not_compared(repository: Path) -> None:
+    commit(repository, "--all")
+    assert "encoders/own.onnx" not in git(repository, "ls-files").split()
+    assert commits.find_commit(lock(repository))
 
 
 def test_a_commit_after_the_training_is_found(repository: Path) -> None:

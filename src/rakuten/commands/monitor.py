@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rakuten.cli import run_command
 from rakuten.config import PARAMS, load_params
-from rakuten.monitoring.monitor import LABELS_FILE, check_drift
+from rakuten.monitoring.monitor import check_drift
 from rakuten.monitoring.status_files import AUDIT_FILE
 from rakuten.serving.settings import load_settings
 
@@ -21,10 +21,9 @@ def command(arguments: argparse.Namespace) -> str:
         log.warning("%s", alarm)
     if check.n_to_audit:
         log.info(
-            "%s decided predictions should be labelled to judge them: fill in prdtypecode in %s and add the rows to %s",
+            "%s decided predictions need a label to be judged: fill in prdtypecode in %s",
             f"{check.n_to_audit:,}",
             settings.live / AUDIT_FILE,
-            settings.live / LABELS_FILE,
         )
     return f"{check.summary}; {check.html}" if check.html else check.summary
 

@@ -23,13 +23,14 @@ from rakuten.features.monitored_columns import MONITORED_COLUMNS
 from rakuten.files import atomic_write, dump_json
 from rakuten.monitoring.alerts import DriftReport, class_shares, judge_drift
 from rakuten.monitoring.drift import DriftScores, column_drift
-from rakuten.monitoring.live_score import ALL, audit_sample, label_predictions, live_scores
+from rakuten.monitoring.live_score import ALL, AUDIT_COLUMNS, audit_sample, label_predictions, live_scores
 from rakuten.monitoring.plots import drift_figure
 from rakuten.monitoring.prediction_log import read_window
 from rakuten.monitoring.status_files import AUDIT_FILE, DRIFT_FILE, LAST_CHECK_FILE
 from rakuten.tracking import lineage, monitoring_runs, registered_model
 
 LABELS_FILE, RETRAINING_FILE = "labels.csv", "retrained.json"
+LABEL_COLUMNS = ("prediction_id", "prdtypecode")
 LABELLED_WINDOW = 50_000  # latest predictions that are matched with labels
 
 
@@ -60,7 +61,7 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
         from_registry: the registry's champion answers; otherwise the model in models/.
 
     Raises:
-        UserError: the reference is missing, or the reference or labels.csv cannot be read.
+        UserError: the reference is missing, or the reference, labels.csv or audit.csv cannot be read.
     """
     reference = champion_reference() if from_registry else local_reference()
     version = reference.model_version
@@ -73,14 +74,15 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
         summary = f"{len(window):,} predictions of model {version}: too few to judge (min_rows {min_rows:,})"
         return DriftCheck(report=None, summary=summary)
     scores = column_drift(reference.frame, window, params.monitor)
-    labelled = label_predictions(
-        read_window(log_folder, LABELLED_WINDOW, version), read_labels(log_folder / LABELS_FILE)
-    )
+    audited, labels = (read_labels(log_folder / name) for name in (AUDIT_FILE, LABELS_FILE))
+    labels = pd.concat([audited, labels])[list(LABEL_COLUMNS)]  # of two labels the latter counts
+    labelled = label_predictions(read_window(log_folder, LABELLED_WINDOW, version), labels)
     live = live_scores(reference.frame, labelled, params)
     report = judge_drift(reference.frame, window, scores.columns, live, params)
-    audit = audit_sample(labelled, params.monitor.min_labels)
+    to_audit = audit_sample(labelled, params.monitor.min_labels)
     with atomic_write(log_folder / AUDIT_FILE) as (partial,):
-        write_table(audit, partial)
+        # As objects: beside a table without rows, whole numbers would become floats.
+        write_table(pd.concat([audited.astype(object), to_audit.astype(object)])[list(AUDIT_COLUMNS)], partial)
     metadata = {
         "checked": checked,
         "window": [_iso_time(window["time"].iloc[0]), _iso_time(window["time"].iloc[-1])],
@@ -93,7 +95,7 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
     return DriftCheck(
         report=report,
         summary=f"{f'{len(report.alarms)} alarms' if report.alarms else 'no drift'} in {len(window):,} predictions",
-        n_to_audit=len(audit),
+        n_to_audit=len(to_audit),
         html=files[0],
         run_id=monitoring_runs.log_drift_report(_mlflow_metrics(report), tags, files),
     )
@@ -176,16 +178,20 @@ def _read_reference(path: Path) -> pd.DataFrame:
 
 
 def read_labels(path: Path) -> pd.DataFrame:
-    """Labels that were added later: columns prediction_id and prdtypecode. No rows if there is no file.
+    """Labels that were added later: the rows of a CSV file that have a prdtypecode. No rows if there is no file.
+
+    Returns:
+        The columns of the file as text, but prdtypecode as int64.
 
     Raises:
-        UserError: the file is no CSV with these columns, or a code is no whole number.
+        UserError: the file is no CSV with the columns LABEL_COLUMNS, or a code is no whole number.
     """
     if not path.is_file():
         return pd.DataFrame({"prediction_id": pd.Series(dtype="str"), "prdtypecode": pd.Series(dtype="int64")})
     try:
-        frame = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8")
-        return frame[["prediction_id", "prdtypecode"]].astype({"prdtypecode": "int64"})
+        frame = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+        has_label = (frame["prediction_id"] != "") & (frame["prdtypecode"].str.strip() != "")
+        return frame[has_label].astype({"prdtypecode": "int64"})
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: not a CSV of prediction_id and prdtypecode ({error})") from error
 

@@ -79,12 +79,15 @@ def _parse_yaml(blob: str) -> Mapping[str, Any]:
 
 
 def _dvc_digest(commit: str, path: str) -> str | None:
-    """The MD5 that DVC would record for a file or folder of a commit; None if it has neither it nor its .dvc file."""
+    """The MD5 that DVC would record for code, or data with a .dvc file, of a commit; None for anything else.
+
+    A folder of data may hold files that Git ignores, such as an encoder of the user's own.
+    """
     tracked = _yaml_of(commit, f"{path}.dvc").get("outs")
     if tracked:
         return str(tracked[0].get("md5"))
-    entry = (git("ls-tree", commit, "--", path) or "").split()  # mode, type, id, path
-    if not entry:
+    entry = (git("ls-tree", commit, "--", path) or "").split() if path.startswith("src/") else []
+    if not entry:  # else mode, type, id, path
         return None
     return _folder_digest(entry[2]) if entry[1] == "tree" else _file_digest(entry[2])
 

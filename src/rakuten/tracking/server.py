@@ -102,8 +102,8 @@ def _move_artifacts(database: Path, here: str) -> None:
                 continue
             for table, column in ADDRESS_COLUMNS.items():
                 connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ?",
-                    (here, len(old) + 1, old, f"{old}/%"),
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column} || '/', 1, ?) = ?",
+                    (here, len(old) + 1, len(old) + 1, f"{old}/"),
                 )
 
 
