@@ -108,7 +108,7 @@ def test_a_full_disk_is_an_error_for_the_user(
 ) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
     monkeypatch.setattr(files, "partial_path", lambda _: tmp_path / "full")
-    with pytest.raises(UserError, match=r"frames\.npy: the pixels of the pictures cannot be written .*take 0 MB: make"):
+    with pytest.raises(UserError, match=r"frames\.npy: the pixels of the pictures cannot be written .*take 0 MB: free"):
         write_frames(paths, ImageInput(32), tmp_path / "frames.npy")
     assert not (tmp_path / "frames.npy").exists()
 

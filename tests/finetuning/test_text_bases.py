@@ -83,7 +83,7 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
         {"something.else": load_file(folder / "model.safetensors")["embeddings.LayerNorm.weight"]},
         folder / "model.safetensors",
     )
-    with pytest.raises(UserError, match=r"weights are missing .* of the network's"):
+    with pytest.raises(UserError, match=r"weights are missing, such as"):
         load_text_base(str(folder), None)
 
 

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, applied to a copy of the project that is then trained."""
+"""The examples of docs/extending.md, applied to a copy of the project whose stages then run."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def set_quick(project: Path, image_encoder: str | None = "none") -> None:
 
 
 def run_stages(project: Path, *stages: str) -> dict[str, Any]:
-    """Run the stages up to training; returns the scores, if training was among them."""
+    """Run stages, up to training unless others are named; returns the scores of the last training."""
     for stage in stages or STAGES:
         run_in(project, sys.executable, f"src/{stage}.py", MLFLOW_TRACKING_URI=f"sqlite:///{project / 'mlflow.db'}")
     path = project / "models" / "metrics.json"
@@ -62,12 +62,10 @@ def test_a_feature(project: Path) -> None:
     rows = pd.read_csv(raw, keep_default_na=False)
     rows.loc[:9, "designation"] = [f"Lampe de bureau neuve {number} €" for number in range(10)]
     rows.to_csv(raw, index=False)
-    run_stages(project)
+    run_stages(project, *STAGES[:2])
     features = pd.read_csv(project / "data" / "processed" / "train_features.csv", keep_default_na=False)
     has_token = features["style"].str.split().map(lambda tokens: "title_price" in tokens)
     assert has_token[:10].all()
-    terms = [block["terms"] for block in json.loads((project / "models" / "vectorizer.json").read_text())]
-    assert any("title_price" in block for block in terms)
 
 
 def test_a_view(project: Path) -> None:
@@ -97,7 +95,9 @@ def test_a_class(project: Path, example: int) -> None:
     labels = pd.read_csv(raw)
     labels.loc[labels["prdtypecode"] == 2583, "prdtypecode"] = 3000
     labels.to_csv(raw, index=False)
-    assert "3000" in run_stages(project)["f1"]
+    run_stages(project, STAGES[0])
+    kept = pd.read_csv(project / "data" / "interim" / "merged_train.csv")["prdtypecode"]
+    assert (kept == 3000).sum() == (labels["prdtypecode"] == 3000).sum() > 0
 
 
 def test_every_example_of_the_page_is_tested() -> None:

@@ -324,8 +324,8 @@ def _add_error_handlers(app: FastAPI) -> None:
             request, Problem(codes.get(error.status_code, "invalid_request"), str(error.detail))
         )
         if allowed := (error.headers or {}).get("Allow"):
-            methods = allowed.split(", ")
-            response.headers["allow"] = ", ".join(dict.fromkeys([*methods, *(["HEAD"] if "GET" in methods else [])]))
+            methods = set(allowed.split(", "))
+            response.headers["allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
         return response
 
     @app.exception_handler(RequestValidationError)
