@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stage, script in STAGES.items():
         cost = run([sys.executable, project / script], environment, arguments.folder / f"{stage}.log")
         found[f"{stage} stage"] = {"cpu_s": round(cost.cpu), "wall_s": round(cost.wall), "peak_mb": round(cost.memory)}
-    metrics = json.loads((project / "models" / "metrics.json").read_text(encoding="utf-8"))
-    fused = {"rows": metrics["rows"], "weighted_f1": metrics["weighted_f1"]}
-    found["out of fold"] = {"fused": fused | {"interval": metrics["interval"]["weighted_f1"]}, **metrics["compared"]}
+    scores = json.loads((project / "models" / "scores.json").read_text(encoding="utf-8"))
+    fused = {"rows": scores["rows"], "weighted_f1": scores["weighted_f1"]}
+    found["out of fold"] = {"fused": fused | {"interval": scores["interval"]["weighted_f1"]}, **scores["compared"]}
     if arguments.truth:
         found["test"] = test_scores(project, arguments.truth)
     for view, network in read_networks(project / "models" / "finetuned").items():

@@ -28,7 +28,7 @@ from prefect.settings import get_current_settings
 
 from flows.common import RetryableError, dvc, exclusive_lock, hide_tracebacks, is_retryable
 from rakuten.cli import run_command
-from rakuten.config import MODELS, REPORTS, load_env, load_params
+from rakuten.config import MODELS, REPORTS, SCORES_FILE, load_env, load_params
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.monitoring.status_files import PIPELINE_FILE
@@ -99,8 +99,8 @@ def publish_artifacts(trained: bool) -> str | None:
     """
     quality = (REPORTS / "data_quality.json").read_text(encoding="utf-8")
     create_markdown_artifact(f"```json\n{quality}```", key="data-quality", description="ingest: what came in")
-    metrics = json.loads((MODELS / "metrics.json").read_text(encoding="utf-8"))
-    create_markdown_artifact(_scores_table(metrics), key="metrics", description="out of fold")
+    scores = json.loads((MODELS / SCORES_FILE).read_text(encoding="utf-8"))
+    create_markdown_artifact(_scores_table(scores), key="metrics", description="out of fold")
     card = (REPORTS / "model_card.md").read_text(encoding="utf-8")
     create_markdown_artifact(card, key="model-card")
     run_id = local_run_id(MODELS)
@@ -116,12 +116,11 @@ def publish_artifacts(trained: bool) -> str | None:
     return run_id
 
 
-def _scores_table(metrics: dict[str, Any]) -> str:
+def _scores_table(scores: dict[str, Any]) -> str:
     rows = [
-        f"| {name} | {metrics[name]:.4f} | {low:.4f} to {high:.4f} |"
-        for name, (low, high) in metrics["interval"].items()
+        f"| {name} | {scores[name]:.4f} | {low:.4f} to {high:.4f} |" for name, (low, high) in scores["interval"].items()
     ]
-    note = "**Synthetic** products: these scores say nothing about real ones.\n\n" if metrics["synthetic"] else ""
+    note = "**Synthetic** products: these scores say nothing about real ones.\n\n" if scores["synthetic"] else ""
     return "\n".join([f"{note}| score | out of fold | 95 % |", "|---|---|---|", *rows])
 
 

@@ -46,8 +46,9 @@ def committed(clone: Callable[[str], Path]) -> Path:
     """A project whose lock holds its files as they are, as after `dvc repro`."""
     folder = clone("committed")
     for stage in yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"].values():
-        metrics = [name for metric in stage.get("metrics", []) for name in metric]
-        for name in [*stage["deps"], *stage["outs"], *metrics]:
+        # An output with settings is a mapping of one key.
+        outputs = [out if isinstance(out, str) else next(iter(out)) for out in stage["outs"] + stage.get("metrics", [])]
+        for name in [*stage["deps"], *outputs]:
             if not (folder / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).touch()

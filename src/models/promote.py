@@ -1,6 +1,7 @@
 """Promotion: the challenger becomes the champion if the rules of params.yaml allow it."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of t
 
 import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_command
-from rakuten.config import PARAMS, load_params
+from rakuten.config import MODELS, PARAMS, load_params
 from rakuten.promotion.gate import promote_challenger, roll_back_champion
-from rakuten.tracking import server
+from rakuten.tracking import server, training_run
+
+log = logging.getLogger(__name__)
 
 
 def promote(arguments: argparse.Namespace) -> str:
@@ -21,6 +24,9 @@ def promote(arguments: argparse.Namespace) -> str:
     with server.mlflow_errors():
         if arguments.rollback:
             return roll_back_champion(params, arguments.dry_run)
+        number = training_run.register_local(MODELS)
+        if number is not None:
+            log.info("the model in %s is now version %s, the challenger", MODELS.name, number)
         return promote_challenger(params, arguments.dry_run, not arguments.without_comparison)
 
 

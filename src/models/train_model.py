@@ -9,12 +9,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of t
 
 import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_stage
-from rakuten.config import MODELS, PROCESSED, REPORTS, Params
+from rakuten.config import METRICS_FILE, MODELS, PROCESSED, REPORTS, SCORES_FILE, Params
 from rakuten.data.schema import is_synthetic
 from rakuten.evaluation.label_issues import label_issues_table
-from rakuten.evaluation.learning_curves import LEARNING_CURVES_FILE, learning_curve_metrics
+from rakuten.evaluation.learning_curves import LEARNING_CURVES_FILE, learning_curve_metrics, read_learning_curves
 from rakuten.evaluation.model_card import model_card
-from rakuten.evaluation.report import Report, flat_metrics, measure
+from rakuten.evaluation.report import Report, dvc_metrics, measure, mlflow_metrics
 from rakuten.features.encoders.factory import encoder_fingerprints
 from rakuten.features.encoders.finetuned import NETWORKS_FOLDER, read_networks
 from rakuten.features.feature_set import TRAIN, FeaturePaths, FeatureSet, finetuned_path
@@ -46,28 +46,31 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
         classifier.self_check_answers = self_check_answers(PyfuncModel(classifier))
         threshold = classifier.config.threshold
         issues = label_issues_table(features, out_of_fold, params.train.shard_rows, params.seed)
-        metrics = measure(out_of_fold, threshold, features.metadata, params)
-        metrics |= {"synthetic": synthetic, "label_issues": len(issues)}
+        scores = measure(out_of_fold, threshold, features.metadata, params)
+        scores |= {"synthetic": synthetic, "label_issues": len(issues)}
         reference = reference_sample(
             features, out_of_fold.predicted_codes, out_of_fold.confidence.round(6), threshold, params.seed
         )
-        card = model_card(metrics, params, classifier.config.encoders, lineage.data_digests(sources))
+        curves = read_learning_curves(reports / LEARNING_CURVES_FILE)
+        card = model_card(scores, params, classifier.config.encoders, lineage.data_digests(sources))
         classifier.save(models)
-        with atomic_write(models / "metrics.json") as (partial,):
-            dump_json(metrics, partial)
-        files = [models / "metrics.json", models / VECTORIZER_FILE]
-        files += Report(out_of_fold, features.metadata, metrics, issues, reference, card).write(reports)
+        files = [models / SCORES_FILE, models / METRICS_FILE]
+        with atomic_write(*files) as (scores_file, metrics_file):
+            dump_json(scores, scores_file)
+            dump_json(dvc_metrics(scores), metrics_file)
+        files += Report(out_of_fold, features.metadata, scores, issues, reference, curves, card).write(reports)
+        files += [models / VECTORIZER_FILE]
         used = [network.path for network in classifier.networks.values()]
-        run.log(flat_metrics(metrics), OUTPUTS, files, used, learning_curve_metrics(reports / LEARNING_CURVES_FILE))
-    return _closing_line(metrics, run.run_id)
+        run.log(mlflow_metrics(scores), OUTPUTS, files, used, learning_curve_metrics(curves))
+    return _closing_line(scores, run.run_id)
 
 
-def _closing_line(metrics: Mapping[str, Any], run_id: str) -> str:
-    low, high = metrics["interval"]["weighted_f1"]
-    kind = " SYNTHETIC" if metrics["synthetic"] else ""
+def _closing_line(scores: Mapping[str, Any], run_id: str) -> str:
+    low, high = scores["interval"]["weighted_f1"]
+    kind = " SYNTHETIC" if scores["synthetic"] else ""
     return (
-        f"{len(metrics['f1'])} classes learnt from {metrics['rows']:,}{kind} products, out-of-fold weighted F1 "
-        f"{metrics['weighted_f1']:.4f} [{low:.4f}, {high:.4f}], MLflow run {run_id}"
+        f"{len(scores['f1'])} classes learnt from {scores['rows']:,}{kind} products, out-of-fold weighted F1 "
+        f"{scores['weighted_f1']:.4f} [{low:.4f}, {high:.4f}], MLflow run {run_id}"
     )
 
 

@@ -13,10 +13,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
 from tqdm import tqdm
 
 from rakuten.compute import executor_from
-from rakuten.config import DATA, INTERIM, MODELS, PARAMS, PROCESSED, REPORTS, ROOT, SOURCE, load_env, load_params
+from rakuten.config import (
+    DATA,
+    DVC_LOCK,
+    INTERIM,
+    MODELS,
+    PARAMS,
+    PROCESSED,
+    REPORTS,
+    ROOT,
+    SOURCE,
+    load_env,
+    load_params,
+)
 from rakuten.errors import UserError
 from rakuten.files import clear_scratch, parse_path, remove_leftovers
 
@@ -24,6 +37,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOG_PROGRESS_SECONDS = 10.0  # between two progress lines if stderr is not a terminal
+RESTORE_HINT = (
+    "DVC deleted the last results of this stage before it began: `dvc checkout` brings them back, `git restore models "
+    "reports` those that Git has"
+)
 
 
 def run_stage(
@@ -47,7 +64,16 @@ def run_stage(
         with executor_from(params.compute):
             return stage(params, **{flag: getattr(arguments, flag) for flag in paths})
 
-    return run_command(name, command, parser, argv)
+    code = run_command(name, command, parser, argv)
+    if code != 0 and os.environ.get("DVC_STAGE") == name and _has_run(name):
+        log.warning(RESTORE_HINT)
+    return code
+
+
+def _has_run(stage: str) -> bool:
+    """Whether dvc.lock records results of a stage."""
+    lock = yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8")) if DVC_LOCK.is_file() else None
+    return stage in ((lock or {}).get("stages") or {})
 
 
 def run_command(

@@ -10,19 +10,29 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from rakuten.errors import UserError
 
+
+def _project_of(tree: Path) -> Path:
+    """The project that a tree belongs to: that which runs the experiment if `dvc exp run --temp` made the tree."""
+    owners = [folder.parents[2] for folder in tree.parents if folder.parts[-3:] == (".dvc", "tmp", "exps")]
+    return owners[0] if owners else tree
+
+
 ROOT = Path(__file__).resolve().parents[2]  # of the tree that contains this file, whichever tree is installed
+PROJECT = _project_of(ROOT)  # has what outlives an experiment: settings, runs, caches
 SOURCE = ROOT / "src"
 DATA = ROOT / "data"
 RAW = DATA / "raw"
 INTERIM = DATA / "interim"
 PROCESSED = DATA / "processed"
-CACHE = DATA / "cache"  # the embedding cache: no result depends on it, so DVC does not track it
+CACHE = PROJECT / "data" / "cache"  # the embedding cache: no result depends on it, so DVC does not track it
 LIVE = DATA / "live"  # the prediction log, drift reports and status files
 MODELS = ROOT / "models"
 REPORTS = ROOT / "reports"
 PARAMS = ROOT / "params.yaml"
 DVC_YAML = ROOT / "dvc.yaml"
 DVC_LOCK = ROOT / "dvc.lock"
+METRICS_FILE = "metrics.json"  # beside the model: the few scores that DVC lists
+SCORES_FILE = "scores.json"  # beside the model: all scores, with their intervals
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -243,12 +253,12 @@ def load_params(path: Path = PARAMS) -> Params:
 
 
 def load_env() -> None:
-    """Set the variables of .env at the project's root, except those that are set already.
+    """Set the variables of the project's .env, except those that are set already.
 
     Raises:
         UserError: .env is not UTF-8, or cannot be read.
     """
-    path = ROOT / ".env"
+    path = PROJECT / ".env"
     try:
         load_dotenv(path, override=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -49,7 +49,7 @@ def test_only_what_the_team_has_signed_is_promoted_and_served(project: Path, tmp
 
     said = run_in(project, *RAKUTEN, "sign", "--key", "keys/models.key", **PASSWORD)
     assert f"signed: version 1 (model {model_digest(project / 'models')[:12]})" in said
-    assert "dry run, nothing was changed" in run_in(project, *PROMOTE)
+    assert "dry run, nothing was promoted" in run_in(project, *PROMOTE)
     client.set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
     settings = {"MLFLOW_TRACKING_URI": store, "API_CACHE": str(tmp_path / "cache")}
     server = Api(project, tmp_path / "api.log", **settings).wait()

@@ -8,20 +8,20 @@ from rakuten.commands.summary import Results, summary_table
 from rakuten.tracking import dvc_lock, server
 
 QUALITY = {"train": {"rows_in": 84_916, "rows_rejected": 3}, "test": {"rows_in": 13_812}}
-METRICS = {
+SCORES = {
     "weighted_f1": 0.81234, "macro_f1": 0.7, "synthetic": False,
     "interval": {"weighted_f1": [0.8, 0.82], "macro_f1": [0.69, 0.71]},
 }  # fmt: skip
 DECISIONS = {"decided": 10_000, "rows": 13_812, "target_precision": 0.95}
 
 
-def rows(metrics: dict[str, object]) -> dict[str, str]:
-    table = summary_table(Results(QUALITY, metrics, DECISIONS, "abc"), Path("data/p.csv"), "the UI")
+def rows(scores: dict[str, object]) -> dict[str, str]:
+    table = summary_table(Results(QUALITY, scores, DECISIONS, "abc"), Path("data/p.csv"), "the UI")
     return {line[2:13].strip(): line[15:] for line in table.splitlines()}
 
 
 def test_the_table_has_counts_scores_and_places() -> None:
-    assert rows(METRICS) == {
+    assert rows(SCORES) == {
         "Train rows": "84,916 read, 3 rejected",
         "Test rows": "13,812 read, all predicted",
         "Weighted F1": "0.8123  [0.8000, 0.8200]",
@@ -35,7 +35,7 @@ def test_the_table_has_counts_scores_and_places() -> None:
 
 
 def test_scores_of_synthetic_products_are_marked() -> None:
-    assert rows(METRICS | {"synthetic": True})[""] == "out of fold, 95 % interval, on SYNTHETIC data"
+    assert rows(SCORES | {"synthetic": True})[""] == "out of fold, 95 % interval, on SYNTHETIC data"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(server, "uri", lambda: server.EMBEDDED)
     for name, value in (
         ("reports/data_quality.json", QUALITY),
-        ("models/metrics.json", METRICS),
+        ("models/scores.json", SCORES),
         ("models/manifest.json", {}),
         ("reports/decisions.json", DECISIONS),
     ):
@@ -82,7 +82,7 @@ def test_runs_that_wait_are_a_warning(folders: Path, attached: list[Path], capsy
     assert "WARNING summary: 1 run(s) not sent to sqlite:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["reports/data_quality.json", "models/metrics.json", "reports/decisions.json"])
+@pytest.mark.parametrize("name", ["reports/data_quality.json", "models/scores.json", "reports/decisions.json"])
 def test_before_the_first_run_there_is_nothing_to_show(
     name: str, folders: Path, attached: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,6 @@ def out_of_fold() -> OutOfFold:
 
 
 @pytest.fixture(scope="session")
-def metrics(out_of_fold: OutOfFold, metadata: pd.DataFrame, params: Params) -> dict[str, Any]:
-    """What models/metrics.json would hold."""
+def scores(out_of_fold: OutOfFold, metadata: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """What models/scores.json would hold."""
     return measure(out_of_fold, THRESHOLD, metadata, params) | {"synthetic": False, "label_issues": 1234}

@@ -51,7 +51,7 @@ def run_stages(project: Path, *stages: str) -> dict[str, Any]:
     """Run stages, up to training unless others are named; returns the scores of the last training."""
     for stage in stages or STAGES:
         run_in(project, sys.executable, f"src/{stage}.py", MLFLOW_TRACKING_URI=f"sqlite:///{project / 'mlflow.db'}")
-    path = project / "models" / "metrics.json"
+    path = project / "models" / "scores.json"
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -75,7 +75,7 @@ def test_the_pipeline_runs_with_fine_tuned_encoders(finetuned: tuple[Path, str])
     project, printed = finetuned
     assert "fine-tuned text: weighted F1 0." in printed and ", fine-tuned picture: weighted F1 0." in printed
     assert printed.count("for each of the 2 networks of a fold") == 2
-    metrics = json.loads((project / "models" / "metrics.json").read_text())
+    metrics = json.loads((project / "models" / "scores.json").read_text())
     compared = metrics["compared"]
     assert compared[FINETUNED_TEXT]["weighted_f1"] > 0.3  # of 27 classes
     assert compared[FINETUNED_IMAGE]["weighted_f1"] > 0.3

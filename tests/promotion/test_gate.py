@@ -185,7 +185,7 @@ def test_a_worse_challenger_is_tagged_only(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_dry_run_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = Registry(monkeypatch, version(1), challenger="1")
     line = gate.promote_challenger(PARAMS, dry_run=True)
-    assert line.startswith("dry run, nothing was changed; ")
+    assert line.startswith("dry run, nothing was promoted; ")
     assert line.endswith("version 1 promoted over no champion")
     assert versions.actions == []
 

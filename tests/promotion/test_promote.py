@@ -60,7 +60,7 @@ def number(folder: Path, alias: str) -> str:
 
 def test_a_worse_challenger_is_held_back_and_the_decision_is_recorded(project: Path) -> None:
     train_with(project, svm_c=("0.4", "0.00001"))
-    assert "dry run, nothing was changed" in run_in(project, *PROMOTE, "--dry-run")
+    assert "dry run, nothing was promoted" in run_in(project, *PROMOTE, "--dry-run")
     assert "promotion" not in client_of(project).get_model_version(MODEL_NAME, "2").tags
     output = run_in(project, *PROMOTE)
     assert "version 2 not promoted, champion stays version 1 (" in output

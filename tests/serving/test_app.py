@@ -174,7 +174,7 @@ def test_the_page_is_served(api: Api) -> None:
 
 def test_the_model_has_its_origin_and_scores(api: Api, trained: Path) -> None:
     model = get(f"{api.url}/model").json()
-    metrics = json.loads((trained / "models" / "metrics.json").read_text())
+    metrics = json.loads((trained / "models" / "scores.json").read_text())
     assert model["source"] == "local"
     assert model["registry_version"] is None
     assert model["scores"]["weighted_f1"] == metrics["weighted_f1"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rakuten.cli import run_command
-from rakuten.config import MODELS, PROCESSED, REPORTS, ROOT
+from rakuten.config import MODELS, PROCESSED, REPORTS, ROOT, SCORES_FILE
 from rakuten.errors import UserError
 from rakuten.tracking import dvc_lock, lineage, server, training_run
 
@@ -24,7 +24,7 @@ class Results:
     """The results of the last `dvc repro`, as its stages wrote them."""
 
     quality: dict[str, Any]  # data_quality.json
-    metrics: dict[str, Any]  # metrics.json
+    scores: dict[str, Any]  # scores.json
     decisions: dict[str, Any]  # decisions.json
     model_version: str
 
@@ -36,14 +36,14 @@ def summary_table(results: Results, predictions: Path, ui: str) -> str:
         predictions: the path of predictions.csv.
         ui: how to see the runs.
     """
-    metrics, decisions = results.metrics, results.decisions
+    scores, decisions = results.scores, results.decisions
     train, test = results.quality["train"], results.quality["test"]
     rows = {
         "Train rows": f"{train['rows_in']:,} read, {train['rows_rejected']:,} rejected",
         "Test rows": f"{test['rows_in']:,} read, all predicted",
-        "Weighted F1": _with_interval(metrics, "weighted_f1"),
-        "Macro F1": _with_interval(metrics, "macro_f1"),
-        "": "out of fold, 95 % interval" + (", on SYNTHETIC data" if metrics["synthetic"] else ""),
+        "Weighted F1": _with_interval(scores, "weighted_f1"),
+        "Macro F1": _with_interval(scores, "macro_f1"),
+        "": "out of fold, 95 % interval" + (", on SYNTHETIC data" if scores["synthetic"] else ""),
         "Decided": f"{decisions['decided']:,} of {decisions['rows']:,} test products without review, "
         f"for a precision of {decisions['target_precision']:.0%}",
         "Model": f"version {results.model_version}    (rakuten trace {results.model_version})",
@@ -54,16 +54,16 @@ def summary_table(results: Results, predictions: Path, ui: str) -> str:
     return "\n".join(f"  {name:<{width}}  {value}".rstrip() for name, value in rows.items())
 
 
-def _with_interval(metrics: dict[str, Any], name: str) -> str:
-    low, high = metrics["interval"][name]
-    return f"{metrics[name]:.4f}  [{low:.4f}, {high:.4f}]"
+def _with_interval(scores: dict[str, Any], name: str) -> str:
+    low, high = scores["interval"][name]
+    return f"{scores[name]:.4f}  [{low:.4f}, {high:.4f}]"
 
 
 def summarise(_: argparse.Namespace) -> str:
     """Attach dvc.lock to the run of the training, and print the table."""
-    files = (REPORTS / "data_quality.json", MODELS / "metrics.json", REPORTS / "decisions.json")
-    quality, metrics, decisions = map(_read_json, files)
-    results = Results(quality, metrics, decisions, lineage.model_version(MODELS))
+    files = (REPORTS / "data_quality.json", MODELS / SCORES_FILE, REPORTS / "decisions.json")
+    quality, scores, decisions = map(_read_json, files)
+    results = Results(quality, scores, decisions, lineage.model_version(MODELS))
     # predict attaches dvc.lock too, but does not run after a forced training that gave the same model again.
     dvc_lock.attach_dvc_lock(MODELS)
     n_pending = len(training_run.pending_runs(MODELS))

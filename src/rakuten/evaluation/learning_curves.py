@@ -8,15 +8,21 @@ LEARNING_CURVES_FILE = "learning_curves.csv"
 LEARNING_CURVE_COLUMNS = ("fit", "step", "epoch", "loss", "weighted_f1")
 
 
-def learning_curve_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The learning curves that the finetune stage wrote, as MLflow takes them: name -> (step, value).
+def read_learning_curves(path: Path) -> pd.DataFrame:
+    """The learning curves that the finetune stage wrote, with the columns LEARNING_CURVE_COLUMNS.
 
     Args:
-        path: LEARNING_CURVES_FILE; none where nothing was ever fine-tuned.
+        path: LEARNING_CURVES_FILE; without such a file, nothing was fine-tuned.
     """
-    if not path.is_file():
-        return {}
-    curves = pd.read_csv(path)
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(LEARNING_CURVE_COLUMNS))
+
+
+def learning_curve_metrics(curves: pd.DataFrame) -> dict[str, list[tuple[int, float]]]:
+    """The learning curves as MLflow takes them: name -> (step, value).
+
+    Args:
+        curves: from `read_learning_curves`.
+    """
     return {
         f"finetune_{column}_{name}".replace(" ", "_"): list(
             zip(points["step"].tolist(), points[column].tolist(), strict=True)

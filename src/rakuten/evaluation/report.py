@@ -13,7 +13,7 @@ from rakuten.data.tables import write_table
 from rakuten.evaluation import plots
 from rakuten.evaluation.bootstrap import bootstrap_ci
 from rakuten.evaluation.calibration import coverage_curve, reliability
-from rakuten.evaluation.metrics import classification_scores, per_class_scores
+from rakuten.evaluation.metrics import classification_scores, confusion_table, per_class_scores, per_class_table
 from rakuten.evaluation.out_of_fold import Baseline, OutOfFold
 from rakuten.files import atomic_write
 from rakuten.types import BoolArray, IntArray
@@ -26,7 +26,7 @@ SHORT_TITLE_CHARS = 20  # a shorter title, with no description, is next to no te
 def measure(out_of_fold: OutOfFold, threshold: float, metadata: pd.DataFrame, params: Params) -> dict[str, Any]:
     """Scores with 95 % intervals: of all products, of each class, of parts of the catalogue, and of each baseline.
 
-    These are the keys of models/metrics.json, except `synthetic` and `label_issues`.
+    These are the keys of models/scores.json, except `synthetic` and `label_issues`.
 
     Args:
         threshold: confidence from which a product is decided without review.
@@ -82,25 +82,32 @@ def _parts(metadata: pd.DataFrame) -> Iterator[tuple[str, BoolArray]]:
         yield f"title in {name}", (metadata["language"] == name).to_numpy()
 
 
-def flat_metrics(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Every number of nested metrics under one flat name, as MLflow needs them.
-
-    An interval becomes two numbers, named _low and _high; names have underscores instead of spaces.
+def dvc_metrics(scores: Mapping[str, Any]) -> dict[str, float | bool]:
+    """The scores that `dvc metrics show` lists, as models/metrics.json holds them: few, so that they fit a terminal.
 
     Args:
-        prefix: put before every name.
+        scores: what models/scores.json holds.
     """
-    flat: dict[str, float] = {}
-    for key, value in metrics.items():
-        name = f"{prefix}{key}".replace(" ", "_")
-        if isinstance(value, Mapping):
-            flat |= flat_metrics(value, "" if key == "interval" else f"{name}_")
-        elif isinstance(value, (list, tuple)):
-            stem = name.replace("f1_interval", "f1")
-            flat |= {f"{stem}_low": float(value[0]), f"{stem}_high": float(value[1])}
-        elif not isinstance(value, bool):
-            flat[name] = float(value)
-    return flat
+    names = ("rows", "weighted_f1", "macro_f1", "synthetic")
+    return {"coverage": scores["decided"]["coverage"], **{name: scores[name] for name in names}}
+
+
+def mlflow_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The scores that a run shows as metrics; its artifact models/scores.json has all of them.
+
+    Args:
+        scores: what models/scores.json holds.
+    """
+    decided, (low, high) = scores["decided"], scores["interval"]["weighted_f1"]
+    names = ("rows", "weighted_f1", "macro_f1", "accuracy", "calibration_error", "label_issues")
+    return {
+        **{name: float(scores[name]) for name in names},
+        "weighted_f1_low": low,
+        "weighted_f1_high": high,
+        "coverage": decided["coverage"],
+        "decided_precision": decided["precision"],
+        "threshold": decided["threshold"],
+    }
 
 
 @dataclass(frozen=True)
@@ -109,13 +116,14 @@ class Report:
 
     out_of_fold: OutOfFold
     metadata: pd.DataFrame  # `FeatureSet.metadata` of the train products
-    metrics: Mapping[str, Any]  # from `measure`, and synthetic
+    scores: Mapping[str, Any]  # what models/scores.json holds
     label_issues: pd.DataFrame
     reference: pd.DataFrame  # sample of the train products that live traffic is compared with
+    learning_curves: pd.DataFrame  # of the networks that were fine-tuned: LEARNING_CURVE_COLUMNS
     model_card: str
 
     def write(self, reports: Path) -> list[Path]:
-        """Write every file: each result as the table that DVC plots and as a PNG, and the rest. Returns the paths."""
+        """Write every file: each result as a table and as a PNG, and the rest. Returns the paths."""
         writers = self._plots() | {
             REFERENCE_FILE: lambda path: self.reference.to_parquet(path, index=False),
             OUT_OF_FOLD_FILE: lambda path: write_table(self._predictions(), path),
@@ -136,18 +144,17 @@ class Report:
     def _plots(self) -> dict[str, Callable[[Path], object]]:
         y_true, y_pred = self.out_of_fold.true_codes, self.out_of_fold.predicted_codes
         confidence, correct = self.out_of_fold.confidence, self.out_of_fold.correct
-        diagram, per_class = reliability(confidence, correct), per_class_scores(y_true, y_pred)
-        coverage, decided = coverage_curve(confidence, correct), self.metrics["decided"]
-        kind = "synthetic sample catalogue, out of fold" if self.metrics["synthetic"] else "out of fold"
+        diagram = reliability(confidence, correct)
+        coverage, decided = coverage_curve(confidence, correct), self.scores["decided"]
+        confusion = confusion_table(y_true, y_pred)
+        per_class = per_class_table(per_class_scores(y_true, y_pred), self.scores["f1_interval"])
+        kind = "synthetic sample catalogue, out of fold" if self.scores["synthetic"] else "out of fold"
         results = {
-            "confusion_matrix": (
-                plots.confusion_table(y_true, y_pred),
-                plots.confusion_figure(y_true, y_pred, f"Confusion matrix in %, {kind}"),
-            ),
+            "confusion_matrix": (confusion, plots.confusion_figure(confusion, f"Confusion matrix in %, {kind}")),
             "per_class_f1": (per_class, plots.per_class_figure(per_class, f"F1 of each class, {kind}")),
             "reliability": (
                 diagram.table,
-                plots.reliability_figure(diagram.table, diagram.error, f"Reliability, {kind}"),
+                plots.reliability_figure(diagram.table, diagram.error, decided, f"Reliability, {kind}"),
             ),
             "coverage": (coverage, plots.coverage_figure(coverage, decided, f"Decided automatically, {kind}")),
         }
@@ -155,4 +162,5 @@ class Report:
         for name, (table, figure) in results.items():
             writers[f"{name}.csv"] = partial(write_table, table)
             writers[f"{name}.png"] = partial(plots.save_figure, figure)
-        return writers
+        curves = plots.learning_curves_figure(self.learning_curves, "Fine-tuned networks, on the fold they never saw")
+        return writers | {"learning_curves.png": partial(plots.save_figure, curves)}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from rakuten.config import MODELS, REPORTS, Params
+from rakuten.config import MODELS, REPORTS, SCORES_FILE, Params
 from rakuten.data.tables import write_table
 from rakuten.errors import UserError
 from rakuten.evaluation import plots
@@ -142,12 +142,12 @@ def local_reference() -> Reference:
     path = REPORTS / REFERENCE_FILE
     if not ((MODELS / "manifest.json").is_file() and path.is_file()):
         raise UserError(f"{path}: no reference data; train a model with `make run`")
-    metrics = json.loads((MODELS / "metrics.json").read_text(encoding="utf-8"))
+    scores = json.loads((MODELS / SCORES_FILE).read_text(encoding="utf-8"))
     return Reference(
         frame=_read_reference(path),
         model_version=lineage.model_version(MODELS),
         registry_version=None,
-        synthetic=bool(metrics["synthetic"]),
+        synthetic=bool(scores["synthetic"]),
     )
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from rakuten.evaluation.plots import ACCENT, DARK
 from rakuten.monitoring.alerts import DriftReport
 
-GREY = "#9aa0a6"
+GREY, ALARM = "#9aa0a6", "#bf0000"
 
 
 def drift_figure(report: DriftReport, classes: Sequence[dict[str, Any]], title: str) -> Figure:
@@ -24,7 +24,7 @@ def drift_figure(report: DriftReport, classes: Sequence[dict[str, Any]], title: 
     columns = sorted(report.columns, key=lambda column: column.score / column.threshold)
     names = [f"{column.column}  ({column.kind})" for column in columns]
     ratios = [column.score / column.threshold for column in columns]
-    left.barh(names, ratios, color=[ACCENT if column.drifted else GREY for column in columns])
+    left.barh(names, ratios, color=[ALARM if column.drifted else GREY for column in columns])
     left.axvline(1, color=DARK, linewidth=1)
     left.set(title="Drift (red: at or above the threshold)", xlabel="score / threshold")
     left.set_xlim(0, max(1.5, 1.1 * max(ratios, default=0)))

@@ -186,7 +186,7 @@ def promote_challenger(params: Params, dry_run: bool, with_comparison: bool = Tr
         log.info("version %s: %s", challenger.number, reason)
     text = f"{_now()}: version {challenger.number} {_outcome(decision, champion)}"
     if dry_run:
-        return f"dry run, nothing was changed; {text}"
+        return f"dry run, nothing was promoted; {text}"
     if commit is not None:
         registry.tag_commit(challenger, commit)
     if decision.promoted:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rakuten.config import ROOT, load_params
+from rakuten.config import ROOT, SCORES_FILE, load_params
 from rakuten.errors import UntrustedModelError, UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.models.classifier import ProductClassifier
@@ -170,20 +170,20 @@ class ModelHolder:
 def _local_metadata(folder: Path) -> dict[str, Any]:
     """The metadata of a model in a folder, from the files that its training left beside it."""
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        scores = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        metrics = {}
-    scores = {name: metrics[name] for name in ("weighted_f1", "macro_f1", "calibration_error") if name in metrics}
-    if "interval" in metrics:
-        scores["weighted_f1_low"], scores["weighted_f1_high"] = metrics["interval"]["weighted_f1"]
+        scores = {}
+    shown = {name: scores[name] for name in ("weighted_f1", "macro_f1", "calibration_error") if name in scores}
+    if "interval" in scores:
+        shown["weighted_f1_low"], shown["weighted_f1_high"] = scores["interval"]["weighted_f1"]
     training = training_run.local_run_record(folder)
     return {
         "run_id": training.get("run_id"),
         "trained_at": registered_model.iso_time(training["started"]) if "started" in training else None,
         "git_commit": training.get("git_commit"),
         "data": _local_data_digests(folder),
-        "scores": scores,
-        "synthetic": bool(metrics.get("synthetic", False)),
+        "scores": shown,
+        "synthetic": scores.get("synthetic"),
     }
 
 

@@ -124,7 +124,9 @@ class ModelOut(BaseModel):
     git_commit: str | None
     data: dict[str, str] = Field(description="MD5 of each file it was trained on, as recorded by DVC")
     scores: dict[str, float] = Field(description="out of fold")
-    synthetic: bool = Field(description="trained on the sample catalogue: its scores say nothing about real products")
+    synthetic: bool | None = Field(
+        description="trained on the sample catalogue: its scores say nothing about real products; null: not known"
+    )
     target_precision: float
     threshold: float
     classes: list[Label]

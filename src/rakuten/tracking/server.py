@@ -1,4 +1,7 @@
-"""The tracking server that MLFLOW_TRACKING_URI names. Without one: mlflow.db and mlruns/ at the project's root."""
+"""The tracking server that MLFLOW_TRACKING_URI names. Without one: mlflow.db and mlruns/ at the project's root.
+
+An experiment of `dvc exp run --temp` records its run there too: its own folder is deleted at the end.
+"""
 
 import logging
 import os
@@ -18,11 +21,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from rakuten.config import ROOT
+from rakuten.config import PROJECT
 from rakuten.errors import UserError
 
-EMBEDDED = f"sqlite:///{(ROOT / 'mlflow.db').as_posix()}"
-ARTIFACTS_FOLDER = ROOT / "mlruns"  # of the embedded store
+EMBEDDED = f"sqlite:///{(PROJECT / 'mlflow.db').as_posix()}"
+ARTIFACTS_FOLDER = PROJECT / "mlruns"  # of the embedded store
 SQLITE = "sqlite:///"
 # Columns of the store's tables with the address of an artifact, or of a folder of them.
 ADDRESS_COLUMNS = {

@@ -37,11 +37,11 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 
-from rakuten.config import DVC_YAML, MODELS, PARAMS, ROOT, SOURCE
+from rakuten.config import DVC_YAML, MODELS, PARAMS, PROJECT, ROOT, SOURCE
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.tracking import registry, server
-from rakuten.tracking.lineage import MODEL_TAG, VERSION_LENGTH, data_digests, git_tags, model_digest
+from rakuten.tracking.lineage import MODEL_TAG, VERSION_LENGTH, data_digests, git_tags, is_in_dvc_lock, model_digest
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def training_run(
         "experiment": server.experiment_name(),
         "name": os.environ.get("DVC_EXP_NAME"),  # set by `dvc exp run`: experiment and run then have the same name
         # A model in another folder, or of the copy that `dvc exp run` makes, is not what the project would serve.
-        "register": models.resolve() == MODELS.resolve() and ".dvc" not in ROOT.parts,
+        "register": models.resolve() == MODELS.resolve() and ROOT == PROJECT,
         "started": _now(),
         "params": {name: str(value) for name, value in params.items()},
         "tags": {**git_tags(), **_source_tags(), **tags},
@@ -247,6 +247,25 @@ def send_record(folder: Path, delayed: bool = False) -> str:
     client.set_terminated(run_id, "FINISHED", record["ended"])
     shutil.rmtree(folder)
     return run_id
+
+
+def register_local(models: Path) -> str | None:
+    """Register the model in a folder as the challenger if it is no version yet, such as one of `dvc exp apply`.
+
+    Returns:
+        The number of the version; None if dvc.lock does not record the model, no run gave it, or it is a version.
+    """
+    if not (models / "manifest.json").is_file() or not is_in_dvc_lock(models):
+        return None
+    version = model_digest(models)
+    client = server.get_client()
+    run = server.newest_run(client, f"tags.{MODEL_TAG} = '{version}' and attributes.status = 'FINISHED'")
+    if run is None or registry.numbers_by_digest(version):
+        return None
+    model = _complete_model(client, run.info.run_id)
+    if model is None:
+        return None
+    return registry.register(run.info.run_id, model, version, run.info.start_time, delayed=False)
 
 
 def _find_or_create_run(client: mlflow.MlflowClient, record: dict[str, Any], folder: Path) -> str:

@@ -81,7 +81,7 @@ function facts() {
   return [
     ["model_version", model.model_version, number],
     ...(model.trained_at ? [["model_trained", date(model.trained_at)]] : []),
-    ["model_data", t(model.synthetic ? "model_synthetic" : "model_real")],
+    ...(model.synthetic === null ? [] : [["model_data", t(model.synthetic ? "model_synthetic" : "model_real")]]),
     ...scored.map((name) => [
       `model_${name}`,
       percent(scores[name]),
