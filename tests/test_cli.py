@@ -103,6 +103,35 @@ def test_a_stage_gets_the_parameters_and_its_paths(tmp_path: Path, capsys: pytes
     assert "INFO ingest: done (" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("running", "recorded", "is_told"),
+    [("ingest", "ingest", True), ("ingest", "train", False), (None, "ingest", False)],
+)
+def test_a_stage_of_dvc_that_fails_says_how_its_last_results_come_back(
+    running: str | None,
+    recorded: str,
+    is_told: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """DVC deletes the results of a stage before it runs it."""
+
+    def stage(params: Params) -> str:
+        raise UserError("no data")
+
+    (tmp_path / "dvc.lock").write_text(f"stages: {{{recorded}: {{}}}}\n", encoding="utf-8")
+    monkeypatch.setattr(cli, "DVC_LOCK", tmp_path / "dvc.lock")
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if running:
+        monkeypatch.setenv("DVC_STAGE", running)
+    assert cli.run_stage("ingest", stage, {}, []) == 1
+    error, *hint = capsys.readouterr().err.splitlines()
+    assert error == "ERROR ingest: no data"
+    assert [line[:30] for line in hint] == (["WARNING ingest: DVC deleted the"[:30]] if is_told else [])
+    assert not is_told or "`dvc checkout`" in hint[0]
+
+
 def test_the_help_of_a_stage_shows_default_paths_from_the_root(capsys: pytest.CaptureFixture[str]) -> None:
     def stage(params: Params, raw: Path) -> str:
         """Read the raw files."""

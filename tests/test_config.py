@@ -56,11 +56,19 @@ def test_missing_params_are_named(tmp_path: Path) -> None:
         load_params(tmp_path / "none.yaml")
 
 
+def test_the_tree_of_an_experiment_belongs_to_the_project_that_runs_it() -> None:
+    project = Path("/home/me/project")
+    assert config._project_of(project / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc") == project
+    assert config._project_of(project / ".dvc" / "tmp" / "exps" / "tmpabc") == project
+    assert config._project_of(project) == project
+    assert config._project_of(Path("/home/me/exps/project")) == Path("/home/me/exps/project")
+
+
 @pytest.fixture
 def dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A .env that sets RAKUTEN_TEST, which the environment does not have."""
     (tmp_path / ".env").write_text("RAKUTEN_TEST=from-file\n")
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config, "PROJECT", tmp_path)
     for name in ("RAKUTEN_TEST", "DO_NOT_TRACK"):  # set first, so that they are restored at the end
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -88,7 +96,7 @@ def test_usage_statistics_are_off_unless_they_were_set(dotenv: Path) -> None:
 
 def test_an_env_file_in_another_encoding_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_bytes("MLFLOW_TRACKING_USERNAME=Andr\u00e9\n".encode("cp1252"))
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config, "PROJECT", tmp_path)
     with pytest.raises(UserError, match=r"\.env: not UTF-8 \(byte 29\); save it as UTF-8"):
         config.load_env()
 
@@ -97,6 +105,6 @@ def test_an_env_file_with_a_byte_order_mark_is_read(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("RAKUTEN_TEST_NAME", "")
     monkeypatch.delenv("RAKUTEN_TEST_NAME")
     (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfRAKUTEN_TEST_NAME=value\n")
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config, "PROJECT", tmp_path)
     config.load_env()
     assert os.environ["RAKUTEN_TEST_NAME"] == "value"

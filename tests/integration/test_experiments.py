@@ -6,9 +6,11 @@ The environment has another tree installed (the one that these tests stand in), 
 import hashlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -76,10 +78,24 @@ def score(tree: Path) -> float:
 
 
 def state(tree: Path) -> dict[str, str]:
-    """Digests of the model, of the results and of the MLflow store with its aliases."""
+    """Digests of the model and of the results, and which version of the registry has which alias."""
     files = [path for folder in ("models", "reports", "data/processed") for path in (tree / folder).rglob("*")]
-    files += [tree / "mlflow.db", tree / "dvc.lock", tree / "params.yaml"]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    files += [tree / "dvc.lock", tree / "params.yaml"]
+    digests = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    return digests | dict(query(tree, "SELECT alias, version FROM registered_model_aliases"))
+
+
+def query(tree: Path, text: str) -> list[tuple[str, str]]:
+    """Rows of the embedded MLflow store."""
+    with closing(sqlite3.connect(tree / "mlflow.db")) as connection:
+        return list(connection.execute(text))
+
+
+def experiments(tree: Path) -> list[str]:
+    """The names of the finished runs of DVC's experiments; other runs are named after their model."""
+    runs = query(tree, "SELECT name, status FROM runs WHERE name NOT LIKE 'train-%' ORDER BY start_time")
+    assert all(status == "FINISHED" for _, status in runs)
+    return [name for name, _ in runs]
 
 
 def experiment_scores(project: Path) -> set[float]:
@@ -109,6 +125,17 @@ def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(
     assert git(project, "status", "--porcelain") == ""
     assert experiment_scores(project) == {expected[SVM_C]}
 
+    (name,) = experiments(project)  # its run outlives its folder
+    run_in(project, "dvc", "exp", "apply", name, **NO_PYTHONPATH)
+    assert score(project) == expected[SVM_C]
+    git(project, "commit", "--quiet", "--all", "--message", "applied")
+    said = run_in(project, sys.executable, "src/models/promote.py", "--dry-run", **NO_PYTHONPATH)
+    assert "the model in models is now version 2, the challenger" in said
+    assert "dry run, nothing was promoted; " in said
+    again = run_in(project, sys.executable, "src/models/promote.py", **NO_PYTHONPATH)
+    assert "is now version" not in again
+    assert "version 2 promoted over no champion" in again
+
 
 def test_queued_experiments_run_at_once_each_with_its_own_code_and_parameters(
     project: Path, expected: dict[tuple[str, str, str], float]
@@ -121,6 +148,7 @@ def test_queued_experiments_run_at_once_each_with_its_own_code_and_parameters(
     run_in(project, "dvc", "exp", "run", "--run-all", "--jobs", "2", **NO_PYTHONPATH)
     assert state(project) == before
     assert experiment_scores(project) == set(expected.values())
+    assert len(experiments(project)) == 2
 
 
 def test_a_worktree_runs_its_own_code(project: Path, expected: dict[tuple[str, str, str], float]) -> None:
@@ -132,3 +160,4 @@ def test_a_worktree_runs_its_own_code(project: Path, expected: dict[tuple[str, s
     run_in(tree, "dvc", "repro", "train", **NO_PYTHONPATH)
     assert score(tree) == expected[NO_CLASS_WEIGHT]
     assert state(project) == before
+    assert len(query(tree, "SELECT name, status FROM runs")) == 1  # in the store of the worktree

@@ -51,6 +51,7 @@ def per_class_figure(table: pd.DataFrame, title: str) -> Figure:
     positions = range(len(table))
     axes.barh(positions, f1, color=ACCENT, xerr=errors, error_kw={"ecolor": DARK, "elinewidth": 1, "capsize": 2})
     axes.set_yticks(positions, _names(table["prdtypecode"].tolist()))
+    axes.margins(y=0.01)
     axes.invert_yaxis()  # the lowest code at the top
     for position, score, support in zip(positions, f1, table["support"], strict=True):
         axes.text(1.02, position, f"{score:.2f}  n={support:,}", va="center", fontsize=8, color=DARK)
@@ -119,7 +120,7 @@ def learning_curves_figure(curves: pd.DataFrame, title: str) -> Figure:
     figure.suptitle(title)
     loss, score = figure.subplots(1, 2)
     _plot_curves(loss, curves, "loss", "training loss")
-    _plot_curves(score, curves, "weighted_f1", "weighted F1")
+    _plot_curves(score, curves, "weighted_f1", "weighted F1 on the held-out fold")
     loss.legend(frameon=False, fontsize=8)
     return figure
 

@@ -148,19 +148,20 @@ class Report:
         coverage, decided = coverage_curve(confidence, correct), self.scores["decided"]
         confusion = confusion_table(y_true, y_pred)
         per_class = per_class_table(per_class_scores(y_true, y_pred), self.scores["f1_interval"])
-        kind = "synthetic sample catalogue, out of fold" if self.scores["synthetic"] else "out of fold"
+        catalogue = ", synthetic sample catalogue" if self.scores["synthetic"] else ""
+        kind = f"{catalogue}, out of fold"
         results = {
-            "confusion_matrix": (confusion, plots.confusion_figure(confusion, f"Confusion matrix in %, {kind}")),
-            "per_class_f1": (per_class, plots.per_class_figure(per_class, f"F1 of each class, {kind}")),
+            "confusion_matrix": (confusion, plots.confusion_figure(confusion, f"Confusion matrix in %{kind}")),
+            "per_class_f1": (per_class, plots.per_class_figure(per_class, f"F1 of each class{kind}")),
             "reliability": (
                 diagram.table,
-                plots.reliability_figure(diagram.table, diagram.error, decided, f"Reliability, {kind}"),
+                plots.reliability_figure(diagram.table, diagram.error, decided, f"Reliability{kind}"),
             ),
-            "coverage": (coverage, plots.coverage_figure(coverage, decided, f"Decided automatically, {kind}")),
+            "coverage": (coverage, plots.coverage_figure(coverage, decided, f"Decided automatically{kind}")),
         }
         writers: dict[str, Callable[[Path], object]] = {}
         for name, (table, figure) in results.items():
             writers[f"{name}.csv"] = partial(write_table, table)
             writers[f"{name}.png"] = partial(plots.save_figure, figure)
-        curves = plots.learning_curves_figure(self.learning_curves, "Fine-tuned networks, on the fold they never saw")
+        curves = plots.learning_curves_figure(self.learning_curves, f"Fine-tuned networks{catalogue}")
         return writers | {"learning_curves.png": partial(plots.save_figure, curves)}
