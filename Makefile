@@ -29,7 +29,7 @@ export PYTHONPATH := $(CURDIR)/src
 .DEFAULT_GOAL := help
 .PHONY: help setup finetune run check test coverage test-slow test-integration test-docker test-tools story doctor remote add-data promote
 .PHONY: serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale cluster attack lint lint-workflows lint-patterns
-.PHONY: audit secrets metrics-diff retrain release-image format lock sample ui clean
+.PHONY: audit secrets metrics-diff experiments retrain release-image format lock sample ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -160,6 +160,9 @@ secrets: $(DONE) ## look for secrets in what is committed
 metrics-diff: $(DONE) ## compare the scores of this working tree with those of main, in metrics-diff.md: make metrics-diff [BASE=...]
 	@{ echo '### Scores against main, on the synthetic sample'; echo; $(BIN)/dvc metrics diff --md $(BASE); } > metrics-diff.md
 	@cat metrics-diff.md
+
+experiments: $(DONE) ## compare DVC's experiments: their scores and what was changed, in 80 columns
+	@$(BIN)/python -m dvc exp show --only-changed --drop '/|State|Executor|Created'
 
 retrain: $(DONE) ## pull the data, run the pipeline and the promotion gate, push: the flow of flows/pipeline.py
 	$(BIN)/python flows/pipeline.py --pull --push
