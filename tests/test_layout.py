@@ -27,6 +27,7 @@ SCRIPTS = {*STAGE_SCRIPTS.values(), "src/models/promote.py"}
 LAYERS = [
     "interrupts",
     "errors",
+    "yaml_files",
     "config",
     "types",
     "files",
@@ -39,7 +40,7 @@ LAYERS = [
 ]
 LAYERS += ["evaluation", "finetuning", "models", "promotion", "monitoring", "serving", "commands", "__main__"]
 # Rooms that do not change what a stage writes: settings, logs, where work runs, what is recorded.
-PLUMBING = {"interrupts", "errors", "config", "types", "compute", "cli", "tracking", "commands"}
+PLUMBING = {"interrupts", "errors", "yaml_files", "config", "types", "compute", "cli", "tracking", "commands"}
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES = PIPELINE["stages"]
 ONE_DOOR = {  # library -> where alone it is imported

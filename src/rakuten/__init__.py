@@ -1,7 +1,8 @@
 """Classification of products into the product type codes of the Rakuten France catalogue.
 
 interrupts                a script's Ctrl-C while it imports
-errors, config, types     the user's error; paths, typed params.yaml and .env; names of array types
+errors, yaml_files        the user's error; YAML as DVC reads it, its errors in the words of the file
+config, types             paths, typed params.yaml and .env; names of array types
 files, disk_array         files that are written whole or not at all; arrays larger than memory
 compute/                  where heavy work runs: processes of this machine or a Dask cluster
 cli                       what every command has: flags, logs, progress, one line for an error

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from dotenv import load_dotenv
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from rakuten.errors import UserError
+from rakuten.yaml_files import NAME, SECTION, explain, read_yaml
 
 
 def _project_of(tree: Path) -> Path:
@@ -40,7 +40,7 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataParams(_Section):
@@ -69,16 +69,15 @@ class TextEncoderParams(_Section):
 
 def _kind(value: object) -> str:
     """Whether a choice was written as a name or as a section, so that an error is about the one that was meant."""
-    return "section" if isinstance(value, (dict, BaseModel)) else "name"
+    return SECTION if isinstance(value, (dict, BaseModel)) else NAME
 
 
-_KINDS = ("name", "section")  # tags of a choice, which pydantic puts into the place of an error
 ImageEncoderChoice = Annotated[
-    Annotated[Literal["efficientnet-lite0", "none"], Tag("name")] | Annotated[ImageEncoderParams, Tag("section")],
+    Annotated[Literal["efficientnet-lite0", "none"], Tag(NAME)] | Annotated[ImageEncoderParams, Tag(SECTION)],
     Discriminator(_kind),
 ]
 TextEncoderChoice = Annotated[
-    Annotated[Literal["use-multilingual", "none"], Tag("name")] | Annotated[TextEncoderParams, Tag("section")],
+    Annotated[Literal["use-multilingual", "none"], Tag(NAME)] | Annotated[TextEncoderParams, Tag(SECTION)],
     Discriminator(_kind),
 ]
 
@@ -156,10 +155,10 @@ class FinetuneParams(_Section):
     """The encoders that are fine-tuned, and what it may cost."""
 
     text: Annotated[
-        Annotated[Literal["none"], Tag("name")] | Annotated[TextFinetuneParams, Tag("section")], Discriminator(_kind)
+        Annotated[Literal["none"], Tag(NAME)] | Annotated[TextFinetuneParams, Tag(SECTION)], Discriminator(_kind)
     ]
     picture: Annotated[
-        Annotated[Literal["none"], Tag("name")] | Annotated[PictureFinetuneParams, Tag("section")], Discriminator(_kind)
+        Annotated[Literal["none"], Tag(NAME)] | Annotated[PictureFinetuneParams, Tag(SECTION)], Discriminator(_kind)
     ]
     folds: Annotated[int, Field(ge=2)]
     device: FinetuneDevice
@@ -174,7 +173,9 @@ class PredictParams(_Section):
 class ModelsParams(_Section):
     """Which models of the registry are trusted."""
 
-    require_signature: Annotated[str, Field(pattern=r"^(none|RW[0-9A-Za-z+/]{54})$")]
+    require_signature: Annotated[
+        str, Field(pattern=r"^(none|RW[0-9A-Za-z+/]{54})$", description="none or a public key of minisign (RW...)")
+    ]
 
 
 class PromoteParams(_Section):
@@ -236,20 +237,13 @@ def load_params(path: Path = PARAMS) -> Params:
     """Read params.yaml.
 
     Raises:
-        UserError: the file is missing, is not YAML, or a value is missing, unknown or out of range.
+        UserError: the file is missing, is not YAML, or a value is missing, unknown or out of range. The message names
+            every such value with what it may be.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        return Params.model_validate(raw)
+        return Params.model_validate(read_yaml(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"] if part not in _KINDS) or "the whole file"
-        raise UserError(f"{path}: {name}: {first['msg']}") from error
+        raise UserError(f"{path}: {explain(error, Params)}") from error
 
 
 def load_env() -> None:

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import yaml
-
 from rakuten.errors import UserError
 from rakuten.tracking.lineage import git, git_bytes
+from rakuten.yaml_files import parse_yaml
 
 TRAINING_STAGES = ("ingest", "features", "finetune", "train")
 MAX_COMMITS = 200  # the newest, of branches and tags: not of DVC's experiments, nor stashed
@@ -74,7 +73,10 @@ def _yaml_of(commit: str, path: str) -> Mapping[str, Any]:
 
 @cache
 def _parse_yaml(blob: str) -> Mapping[str, Any]:
-    loaded = yaml.safe_load(git("cat-file", "blob", blob) or "")
+    try:
+        loaded = parse_yaml(git("cat-file", "blob", blob) or "")
+    except UserError:  # committed in the middle of an edit
+        return {}
     return loaded if isinstance(loaded, dict) else {}
 
 

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rakuten.config import DVC_LOCK, ROOT
 from rakuten.files import digest
+from rakuten.yaml_files import read_yaml
 
 MODEL_TAG = "model_digest"  # tag of a run and of a version: see `model_digest`
 # What the stages read and Git tracks. Other files, changed or untracked, cannot change a result.
@@ -48,7 +47,7 @@ def raw_data_digests(data: Sequence[Path]) -> dict[str, str]:
 
 def read_dvc_lock() -> dict[str, Any]:
     """The content of dvc.lock; empty if there is no such file."""
-    return (yaml.safe_load(DVC_LOCK.read_text(encoding="utf-8")) or {}) if DVC_LOCK.is_file() else {}
+    return (read_yaml(DVC_LOCK) or {}) if DVC_LOCK.is_file() else {}
 
 
 def dvc_lock_digests(stage: str, kind: str) -> dict[str, str]:

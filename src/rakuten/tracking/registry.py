@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import yaml
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 
 from rakuten.errors import UserError
 from rakuten.tracking import commits, server
 from rakuten.tracking.lineage import DVC_LOCK_NAME, MODEL_TAG
+from rakuten.yaml_files import read_yaml
 
 MODEL_NAME = "rakuten-classifier"
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -144,7 +144,7 @@ def _dvc_lock_of(run_id: str) -> dict[str, Any]:
     if not any(artifact.path == DVC_LOCK_NAME for artifact in server.get_client().list_artifacts(run_id)):
         raise UserError("its run has no dvc.lock: train by `dvc repro`, which attaches it")
     with tempfile.TemporaryDirectory() as folder:
-        return dict(yaml.safe_load(download(run_id, DVC_LOCK_NAME, Path(folder)).read_text(encoding="utf-8")))
+        return dict(read_yaml(download(run_id, DVC_LOCK_NAME, Path(folder))))
 
 
 def promote(version: Version, champion: Version | None) -> None:
