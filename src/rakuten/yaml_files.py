@@ -116,7 +116,7 @@ def _texts(errors: Sequence[ErrorDetails], schema: Schema) -> list[str]:
 
 
 def _find(place: Sequence[int | str], schema: Schema) -> tuple[str, Schema]:
-    """The dotted name of the place of one of pydantic's errors, and its part of the schema; empty for an unknown key."""
+    """The dotted name of the place of one of pydantic's errors, and its part of the schema (empty if unknown)."""
     names: list[str] = []
     node = schema
     for part in place:
