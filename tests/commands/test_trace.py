@@ -9,8 +9,8 @@ def tracked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tracking server with one run, `abc`."""
     monkeypatch.setattr(server, "check_server", lambda: None)
     monkeypatch.setattr(server, "get_client", lambda: "client")
-    monkeypatch.setattr(trace, "find_run", lambda client, name: {"abc": "the run"}[name])
-    monkeypatch.setattr(trace, "format_run", lambda client, run: f"all about {run}")
+    monkeypatch.setattr(trace, "find_training", lambda client, name: {"abc": "the run"}[name])
+    monkeypatch.setattr(trace, "format_training", lambda client, run: f"all about {run}")
     monkeypatch.setattr(trace, "restore_dvc_lock", lambda run: f"dvc.lock is that of {run}")
 
 

@@ -197,6 +197,15 @@ def test_without_comparison_the_champion_is_not_looked_at(monkeypatch: pytest.Mo
     assert line.endswith("version 2 promoted over version 1")
 
 
+def test_a_champion_whose_run_was_deleted_is_replaced_without_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    Registry(monkeypatch, version(1), version(2), challenger="2", champion="1")
+    monkeypatch.setattr(registry, "get_run", {"run 2": "its run"}.get)
+    with pytest.raises(UserError, match="version 1, the champion, cannot be compared: .*use `--without-comparison`"):
+        gate.promote_challenger(PARAMS, dry_run=True)
+    line = gate.promote_challenger(PARAMS, dry_run=True, with_comparison=False)
+    assert line.endswith("version 2 promoted over version 1")
+
+
 def test_a_champion_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     Registry(monkeypatch, version(1), challenger="1", champion="1")
     line = gate.promote_challenger(PARAMS, dry_run=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.cli import gc
 
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.models.pyfunc_model import OUTPUTS
@@ -85,4 +86,16 @@ def version(record_training: Callable[..., TrainingRun]) -> Version:
     record_training(tags={"synthetic": "true"})
     version = registry.get_by_alias(registry.CHALLENGER)
     assert version is not None
+    return version
+
+
+@pytest.fixture
+def deleted(record_training: Callable[..., TrainingRun], store: mlflow.MlflowClient) -> Version:
+    """A champion, trained on a clean checkout of commit abc, whose run was deleted for good."""
+    record_training(tags={"synthetic": "true", "git_commit": "abc", "git_dirty": "false"})
+    version = registry.get_by_alias(registry.CHALLENGER)
+    assert version is not None
+    registry.promote(version, None)
+    store.delete_run(version.run_id)
+    gc.main(["--backend-store-uri", server.EMBEDDED, "--tracking-uri", server.EMBEDDED], standalone_mode=False)
     return version

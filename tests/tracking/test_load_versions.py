@@ -99,7 +99,7 @@ def register_old_version(folder: Path) -> None:
             code_paths=[str(code)],
             pip_requirements=["mlflow"],
         )
-    assert registry.register(run.info.run_id, model, "digest", 0, delayed=False) == OLD
+    assert registry.register(run.info.run_id, model, {"model_digest": "digest"}, 0, delayed=False) == OLD
 
 
 def predict(tracking_uri: str, number: str, code: str, cwd: Path, **env: str) -> list[int]:

@@ -43,6 +43,36 @@ def test_a_download_replaces_the_model_before_it(version: Version, tmp_path: Pat
     assert not (folder / "old.txt").exists()
 
 
+def test_a_commit_that_was_made_after_the_training_is_the_models(version: Version, tmp_path: Path) -> None:
+    registry.tag_commit(version, "later")
+    tagged = registry.get_by_number(version.number)
+    assert tagged is not None
+    assert registered_model.download_model(tagged, tmp_path / "model", NO_SIGNATURE)["git_commit"] == "later"
+
+
+def test_a_champion_whose_run_was_deleted_still_serves(
+    deleted: Version, store: mlflow.MlflowClient, models: Path, tmp_path: Path
+) -> None:
+    champion = registered_model.get_champion()
+    assert champion == deleted
+    metadata = registered_model.download_model(champion, tmp_path / "model", NO_SIGNATURE)
+    assert model_digest(tmp_path / "model") == model_digest(models)
+    assert metadata == {
+        "run_id": deleted.run_id,
+        "trained_at": registered_model.iso_time(deleted.started),
+        "git_commit": "abc",
+        "data": {},
+        "scores": {},
+        "synthetic": True,
+    }
+    with pytest.raises(UserError, match=r"reports/a.csv of rakuten-classifier version 1 was deleted with its run"):
+        registered_model.download_reference(champion, "reports/a.csv", tmp_path / "copy")
+    manifest = artifacts(store, champion) / "data" / "model" / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    with pytest.raises(UserError, match="it was altered"):
+        registered_model.download_model(champion, tmp_path / "model", NO_SIGNATURE)
+
+
 def artifacts(store: mlflow.MlflowClient, version: Version) -> Path:
     """The folder of a version's files in the store."""
     return Path(mlflow.artifacts.download_artifacts(store.get_model_version(MODEL_NAME, version.number).source))

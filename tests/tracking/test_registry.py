@@ -20,7 +20,7 @@ def register(store: mlflow.MlflowClient) -> Callable[..., Version]:
         run_id = store.create_run(experiment).info.run_id
         model = store.create_logged_model(experiment, "model", source_run_id=run_id)
         store.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-        version = registry.get_by_number(registry.register(run_id, model, "digest", started, delayed))
+        version = registry.get_by_number(registry.register(run_id, model, {"model_digest": "digest"}, started, delayed))
         assert version is not None
         return version
 
@@ -60,13 +60,13 @@ def test_a_registered_model_is_the_challenger_and_carries_its_digest(
     version = register(started=7)
     assert (version.number, version.started, version.previous_champion, version.rolled_back) == ("1", 7, None, False)
     assert registry.get_by_alias(CHALLENGER) == version
-    assert store.get_model_version(MODEL_NAME, "1").tags["model_digest"] == "digest"
+    assert version.model_digest == "digest"
 
 
 def test_a_run_is_registered_once(record_training: Callable[..., TrainingRun], store: mlflow.MlflowClient) -> None:
     run_id = record_training().run_id
     (model,) = store.search_logged_models([store.get_run(run_id).info.experiment_id])
-    assert registry.register(run_id, model, "digest", 0, delayed=False) == "1"
+    assert registry.register(run_id, model, {"model_digest": "digest"}, 0, delayed=False) == "1"
     assert len(store.search_model_versions(f"name = '{MODEL_NAME}'")) == 1
 
 
@@ -141,6 +141,12 @@ def test_what_is_missing_to_trace_a_version_is_named(
     version = registry.get_by_alias(CHALLENGER)
     assert version is not None
     with pytest.raises(UserError, match=missing):
+        registry.check_traceable(version)
+
+
+def test_a_version_whose_run_was_deleted_is_not_traceable(version: Version, store: mlflow.MlflowClient) -> None:
+    store.delete_run(version.run_id)
+    with pytest.raises(UserError, match="version 1 is not promoted: its run was deleted in MLflow"):
         registry.check_traceable(version)
 
 

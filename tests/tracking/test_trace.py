@@ -1,11 +1,12 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from rakuten.errors import UserError
-from rakuten.tracking import trace
+from rakuten.tracking import commits, trace
 from rakuten.tracking.lineage import model_version
 from rakuten.tracking.registry import Version
 from rakuten.tracking.training_run import TrainingRun
@@ -13,13 +14,57 @@ from rakuten.tracking.training_run import TrainingRun
 TAGS = {"git_commit": "abc", "git_branch": "main", "git_dirty": "false"}
 
 
+def found_run(store: mlflow.MlflowClient, name: str) -> mlflow.entities.Run:
+    training = trace.find_training(store, name)
+    assert isinstance(training, mlflow.entities.Run)
+    return training
+
+
 @pytest.mark.parametrize("name", ["1", "challenger", "rakuten-classifier/1", "rakuten-classifier@challenger"])
 def test_a_version_leads_to_its_run(name: str, version: Version, store: mlflow.MlflowClient) -> None:
-    assert trace.find_run(store, name).info.run_id == version.run_id
+    assert found_run(store, name).info.run_id == version.run_id
 
 
 def test_a_run_is_found_by_its_id(version: Version, store: mlflow.MlflowClient) -> None:
-    assert trace.find_run(store, version.run_id).info.run_id == version.run_id
+    assert found_run(store, version.run_id).info.run_id == version.run_id
+
+
+def test_a_run_that_can_be_restored_in_mlflow_is_found_by_its_model(
+    version: Version, store: mlflow.MlflowClient, models: Path
+) -> None:
+    store.delete_run(version.run_id)
+    text = trace.format_training(store, found_run(store, model_version(models)))
+    assert f"`mlflow runs restore --run-id {version.run_id}` brings it back" in text
+
+
+def test_of_a_run_that_was_deleted_for_good_is_shown_what_its_version_records(
+    deleted: Version, store: mlflow.MlflowClient, models: Path
+) -> None:
+    assert [trace.find_training(store, name) for name in ("champion", deleted.run_id, model_version(models))] == [
+        deleted
+    ] * 3
+    text = trace.format_training(store, deleted)
+    rows = dict(line.split(maxsplit=1) for line in text.splitlines() if "  " in line)
+    assert rows["DELETED"].startswith("for good, with its branch, score, parameters, digests of the data")
+    assert rows["model"] == (
+        f"{model_version(models)}  rakuten-classifier version 1 (challenger, champion), trained on SYNTHETIC data"
+    )
+    assert rows["commit"] == "abc"
+    assert "to restore this state\n  git checkout abc\n  dvc repro " in text
+    assert trace.format_training(store, replace(deleted, commit=None)).endswith("not possible: its commit is unknown")
+    with pytest.raises(UserError, match="was deleted in MLflow, and its dvc.lock with it; `rakuten trace 1` shows"):
+        trace.restore_dvc_lock(deleted)
+
+
+def test_before_a_promotion_the_next_step_is_named(version: Version, store: mlflow.MlflowClient) -> None:
+    with pytest.raises(UserError, match="no champion yet on .*: `make promote` makes the challenger the champion"):
+        trace.find_training(store, "champion")
+
+
+@pytest.mark.parametrize("alias", ["rakuten-classifier@champion", "challenger"])
+def test_before_a_training_the_next_step_is_named(alias: str, store: mlflow.MlflowClient) -> None:
+    with pytest.raises(UserError, match="has no .* yet on .*: `make run` trains one"):
+        trace.find_training(store, alias)
 
 
 @pytest.mark.parametrize("quoted", ["{}", '"{}"', " '{}' "])
@@ -27,17 +72,17 @@ def test_a_prediction_leads_to_the_newest_run_of_its_model(
     quoted: str, version: Version, record_training: Callable[..., TrainingRun], store: mlflow.MlflowClient, models: Path
 ) -> None:
     newest = record_training().run_id
-    assert trace.find_run(store, quoted.format(model_version(models))).info.run_id == newest
+    assert found_run(store, quoted.format(model_version(models))).info.run_id == newest
 
 
 @pytest.mark.parametrize("name", ["7", "nobody", "0" * 12, "0" * 32, "", "%"])
 def test_an_unknown_name_is_refused(name: str, version: Version, store: mlflow.MlflowClient) -> None:
     with pytest.raises(UserError, match="no such run or version on sqlite:.*; give a run's id"):
-        trace.find_run(store, name)
+        found_run(store, name)
 
 
 def text_of(store: mlflow.MlflowClient, tags: dict[str, str], record: Callable[..., TrainingRun]) -> str:
-    return trace.format_run(store, store.get_run(record(tags=tags).run_id))
+    return trace.format_training(store, store.get_run(record(tags=tags).run_id))
 
 
 def test_a_run_is_shown_with_all_that_made_it(
@@ -46,7 +91,7 @@ def test_a_run_is_shown_with_all_that_made_it(
     data = tmp_path / "features.csv"
     data.write_text("a\n")
     run_id = record_training(data=[data], tags=TAGS | {"synthetic": "true"}).run_id
-    lines = trace.format_run(store, store.get_run(run_id)).splitlines()
+    lines = trace.format_training(store, store.get_run(run_id)).splitlines()
     rows = dict(line.split(maxsplit=1) for line in lines if "  " in line)
     assert rows["run"].startswith(f"{run_id}  (")
     assert rows["model"] == f"{model_version(models)}  rakuten-classifier version 1 (challenger)"
@@ -76,7 +121,7 @@ def test_a_run_with_dvc_lock_is_restored_from_it(
     run_id = record_training(tags=TAGS).run_id
     (tmp_path / "dvc.lock").write_text("")
     store.log_artifact(run_id, str(tmp_path / "dvc.lock"))
-    steps = trace.format_run(store, store.get_run(run_id)).partition("to restore this state\n")[2].splitlines()
+    steps = trace.format_training(store, store.get_run(run_id)).partition("to restore this state\n")[2].splitlines()
     assert [step.partition("#")[0].strip() for step in steps] == [
         "git checkout abc",
         f"rakuten trace --restore-lock {run_id}",
@@ -87,8 +132,24 @@ def test_a_run_with_dvc_lock_is_restored_from_it(
 
 def test_a_dirty_tree_is_shown(record_training: Callable[..., TrainingRun], store: mlflow.MlflowClient) -> None:
     text = text_of(store, TAGS | {"git_dirty": "true"}, record_training)
-    assert "YES: files differed from the commit" in text
+    assert "YES: files differed from the commit; its run has no dvc.lock: train by `dvc repro`" in text
     assert text.endswith("changes that were not committed are lost")
+
+
+def test_a_commit_after_the_training_is_shown_before_a_promotion(
+    record_training: Callable[..., TrainingRun],
+    store: mlflow.MlflowClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commits, "find_commit", lambda lock: f"later {lock['stages']}")
+    run_id = record_training(tags=TAGS | {"git_dirty": "true"}).run_id
+    (tmp_path / "dvc.lock").write_text("stages: {train: 1}")
+    store.log_artifact(run_id, str(tmp_path / "dvc.lock"))
+    text = trace.format_training(store, store.get_run(run_id))
+    assert "git checkout later {'train': 1}\n" in text
+    assert "dirty   no: this commit has the files that it was trained with" in text
+    assert "lost" not in text
 
 
 def test_dvc_lock_of_a_run_is_restored(

@@ -150,6 +150,15 @@ def test_a_run_that_the_server_lost_is_created_again(pending: Path, store: mlflo
     assert run.info.start_time == record["started"]
 
 
+def test_a_run_that_was_deleted_in_mlflow_is_created_again(
+    pending: Path, store: mlflow.MlflowClient, models: Path
+) -> None:
+    store.delete_run(pending.name)
+    (run_id,) = training_run.send_pending(models)
+    assert run_id != pending.name
+    assert store.get_run(run_id).info.status == "FINISHED"
+
+
 def test_an_altered_record_is_not_sent(pending: Path, models: Path) -> None:
     manifest = pending / "model" / "manifest.json"
     manifest.write_text(manifest.read_text() + " ")

@@ -13,10 +13,10 @@ def command(arguments: argparse.Namespace) -> str:
     server.check_server()
     with server.mlflow_errors():
         client = server.get_client()
-        run = trace.find_run(client, arguments.run)
+        training = trace.find_training(client, arguments.run)
         if arguments.restore_lock:
-            return trace.restore_dvc_lock(run)
-        sys.stdout.write(trace.format_run(client, run) + "\n")
+            return trace.restore_dvc_lock(training)
+        sys.stdout.write(trace.format_training(client, training) + "\n")
         sys.stdout.flush()
     return ""
 

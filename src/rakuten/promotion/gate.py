@@ -204,6 +204,11 @@ def _outcome(decision: PromotionDecision, champion: Version | None) -> str:
 
 
 def _compare_versions(challenger: Version, champion: Version, params: Params) -> PairedComparison:
+    if registry.get_run(champion.run_id) is None:
+        raise UserError(
+            f"version {champion.number}, the champion, cannot be compared: its run was deleted in MLflow, and its "
+            "out-of-fold predictions with it; use `--without-comparison`"
+        )
     challenger_oof, champion_oof = _download_out_of_fold(challenger), _download_out_of_fold(champion)
     unseen = predict_unseen(challenger, champion, champion_oof, params)
     if len(unseen):

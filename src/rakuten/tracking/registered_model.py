@@ -38,27 +38,27 @@ def download_model(version: Version, folder: Path, require_signature: str) -> di
         require_signature: see `check_signature`.
 
     Returns:
-        The metadata of the model: see `run_metadata`.
+        The metadata of the model: run_id, trained_at, git_commit, data (path -> MD5), scores, synthetic. If the run was
+        deleted, data and scores are empty.
 
     Raises:
-        UserError: the download failed, its digest is not the one that the run recorded, or its signature is missing.
+        UserError: the download failed, its digest is not the one that was recorded, or its signature is missing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with server.mlflow_errors(), tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-        run = server.get_client().get_run(version.run_id)
+        run = registry.get_run(version.run_id)
         model = mlflow.artifacts.download_artifacts(f"models:/{MODEL_NAME}/{version.number}", dst_path=partial)
         manifests = list(Path(model).glob("data/*/manifest.json"))
         if len(manifests) != 1:
             raise UserError(f"{MODEL_NAME} version {version.number} is not a model of this project")
         files = manifests[0].parent
-        if model_digest(files) != run.data.tags.get(MODEL_TAG):
-            name = f"{MODEL_NAME} version {version.number}"
-            raise UntrustedModelError(f"{name} is not the model that its run recorded: it was altered")
         name = f"{MODEL_NAME} version {version.number}"
+        if model_digest(files) != (run.data.tags.get(MODEL_TAG) if run else version.model_digest):
+            raise UntrustedModelError(f"{name} is not the model that its run recorded: it was altered")
         check_signature(name, files / "manifest.json", version.signature, require_signature)
         shutil.rmtree(folder, ignore_errors=True)
         files.rename(folder)
-    return run_metadata(run)
+    return _metadata(version, run)
 
 
 def download_reference(version: Version, path: str, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -72,27 +72,31 @@ def download_reference(version: Version, path: str, folder: Path) -> tuple[Path,
         The path of the copy, and model_version and synthetic of the run.
 
     Raises:
-        UserError: the server does not answer, or the run has no such artifact: it is older than the monitoring.
+        UserError: the server does not answer, the run was deleted, or it is older than the monitoring.
     """
     with server.mlflow_errors():
-        tags = server.get_client().get_run(version.run_id).data.tags
+        run = registry.get_run(version.run_id)
+        if run is None:
+            name = f"{MODEL_NAME} version {version.number}"
+            raise UserError(f"{path} of {name} was deleted with its run in MLflow: train and promote another model")
         copy = registry.download(version.run_id, path, folder)
+    tags = run.data.tags
     return copy, {
         "model_version": tags.get(MODEL_TAG, "")[:VERSION_LENGTH],
         "synthetic": tags.get("synthetic") == "true",
     }
 
 
-def run_metadata(run: mlflow.entities.Run) -> dict[str, Any]:
-    """What a run records about its model: run_id, trained_at, git_commit, data (path -> MD5), scores, synthetic."""
-    metrics, tags = run.data.metrics, run.data.tags
+def _metadata(version: Version, run: mlflow.entities.Run | None) -> dict[str, Any]:
+    metrics = run.data.metrics if run else {}
+    began = run.info.start_time if run else version.started
     return {
-        "run_id": run.info.run_id,
-        "trained_at": iso_time(run.info.start_time),
-        "git_commit": tags.get("git_commit"),
-        "data": trace.run_inputs(run),
+        "run_id": version.run_id,
+        "trained_at": iso_time(began) if began else None,
+        "git_commit": version.commit or (run.data.tags.get("git_commit") if run else None),
+        "data": trace.run_inputs(run) if run else {},
         "scores": {name: metrics[name] for name in SCORE_METRICS if name in metrics},
-        "synthetic": tags.get("synthetic") == "true",
+        "synthetic": run.data.tags.get("synthetic") == "true" if run else version.synthetic,
     }
 
 

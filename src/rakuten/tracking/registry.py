@@ -1,13 +1,13 @@
 """Versions of the registered model rakuten-classifier: the alias challenger is the newest, champion the one in use."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import LoggedModel
+from mlflow.entities import LifecycleStage, LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion
 
 from rakuten.errors import UserError
@@ -22,9 +22,13 @@ DECISION_TAG = "promotion"  # the last decision about it, as text
 PREVIOUS_CHAMPION_TAG = "previous_champion"  # of a champion: the number of the champion before it
 ROLLED_BACK_TAG = "rolled_back"  # it was champion, and must not become champion again
 SIGNATURE_TAG = "signature"  # of the model's manifest, see `signatures`
-COMMIT_TAG = "git_commit"  # a commit, made after the training, with all that it was trained with
+COMMIT_TAG = "git_commit"  # a commit with all that it was trained with, made before the training or after it
+SYNTHETIC_TAG = "synthetic"  # as of its run
 STARTED_TAG = "started"  # when its training began, in ms since 1970
-NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's error codes for a missing version
+NOT_FOUND_CODES = (
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+)  # of MLflow, for a missing run or version
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,10 @@ class Version:
     previous_champion: str | None  # the number of the champion before it
     rolled_back: bool
     signature: str | None = None
+    # Copies of what its run records, for when the run was deleted.
+    model_digest: str | None = None
+    commit: str | None = None  # None too before a promotion, if it was trained on changed files
+    synthetic: bool = False
 
 
 def get_by_alias(alias: str) -> Version | None:
@@ -55,6 +63,31 @@ def numbers_by_digest(model_digest: str) -> list[str]:
     return sorted((str(version.version) for version in found), key=int)
 
 
+def newest_by_digest(prefix: str) -> Version | None:
+    """The newest version with a model whose digest begins like this; None if there is none."""
+    return _newest(f"name = '{MODEL_NAME}' and tags.{MODEL_TAG} LIKE '{prefix}%'")
+
+
+def newest_of_run(run_id: str) -> Version | None:
+    """The newest version with the model of a run, which may have been deleted; None if there is none."""
+    return _newest(f"name = '{MODEL_NAME}' and run_id = '{run_id}'")
+
+
+def _newest(query: str) -> Version | None:
+    found = server.get_client().search_model_versions(query)
+    return _version(max(found, key=lambda version: int(version.version))) if found else None
+
+
+def get_run(run_id: str) -> Run | None:
+    """A run; None if there is none, or it was deleted for good, as by `mlflow gc`."""
+    try:
+        return server.get_client().get_run(run_id)
+    except mlflow.MlflowException as error:
+        if error.error_code not in NOT_FOUND_CODES:
+            raise
+    return None
+
+
 def _get(request: Callable[[str, str], ModelVersion], key: str) -> Version | None:
     try:
         version = request(MODEL_NAME, key)
@@ -62,6 +95,10 @@ def _get(request: Callable[[str, str], ModelVersion], key: str) -> Version | Non
         if error.error_code in NOT_FOUND_CODES:
             return None
         raise
+    return _version(version)
+
+
+def _version(version: ModelVersion) -> Version:
     return Version(
         number=str(version.version),
         run_id=str(version.run_id),
@@ -69,13 +106,17 @@ def _get(request: Callable[[str, str], ModelVersion], key: str) -> Version | Non
         previous_champion=version.tags.get(PREVIOUS_CHAMPION_TAG),
         rolled_back=ROLLED_BACK_TAG in version.tags,
         signature=version.tags.get(SIGNATURE_TAG),
+        model_digest=version.tags.get(MODEL_TAG),
+        commit=version.tags.get(COMMIT_TAG),
+        synthetic=version.tags.get(SYNTHETIC_TAG) == "true",
     )
 
 
-def register(run_id: str, model: LoggedModel, model_digest: str, started: int, delayed: bool) -> str:
+def register(run_id: str, model: LoggedModel, run_tags: Mapping[str, str], started: int, delayed: bool) -> str:
     """Register a run's model as a version, unless it is one already, and make it the challenger.
 
     Args:
+        run_tags: the tags of the run. Those that serving needs are copied, because a run may be deleted.
         started: when the training began, in ms since 1970 by the clock of its machine.
         delayed: whether later trainings may have been registered before this one. Only then are the start times
             compared, because clocks differ: the model of a later training stays the challenger.
@@ -89,7 +130,10 @@ def register(run_id: str, model: LoggedModel, model_digest: str, started: int, d
     if versions:
         number = str(versions[0].version)
     else:
-        tags = {MODEL_TAG: model_digest, STARTED_TAG: str(started)}
+        tags = {name: run_tags[name] for name in (MODEL_TAG, SYNTHETIC_TAG) if name in run_tags}
+        tags[STARTED_TAG] = str(started)
+        if run_tags.get("git_dirty") == "false":
+            tags[COMMIT_TAG] = run_tags["git_commit"]
         source = f"models:/{model.model_id}"
         version = client.create_model_version(MODEL_NAME, source, run_id, tags, model_id=model.model_id)
         number = str(version.version)
@@ -118,7 +162,9 @@ def check_traceable(version: Version) -> str | None:
     Raises:
         UserError: there is none; the message lists what is missing.
     """
-    run = server.get_client().get_run(version.run_id)
+    run = get_run(version.run_id)
+    if run is None or run.info.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(f"version {version.number} is not promoted: its run was deleted in MLflow; train again")
     tags, inputs = run.data.tags, run.inputs.dataset_inputs if run.inputs else []
     contexts = {tag.value for entry in inputs for tag in entry.tags if tag.key == "mlflow.data.context"}
     missing = [name for name in ("git_commit", MODEL_TAG) if not tags.get(name)]
@@ -129,7 +175,7 @@ def check_traceable(version: Version) -> str | None:
     if tags.get("git_dirty") == "false":
         return None
     try:
-        return commits.find_commit(_dvc_lock_of(version.run_id))
+        return find_commit(version.run_id)
     except UserError as error:
         raise UserError(f"version {version.number} is not promoted: it cannot be traced: {error}") from error
 
@@ -137,6 +183,15 @@ def check_traceable(version: Version) -> str | None:
 def tag_commit(version: Version, commit: str) -> None:
     """Record the commit of a version that was trained before it was made."""
     server.get_client().set_model_version_tag(MODEL_NAME, version.number, COMMIT_TAG, commit)
+
+
+def find_commit(run_id: str) -> str:
+    """A commit with all that a run on changed files was trained with, found by the dvc.lock that is attached to it.
+
+    Raises:
+        UserError: there is none; the message says what differs from the nearest.
+    """
+    return commits.find_commit(_dvc_lock_of(run_id))
 
 
 def _dvc_lock_of(run_id: str) -> dict[str, Any]:

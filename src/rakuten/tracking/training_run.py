@@ -25,6 +25,7 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LifecycleStage,
     LoggedModel,
     LoggedModelStatus,
     Metric,
@@ -241,7 +242,7 @@ def send_record(folder: Path, delayed: bool = False) -> str:
     client.log_artifacts(run_id, str(folder / FILES_FOLDER))
     model = _complete_model(client, run_id) or _log_model(run_id, folder / MODEL_FOLDER, record)
     if record.get("register", True):
-        registry.register(run_id, model, record["tags"][MODEL_TAG], record["started"], delayed)
+        registry.register(run_id, model, record["tags"], record["started"], delayed)
     if record["name"] is None:
         client.update_run(run_id, name=f"train-{record['tags'][MODEL_TAG][:VERSION_LENGTH]}")
     client.set_terminated(run_id, "FINISHED", record["ended"])
@@ -269,12 +270,10 @@ def register_local(models: Path) -> str | None:
 
 
 def _find_or_create_run(client: mlflow.MlflowClient, record: dict[str, Any], folder: Path) -> str:
-    """The id of the run that was created for this record; that of a new one if the server no longer has it."""
-    try:
-        return str(client.get_run(record["run_id"]).info.run_id)
-    except mlflow.MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    """The id of the run that was created for this record; that of a new one if it was deleted."""
+    run = registry.get_run(record["run_id"])
+    if run is not None and run.info.lifecycle_stage == LifecycleStage.ACTIVE:
+        return str(run.info.run_id)
     record["run_id"] = _create_run(client, record)
     with atomic_write(folder / RECORD_FILE) as (partial,):
         dump_json(record, partial)  # before anything else is sent, so that a second attempt uses this run
