@@ -64,9 +64,10 @@ def record_training(
 ) -> Callable[..., TrainingRun]:
     """Record a training that gave the model in `models`, with a report: `record_training(data=[...], tags={...})`.
 
-    `models` is the project's folder of models.
+    `models` is the project's folder of models, the folder that it is in that of its features.
     """
     monkeypatch.setattr(training_run, "MODELS", models)
+    monkeypatch.setattr(training_run, "PROCESSED", models.parent)
 
     def record(data: list[Path] | None = None, tags: Mapping[str, str] | None = None) -> TrainingRun:
         reports = models.parent / "reports"

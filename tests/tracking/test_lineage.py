@@ -41,6 +41,14 @@ def test_paths_are_relative_to_the_root(root: Path) -> None:
     assert lineage.repo_relative(Path("/elsewhere/a.json")) == "/elsewhere/a.json"
 
 
+def test_links_of_the_project_are_its_own_files(root: Path) -> None:
+    """DVC may link a file to its cache, and a user a folder to another disk."""
+    (root / "data").symlink_to("/", target_is_directory=True)
+    (root / "model").symlink_to("/dev/null")
+    assert lineage.repo_relative(root / "data" / "a.csv") == "data/a.csv"
+    assert lineage.repo_relative(root / "model") == "model"
+
+
 def test_raw_data_is_known_for_the_features_in_dvc_lock_only(root: Path) -> None:
     features = root / "features.csv"
     features.write_text("a\n")

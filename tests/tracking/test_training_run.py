@@ -67,12 +67,20 @@ def test_a_run_has_the_name_of_its_model_its_source_and_the_model_card_as_note(
     assert run.data.tags["mlflow.user"]
 
 
-def test_a_model_in_another_folder_is_recorded_but_never_the_challenger(
-    record_training: Callable[..., TrainingRun], store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["MODELS", "PROCESSED"])
+def test_a_training_from_or_into_another_folder_is_recorded_but_never_the_challenger(
+    name: str,
+    record_training: Callable[..., TrainingRun],
+    store: mlflow.MlflowClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = record_training().run_id
-    monkeypatch.setattr(training_run, "MODELS", Path("/elsewhere"))
-    second = record_training().run_id
+    (tmp_path / "features.csv").write_text("a\n")
+    (tmp_path / "linked.csv").symlink_to("/dev/null")  # as DVC links files of its cache, if it is told to
+    data = [tmp_path / "features.csv", tmp_path / "linked.csv"]
+    first = record_training(data).run_id
+    monkeypatch.setattr(training_run, name, tmp_path / "elsewhere")
+    second = record_training(data).run_id
     assert store.get_run(second).info.status == "FINISHED"
     challenger = registry.get_by_alias(registry.CHALLENGER)
     assert challenger is not None

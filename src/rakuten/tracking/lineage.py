@@ -1,5 +1,6 @@
 """What makes a run traceable: the commit, and the digests of data and model."""
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,8 +64,11 @@ def is_in_dvc_lock(model: Path) -> bool:
 
 def repo_relative(path: Path) -> str:
     """A path as dvc.lock writes it: relative to the project's root, with forward slashes."""
-    path = path.resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
+    # A file of the project may be a link to DVC's cache, and a folder one to another disk.
+    for candidate in (Path(os.path.abspath(path)), path.resolve()):  # noqa: PTH100 - it follows no link
+        if candidate.is_relative_to(ROOT):
+            return candidate.relative_to(ROOT).as_posix()
+    return path.resolve().as_posix()
 
 
 def git_tags() -> dict[str, str]:

@@ -38,7 +38,7 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 
-from rakuten.config import DVC_YAML, MODELS, PARAMS, PROJECT, ROOT, SOURCE
+from rakuten.config import DVC_YAML, MODELS, PARAMS, PROCESSED, PROJECT, ROOT, SOURCE
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.tracking import registry, server
@@ -164,8 +164,7 @@ def training_run(
     record: dict[str, Any] = {
         "experiment": server.experiment_name(),
         "name": os.environ.get("DVC_EXP_NAME"),  # set by `dvc exp run`: experiment and run then have the same name
-        # A model in another folder, or of the copy that `dvc exp run` makes, is not what the project would serve.
-        "register": models.resolve() == MODELS.resolve() and ROOT == PROJECT,
+        "register": _is_of_the_project(data, models),
         "started": _now(),
         "params": {name: str(value) for name, value in params.items()},
         "tags": {**git_tags(), **_source_tags(), **tags},
@@ -180,6 +179,15 @@ def training_run(
         with suppress(*server.SERVER_ERRORS):
             client.set_terminated(record["run_id"], "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
+
+
+def _is_of_the_project(data: Sequence[Path], models: Path) -> bool:
+    """Whether a training is one of the project's model: not one by hand from or into other folders, nor an experiment.
+
+    An experiment runs in the copy of the project that `dvc exp run` makes.
+    """
+    is_own_data = all(path.parent.resolve().is_relative_to(PROCESSED.resolve()) for path in data)  # files may be links
+    return is_own_data and models.resolve() == MODELS.resolve() and ROOT == PROJECT
 
 
 def _create_run(client: mlflow.MlflowClient, record: Mapping[str, Any]) -> str:
@@ -243,6 +251,8 @@ def send_record(folder: Path, delayed: bool = False) -> str:
     model = _complete_model(client, run_id) or _log_model(run_id, folder / MODEL_FOLDER, record)
     if record.get("register", True):
         registry.register(run_id, model, record["tags"], record["started"], delayed)
+    else:
+        log.info("the run has no version: only a training by `dvc repro` in the project's folder makes a challenger")
     if record["name"] is None:
         client.update_run(run_id, name=f"train-{record['tags'][MODEL_TAG][:VERSION_LENGTH]}")
     client.set_terminated(run_id, "FINISHED", record["ended"])
