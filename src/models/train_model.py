@@ -17,7 +17,7 @@ from rakuten.evaluation.model_card import model_card
 from rakuten.evaluation.report import Report, dvc_metrics, measure, mlflow_metrics
 from rakuten.features.encoders.factory import encoder_fingerprints
 from rakuten.features.encoders.finetuned import NETWORKS_FOLDER, read_networks
-from rakuten.features.feature_set import TRAIN, FeaturePaths, FeatureSet, finetuned_path
+from rakuten.features.feature_set import GROUPS_FILE, TRAIN, FeaturePaths, FeatureSet, finetuned_path
 from rakuten.features.monitored_columns import reference_sample
 from rakuten.files import atomic_write, dump_json, scratch_folder
 from rakuten.models.classifier import VECTORIZER_FILE
@@ -30,7 +30,7 @@ from rakuten.tracking import lineage, server, training_run
 def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
     """Learn the classifier and record its out-of-fold scores, model and reports as one MLflow run."""
     server.check_server()
-    sources = list(FeaturePaths.of(processed, TRAIN))
+    sources = [*FeaturePaths.of(processed, TRAIN), processed / GROUPS_FILE]
     features = FeatureSet.open(processed, TRAIN)
     sources += [finetuned_path(processed, TRAIN, view) for view in features.finetuned]
     networks = read_networks(models / NETWORKS_FOLDER)

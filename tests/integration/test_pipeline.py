@@ -19,7 +19,7 @@ from tests.support.project import run_in as run
 
 Clone = Callable[[str], Path]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-TRAINED_ON = ("train_features.csv", "train_texts.npy", "train_images.npy")
+TRAINED_ON = ("train_features.csv", "train_groups.npy", "train_texts.npy", "train_images.npy")
 
 
 def with_sample(folder: Path, sample: Path) -> Path:

@@ -147,7 +147,7 @@ def test_the_run_has_all_that_traces_it(trained: Workspace) -> None:
     assert [shown["weighted_f1_low"], shown["weighted_f1_high"]] == scores["interval"]["weighted_f1"]
     assert len(shown) <= 12
     inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
-    names = ("train_features.csv", "train_texts.npy", "train_images.npy")
+    names = ("train_features.csv", "train_groups.npy", "train_texts.npy", "train_images.npy")
     assert inputs == {name: digest(trained.processed / name, "md5") for name in names}
     folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id))
     logged = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

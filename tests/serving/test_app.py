@@ -180,7 +180,7 @@ def test_the_model_has_its_origin_and_scores(api: Api, trained: Path) -> None:
     assert model["scores"]["weighted_f1"] == metrics["weighted_f1"]
     assert model["synthetic"] is True
     assert model["run_id"] == json.loads((trained / "models" / "run.json").read_text())["run_id"]
-    assert set(model["data"]) >= {"data/raw/X_train.csv", "data/raw/images", "data/processed/train_features.csv"}
+    assert set(model["data"]) >= {"data/raw/X_train.csv", "data/raw/images", "data/processed/train_groups.npy"}
 
 
 def test_the_model_has_its_classes_views_and_limits(api: Api) -> None:

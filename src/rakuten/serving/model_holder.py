@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rakuten.config import ROOT, SCORES_FILE, load_params
+from rakuten.config import MODELS, PROCESSED, SCORES_FILE, load_params
 from rakuten.errors import UntrustedModelError, UserError
+from rakuten.features.feature_set import GROUPS_FILE, TRAIN, FeaturePaths
 from rakuten.files import atomic_write, dump_json
 from rakuten.models.classifier import ProductClassifier
 from rakuten.models.pyfunc_model import PyfuncModel
@@ -189,6 +190,6 @@ def _local_metadata(folder: Path) -> dict[str, Any]:
 
 def _local_data_digests(folder: Path) -> dict[str, str]:
     """The MD5 of each file that a local model was trained on; empty unless dvc.lock describes this very model."""
-    processed = [ROOT / "data" / "processed" / f"train_{name}" for name in ("features.csv", "texts.npy", "images.npy")]
-    is_this_model = folder == ROOT / "models" and lineage.is_in_dvc_lock(folder)
+    processed = [*FeaturePaths.of(PROCESSED, TRAIN), PROCESSED / GROUPS_FILE]
+    is_this_model = folder == MODELS and lineage.is_in_dvc_lock(folder)
     return lineage.data_digests(processed) if is_this_model and all(path.is_file() for path in processed) else {}

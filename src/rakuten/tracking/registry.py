@@ -41,10 +41,10 @@ class Version:
     previous_champion: str | None  # the number of the champion before it
     rolled_back: bool
     signature: str | None = None
-    # Copies of what its run records, for when the run was deleted.
+    # What its run records, for when that was deleted; None if the version is older than these tags.
     model_digest: str | None = None
-    commit: str | None = None  # None too before a promotion, if it was trained on changed files
-    synthetic: bool = False
+    commit: str | None = None  # of a training on changed files only once it was promoted
+    synthetic: bool | None = None
 
 
 def get_by_alias(alias: str) -> Version | None:
@@ -108,7 +108,7 @@ def _version(version: ModelVersion) -> Version:
         signature=version.tags.get(SIGNATURE_TAG),
         model_digest=version.tags.get(MODEL_TAG),
         commit=version.tags.get(COMMIT_TAG),
-        synthetic=version.tags.get(SYNTHETIC_TAG) == "true",
+        synthetic={"true": True, "false": False}.get(version.tags.get(SYNTHETIC_TAG, "")),
     )
 
 
