@@ -30,6 +30,7 @@ REQUIREMENTS, PYPROJECT = ROOT / "requirements.txt", ROOT / "pyproject.toml"
 ENV, ENV_EXAMPLE = ROOT / ".env", ROOT / ".env.example"
 VARIABLE_PATTERN = re.compile(r"^#?([A-Z0-9_]+)=", re.MULTILINE)
 ARTIFACTS_PATH = "/api/2.0/mlflow-artifacts/artifacts/"
+REMOTE_PLACEHOLDER = "/USER/REPO.s3"  # in .dvc/config until the remote is set
 REMOTE_TIMEOUT_SECONDS = 40
 ARTIFACT_TIMEOUT_SECONDS = 20
 # Lists the DVC remote and prints its path.
@@ -161,7 +162,7 @@ def check_artifacts() -> CheckResult:
 def check_remote() -> CheckResult:
     """Whether the DVC remote can be listed; in another process, which is stopped if its client retries for too long."""
     config = (ROOT / ".dvc" / "config").read_text(encoding="utf-8")
-    if "USER/REPO" in config:
+    if REMOTE_PLACEHOLDER in config:
         return CheckResult(
             NOTE, "not set yet: `make remote URL=https://dagshub.com/USER/REPO` (or s3://..., or a folder)"
         )

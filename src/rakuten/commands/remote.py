@@ -4,24 +4,34 @@ URL is https://dagshub.com/USER/REPO, s3://BUCKET/PREFIX (with --endpoint for an
 Amazon's), or a folder. The address goes to .dvc/config, which is in Git; keys to .dvc/config.local,
 which is not: DagsHub's token from DAGSHUB_TOKEN (environment or .env) or typed in; those of S3 from
 S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY. Without these, DVC uses the keys of AWS's own tools.
+
+A repository on DagsHub is an MLflow server too: its address and the token are written to .env, unless
+MLFLOW_TRACKING_URI names a server elsewhere.
 """
 
 import argparse
 import getpass
+import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from dotenv import set_key
 
 from rakuten.cli import run_command
 from rakuten.config import ROOT
 from rakuten.errors import UserError
+from rakuten.files import atomic_write
+
+log = logging.getLogger(__name__)
 
 REMOTE_NAME = "origin"
-DAGSHUB_URL = re.compile(r"https://(?P<host>[^/@]+)/(?P<user>[\w.-]+)/(?P<repo>[\w.-]+?)(\.git|\.s3)?/?")
+DAGSHUB_URL = re.compile(r"https://(?P<host>[^/@]+)/(?P<user>[\w.-]+)/(?P<repo>[\w.-]+?)(\.git|\.s3|\.mlflow)?/?")
+MLFLOW_SUFFIX = ".mlflow"  # of the address of DagsHub's MLflow servers
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,29 @@ def parse_remote(url: str, endpoint: str | None, token: str | None, s3_keys: tup
 def configure(remote: Remote) -> None:
     """Write a remote into .dvc/config, and its keys into .dvc/config.local."""
     _dvc("remote", "remove", "--local", REMOTE_NAME, check=False)  # the keys of the remote before it
-    _dvc("remote", "add", "--force", "--default", REMOTE_NAME, remote.url)
-    _dvc("remote", "modify", REMOTE_NAME, "verify", "true")
-    if remote.endpoint:
-        _dvc("remote", "modify", REMOTE_NAME, "endpointurl", remote.endpoint)
+    _write_address(remote)
     if remote.keys:
         _write_keys(*remote.keys)
+
+
+def _write_address(remote: Remote) -> None:
+    """Set the remote in .dvc/config with DVC's own parser, but not by DVC's command, which would drop the comments."""
+    from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]  # comes with DVC
+
+    path = ROOT / ".dvc" / "config"
+    try:
+        config = ConfigObj(str(path), encoding="utf-8")
+    except ConfigObjError as error:
+        raise UserError(f"{path}: {error}; restore it with `git checkout .dvc/config`") from error
+    config.setdefault("core", {})["remote"] = REMOTE_NAME
+    section = config.setdefault(f'remote "{REMOTE_NAME}"', {})
+    section.clear()  # of the remote before it
+    section["url"] = remote.url
+    if remote.endpoint:
+        section["endpointurl"] = remote.endpoint
+    section["verify"] = "true"
+    with atomic_write(path) as (partial,), partial.open("wb") as stream:
+        config.write(stream)
 
 
 def _write_keys(access_key_id: str, secret_access_key: str) -> None:
@@ -88,8 +115,34 @@ def _dvc(*arguments: str, check: bool = True) -> None:
         raise UserError(f"dvc {' '.join(arguments[:2])} failed: {' '.join(done.stderr.split())}")
 
 
+def mlflow_settings(url: str, token: str, current: str | None) -> dict[str, str]:
+    """The variables that make MLflow record at a repository on DagsHub; none if it records elsewhere already.
+
+    Args:
+        url: of the repository.
+        token: is both user and password.
+        current: the tracking address that is set.
+    """
+    match = DAGSHUB_URL.fullmatch(url)
+    if match is None or (current and not current.rstrip("/").endswith(MLFLOW_SUFFIX)):
+        return {}
+    return {
+        "MLFLOW_TRACKING_URI": f"https://{match['host']}/{match['user']}/{match['repo']}{MLFLOW_SUFFIX}",
+        "MLFLOW_TRACKING_USERNAME": token,
+        "MLFLOW_TRACKING_PASSWORD": token,
+    }
+
+
+def write_env(path: Path, variables: Mapping[str, str]) -> None:
+    """Set variables in a .env that its owner alone can read from now on; its other lines stay as they are."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)  # before there is a token to read; set_key keeps it
+    for name, value in variables.items():
+        set_key(path, name, value, follow_symlinks=True)
+
+
 def command(arguments: argparse.Namespace) -> str:
-    """Set the remote; returns what was set and what to do next."""
+    """Set the remote; returns what to do next."""
     is_dagshub = DAGSHUB_URL.fullmatch(arguments.url) is not None
     token = os.environ.get("DAGSHUB_TOKEN")
     if is_dagshub and not token and sys.stdin.isatty():
@@ -99,10 +152,23 @@ def command(arguments: argparse.Namespace) -> str:
     remote = parse_remote(arguments.url, arguments.endpoint, token, s3_keys)
     configure(remote)
     keys = "its keys are in .dvc/config.local" if remote.keys else "no keys were set"
-    if is_dagshub and not remote.keys:
-        keys += " (set DAGSHUB_TOKEN in .env and run this again)"
     address = f"{remote.url} at {remote.endpoint}" if remote.endpoint else remote.url
-    return f"the DVC remote is {address}; {keys}; commit .dvc/config, check with `make doctor`, then `dvc push`"
+    log.info("the DVC remote is %s; %s", address, keys)
+    if is_dagshub and not token:
+        return "next: set DAGSHUB_TOKEN in .env and run this again"
+    if is_dagshub and token:
+        _tell_mlflow(arguments.url, token)
+    return "next: commit .dvc/config, check with `make doctor`, then `dvc push`"
+
+
+def _tell_mlflow(url: str, token: str) -> None:
+    """Let MLflow record at a repository on DagsHub, and log where it records."""
+    variables = mlflow_settings(url, token, os.environ.get("MLFLOW_TRACKING_URI"))
+    if variables:
+        write_env(ROOT / ".env", variables)
+        log.info("MLflow records at %s; user and password are in .env", variables["MLFLOW_TRACKING_URI"])
+    else:
+        log.info("MLflow records elsewhere, as MLFLOW_TRACKING_URI says; unset it and run this again to use DagsHub")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
