@@ -23,7 +23,7 @@ from rakuten.config import MODELS, RAW, ROOT, load_params
 from rakuten.data.schema import CHALLENGE_NAMES
 from rakuten.data.tables import missing_hint
 from rakuten.errors import UserError
-from rakuten.tracking import lineage, server, training_run
+from rakuten.tracking import lineage, probe, server, training_run
 
 ENV_PREFIXES = ("MLFLOW_", "AWS_", "DVC_", "API_")  # of variables that need not be in .env.example
 REQUIREMENTS, PYPROJECT = ROOT / "requirements.txt", ROOT / "pyproject.toml"
@@ -151,7 +151,7 @@ def check_artifacts() -> CheckResult:
         ("DELETE", None, "does not delete an artifact"),
     ):
         try:
-            server.request(method, route, ARTIFACT_TIMEOUT_SECONDS, body).raise_for_status()
+            probe.request(server.uri(), method, route, ARTIFACT_TIMEOUT_SECONDS, body).raise_for_status()
         except OSError as error:
             raise UserError(
                 f"the server {failure} ({error}): check its log; the cause may be its bucket, keys or disk"

@@ -1,5 +1,6 @@
 """Everything that talks to MLflow: no other room imports it.
 
+probe             one request to a tracking server, and what to do if it cannot be reached
 server            the address of the tracking server, whether it answers, a client
 commits           which commit holds the code, parameters and dvc.lock of a training
 lineage           what makes a run traceable: commit, digests of data and model

@@ -5,7 +5,6 @@ An experiment of `dvc exp run --temp` records its run there too: its own folder 
 
 import logging
 import os
-import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -14,15 +13,13 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
-import requests
 from filelock import FileLock
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
 
 from rakuten.config import PROJECT
 from rakuten.errors import UserError
+from rakuten.tracking import probe
 
 EMBEDDED = f"sqlite:///{(PROJECT / 'mlflow.db').as_posix()}"
 ARTIFACTS_FOLDER = PROJECT / "mlruns"  # of the embedded store
@@ -35,19 +32,7 @@ ADDRESS_COLUMNS = {
     "model_versions": "storage_location",
 }
 DEFAULT_EXPERIMENT = "rakuten-baseline"
-TIMEOUT_SECONDS = 5.0
-# Not /health: that answers even where MLflow refuses this Host header or these credentials.
-PROBE_PATH = "/api/2.0/mlflow/experiments/search?max_results=1"
 SERVER_ERRORS = (MlflowException, OSError)  # what MLflow's client raises when a server, a network or a disk fails
-TLS_HINT = "name its CA bundle in MLFLOW_TRACKING_SERVER_CERT_PATH in .env"
-START_HINT = "start it, or unset MLFLOW_TRACKING_URI to record into mlflow.db here"
-CHECK_DATABASE = "its database may be down: look at the server's log"
-STATUS_HINTS = {
-    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in .env",
-    403: "its --allowed-hosts must name this host, and your user needs permission",
-    500: CHECK_DATABASE,
-    503: CHECK_DATABASE,
-}
 
 
 def uri() -> str:
@@ -72,6 +57,7 @@ def get_client() -> mlflow.MlflowClient:
     # MLflow's messages about creating the embedded store and checking the input example are of no use to the user.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    probe.hide_insecure_warnings()
     mlflow.set_tracking_uri(uri())
     if uri().startswith(SQLITE):
         with suppress(OSError):  # a folder that cannot be written: the first request says so
@@ -145,53 +131,10 @@ def check_server() -> None:
     """Send one request to the tracking server; for a database, open a connection. The embedded store always passes.
 
     Raises:
-        UserError: the server does not answer within TIMEOUT_SECONDS, or refuses. MLflow's own retries would block for
+        UserError: the server does not answer in five seconds, or refuses. MLflow's own retries would block for
             minutes, and only after the training.
     """
-    address, shown = urlsplit(uri()), redacted_uri()
-    try:
-        if address.scheme in ("http", "https"):
-            response = request("GET", PROBE_PATH, TIMEOUT_SECONDS)
-            if response.status_code != 200:
-                hint = STATUS_HINTS.get(response.status_code, "check the address")
-                raise UserError(
-                    f"the tracking server {shown} refuses ({response.status_code} {response.reason}): {hint}"
-                )
-        elif address.hostname:
-            with socket.create_connection((address.hostname, address.port or 5432), TIMEOUT_SECONDS):
-                pass
-    except requests.exceptions.SSLError as error:
-        raise UserError(f"the tracking server {shown} is not trusted ({_reason(error)}): {TLS_HINT}") from error
-    except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
-        raise UserError(f"the tracking server {shown} does not answer ({_reason(error)}): {START_HINT}") from error
-
-
-def request(method: str, path: str, timeout: float, body: bytes | None = None) -> requests.Response:
-    """Send one request as MLflow's client does, with its settings for TLS, proxies and credentials; no second try.
-
-    Raises:
-        OSError: the server cannot be reached, or does not answer within `timeout` seconds.
-    """
-    try:
-        credentials = get_default_host_creds(uri())  # type: ignore[no-untyped-call]
-        response: requests.Response = http_request(  # type: ignore[no-untyped-call]
-            credentials, path, method, max_retries=0, timeout=timeout, raise_on_status=False, data=body
-        )
-    except MlflowException as error:  # its text has the address, with the password
-        cause = error.__cause__ or error.__context__
-        raise cause if isinstance(cause, OSError) else OSError(error.error_code) from None
-    return response
-
-
-def _reason(error: Exception) -> str:
-    """The innermost cause: requests and urllib3 wrap it, with the address, several times."""
-    reason: object = error
-    while True:
-        arguments = getattr(reason, "args", ())
-        inner = getattr(reason, "reason", None) or (arguments[0] if arguments else None)
-        if not isinstance(inner, Exception):
-            return str(reason).rpartition(": ")[2] if "object at 0x" in str(reason) else str(reason)
-        reason = inner
+    probe.check(uri(), redacted_uri())
 
 
 @contextmanager
