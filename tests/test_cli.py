@@ -168,6 +168,14 @@ def test_a_full_disk_is_named_with_its_folder(capsys: pytest.CaptureFixture[str]
     assert re.search(r"ERROR a name: the disk is full: free some space in /\S+, then run this again", error)
 
 
+def test_a_full_disk_is_named_with_the_folder_of_the_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def command(_: argparse.Namespace) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / ".a.partial"))
+
+    assert cli.run_command("a name", command, argparse.ArgumentParser(), []) == 1
+    assert f"the disk is full: free some space in {tmp_path}, then run" in capsys.readouterr().err
+
+
 def test_an_error_before_logging_is_set_up_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,25 @@ def test_a_new_file_is_filled(tmp_path: Path) -> None:
     assert np.isnan(values).all()
 
 
+def test_a_new_file_is_written_before_it_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk a write is an error, but the first use of a mapped page kills the process."""
+
+    def set_rows(*_: object) -> None:
+        raise AssertionError("mapped")
+
+    monkeypatch.setattr(DiskArray, "__setitem__", set_rows)
+    assert DiskArray.full(tmp_path / "scores.npy", (3, 2), 1)[:].tolist() == [[1, 1]] * 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is full")
+def test_a_full_disk_is_an_error_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "scores.npy").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        DiskArray.full(tmp_path / "scores.npy", (3, 2), 1)
+    assert caught.value.filename == str(tmp_path)
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (4, 0)])
 def test_an_array_without_numbers_can_be_read(tmp_path: Path, shape: tuple[int, int]) -> None:
     np.save(tmp_path / "empty.npy", np.empty(shape))

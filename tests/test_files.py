@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import subprocess
@@ -39,6 +40,19 @@ def test_a_failure_leaves_the_files_as_they_were(tmp_path: Path) -> None:
         partial.write_text("half")
         raise OSError("disk full")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old", "before")]
+
+
+def test_a_full_disk_is_named_with_the_folder_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {tmp_path / "a": 5, tmp_path / "b": 3, tmp_path: 7}
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, free[Path(folder)]))  # type: ignore[attr-defined]
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        atomic_write(tmp_path / "a" / "1", tmp_path / "b" / "2") as (partial, _),
+    ):
+        partial.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "b")
 
 
 def test_a_failure_leaves_no_new_folder(tmp_path: Path) -> None:

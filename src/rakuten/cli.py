@@ -1,12 +1,9 @@
 """What all commands and stages share: flags, logs, progress, errors."""
 
 import argparse
-import errno
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +28,7 @@ from rakuten.config import (
     load_params,
 )
 from rakuten.errors import UserError
-from rakuten.files import clear_scratch, parse_path, remove_leftovers
+from rakuten.files import DISK_FULL, clear_scratch, fullest_folder, parse_path, remove_leftovers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -136,17 +133,12 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full: free some space in {error.filename or _fullest_folder()}, then run this again"
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        path = Path(error.filename) if isinstance(error.filename, str) else fullest_folder((ROOT, DATA, MODELS))
+        return f"the disk is full: free some space in {path if path.is_dir() else path.parent}, then run this again"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return f"unexpected {type(error).__name__}: {text} (add --debug for the traceback)"
-
-
-def _fullest_folder() -> Path:
-    """Of the folders that are written to, the one with the least free space; an error while writing names no file."""
-    folders = [folder for folder in (ROOT, DATA, MODELS, Path(tempfile.gettempdir())) if folder.is_dir()]
-    return min(folders, key=lambda folder: shutil.disk_usage(folder).free)
 
 
 def _log_to_stderr(name: str, level: int) -> None:

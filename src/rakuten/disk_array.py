@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rakuten.files import full_disk_named
 from rakuten.types import BoolArray, IntArray
 
 CHUNK_ROWS = 20_000  # rows held in memory at a time by code that reads a whole table or array
@@ -49,13 +50,19 @@ class DiskArray:
 
     @classmethod
     def full(cls, path: Path, shape: tuple[int, int], fill_value: float, dtype: DTypeLike = np.float64) -> "DiskArray":
-        """Write a new file of this shape, filled with `fill_value`, and open it. Creates its folder if needed."""
+        """Write a new file of this shape, filled with `fill_value`, and open it. Creates its folder if needed.
+
+        Raises:
+            OSError: also that the disk is full, which would kill the process (SIGBUS) if the file were mapped while
+                its blocks are not allocated yet.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-        array = cls(path)
-        for rows in row_chunks(shape[0]):
-            array[rows] = fill_value
-        return array
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+        with full_disk_named([path.parent]), path.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for rows in row_chunks(shape[0]):
+                stream.write(np.full((rows.stop - rows.start, shape[1]), fill_value, dtype).tobytes())
+        return cls(path)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -1,5 +1,6 @@
-"""Writing files completely or not at all; paths on object stores; digests; scratch folders."""
+"""Writing files completely or not at all; full disks; paths on object stores; digests; scratch folders."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,8 +8,9 @@ import platform
 import re
 import secrets
 import shutil
+import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from rakuten.errors import UserError
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _PARTIAL_NAME = re.compile(r"\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{8}\.partial$")
 
@@ -27,22 +30,48 @@ def atomic_write(*targets: Path) -> Iterator[tuple[Path, ...]]:
 
     When the block ends, they are renamed to their targets, in the order given. If it raises, they are removed, the
     targets stay as they were, and folders that were made for them are removed too.
+
+    Raises:
+        OSError: also that the disk is full; its `filename` is then the folder.
     """
     partial_paths = tuple(map(partial_path, targets))
     new_folders = {target.parent for target in targets if not target.parent.exists()}
-    for folder in {target.parent for target in targets}:
+    folders = {target.parent for target in targets}
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
     try:
-        yield partial_paths
-        for path, target in zip(partial_paths, targets, strict=True):
-            path.replace(target)
+        with full_disk_named(folders):
+            yield partial_paths
+            for path, target in zip(partial_paths, targets, strict=True):
+                path.replace(target)
     finally:
         for path in partial_paths:
             path.unlink(missing_ok=True)
         for folder in new_folders:
             with suppress(OSError):  # not empty: the block has succeeded
                 folder.rmdir()
+
+
+@contextmanager
+def full_disk_named(folders: Iterable[Path]) -> Iterator[None]:
+    """Within the block, an error that a disk is full names the folder: an error while writing names no file.
+
+    Args:
+        folders: that the block writes to, besides the one for temporary files.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL and error.filename is None:
+            error.filename = str(fullest_folder(folders))
+        raise
+
+
+def fullest_folder(folders: Iterable[Path]) -> Path:
+    """Of some local folders and the one for temporary files, the one with the least free space."""
+    local = [folder for folder in folders if is_local(folder) and folder.is_dir()]
+    return min([*local, Path(tempfile.gettempdir())], key=lambda folder: shutil.disk_usage(folder).free)
 
 
 def partial_path(target: Path) -> Path:

@@ -24,6 +24,7 @@ TIMEOUT_SECONDS = 5.0
 PROBE_PATH = "/api/2.0/mlflow/experiments/search?max_results=1"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 NO_SCHEME = re.compile(r"[\w.-]+:\d+(/.*)?")  # 127.0.0.1:5000 would be a folder to MLflow
+CONNECTION = re.compile(r"^HTTPS?Connection\([^()]*\): ")  # that urllib3 puts before the text of an error
 
 START_HINT = "start it, or unset MLFLOW_TRACKING_URI to record into mlflow.db here"
 PROXY_HINT = "check HTTP_PROXY and HTTPS_PROXY, or name its host in NO_PROXY"
@@ -192,7 +193,7 @@ def _reason(error: Exception) -> str:
         arguments = getattr(reason, "args", ())
         inner = getattr(reason, "reason", None) or next(filter(_is_error, arguments), None)
         if not _is_error(inner):
-            return re.sub(r"^(<.* object at 0x\w+>|HTTPS?Connection\(.*?\)): ", "", str(reason))
+            return CONNECTION.sub("", str(reason))
         reason = inner
 
 
