@@ -69,6 +69,34 @@ def test_stopping_is_no_error_of_the_program(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_sigterm_ends_a_command_like_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the command has opened is closed: temporary files are removed, a run of MLflow is ended."""
+    closed = []
+
+    def command(_: argparse.Namespace) -> str:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return "never"
+        finally:
+            closed.append(signal.getsignal(signal.SIGTERM))
+
+    assert run(command) == 143
+    assert capsys.readouterr().err == "ERROR stage: stopped by SIGTERM\n"
+    assert closed == [signal.SIG_DFL]  # the second one ends the process at once
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_handler_of_sigterm_that_is_there_stays() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        run(lambda _: str(signal.getsignal(signal.SIGTERM)))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_ctrl_c_while_a_script_imports_shows_no_traceback() -> None:
     code = "import rakuten.interrupts; raise KeyboardInterrupt"
     done = subprocess.run([sys.executable, "-c", code], env=environment(ROOT), capture_output=True, text=True)

@@ -148,6 +148,12 @@ def test_dotenv_sets_what_is_not_set(dotenv: Path) -> None:
     assert os.environ["RAKUTEN_TEST"] == "from-file"
 
 
+def test_a_nul_byte_is_an_error_with_the_file(dotenv: Path) -> None:
+    dotenv.write_bytes(b"A=1\nRAKUTEN_TEST=a\0b\n")
+    with pytest.raises(UserError, match=r"\.env: embedded null byte; save it as UTF-8 text"):
+        load_env()
+
+
 def test_the_environment_goes_before_dotenv(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAKUTEN_TEST", "from-shell")
     load_env()

@@ -48,6 +48,24 @@ def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
     assert done.stderr == "rakuten: no command 'conquer'; `rakuten --help` lists them\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is full")
+def test_a_standard_output_that_is_full_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([RAKUTEN], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (1, "rakuten: standard output: No space left on device\n")
+
+
+def test_a_current_folder_that_was_deleted_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def getcwd() -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("os.getcwd", getcwd)
+    assert main(["sample"]) == 1
+    assert capsys.readouterr().err == "rakuten: the current folder has been deleted: change to another\n"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help_of_its_own(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -27,17 +27,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command with the code of the checkout that contains the current folder.
 
     Returns:
-        The exit code of the command; 2 if there is no such command, 1 if the extra that it needs is not installed.
+        The exit code of the command; 2 if there is no such command, 1 if the extra that it needs is not installed
+        or the current folder was deleted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_help())
-        return 0
+        return _print(_help())
     name = arguments[0]
     if name not in COMMANDS:
         sys.stderr.write(f"rakuten: no command {name!r}; `rakuten --help` lists them\n")
         return 2
-    _use_code_of(_find_checkout(Path.cwd()))
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError:
+        sys.stderr.write("rakuten: the current folder has been deleted: change to another\n")
+        return 1
+    _use_code_of(_find_checkout(folder))
     try:
         command = import_module(COMMANDS[name][0])
     except KeyboardInterrupt:
@@ -48,6 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"rakuten {name}: no module {error.name!r}: `pip install -e '.[{EXTRAS[name]}]'`\n")
         return 1
     return int(command.main(arguments[1:]))
+
+
+def _print(text: str) -> int:
+    """Write to standard output; returns the exit code."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stderr.write(f"rakuten: standard output: {error.strerror}\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        return 1
+    return 0
 
 
 def _help() -> str:

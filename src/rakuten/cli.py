@@ -3,12 +3,16 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from types import FrameType
+from typing import NoReturn, TypeVar
 
 import yaml
 from tqdm import tqdm
@@ -38,6 +42,10 @@ RESTORE_HINT = (
     "DVC deleted the last results of this stage before it began: `dvc checkout` brings them back, `git restore models "
     "reports` those that Git has"
 )
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM has come. Not an Exception, as KeyboardInterrupt is none."""
 
 
 def run_stage(
@@ -88,20 +96,24 @@ def run_command(
         argv: the command line without the program; None for that of this process.
 
     Returns:
-        The exit code: 0, 1 after an error, 130 after Ctrl-C.
+        The exit code: 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM.
     """
     parser.add_argument("--debug", action="store_true", help="debug log, and tracebacks on errors")
     arguments = parser.parse_args(argv)
     _log_to_stderr(name, logging.DEBUG if arguments.debug else logging.INFO)
     started = time.perf_counter()
     try:
-        load_env()
-        _export_source()
-        _clear_leftovers()
-        closing = command(arguments)
+        with _terminated_by_exception():
+            load_env()
+            _export_source()
+            _clear_leftovers()
+            closing = command(arguments)
     except KeyboardInterrupt:
         log.error("stopped by the user")
         return 130
+    except _TerminatedError:
+        log.error("stopped by SIGTERM")
+        return 143
     except Exception as error:  # the outermost level: no error leaves the program as a traceback
         if arguments.debug:
             traceback.print_exc()
@@ -110,6 +122,28 @@ def run_command(
     if closing:
         log.info("%s (%.1f s)", closing, time.perf_counter() - started)
     return 0
+
+
+@contextmanager
+def _terminated_by_exception() -> Iterator[None]:
+    """Within the block, SIGTERM raises an exception: temporary files are removed, and a run of MLflow is ended.
+
+    A second one ends the process at once.
+    """
+
+    def terminate(number: int, _: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        raise _TerminatedError
+
+    # A thread may not set a handler; and one that is set already is somebody's.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _from_root(path: Path) -> Path:

@@ -250,13 +250,15 @@ def load_env() -> None:
     """Set the variables of the project's .env, except those that are set already.
 
     Raises:
-        UserError: .env is not UTF-8, or cannot be read.
+        UserError: .env is not UTF-8, has a NUL byte, or cannot be read.
     """
     path = PROJECT / ".env"
     try:
         load_dotenv(path, override=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except ValueError as error:  # a NUL byte
+        raise UserError(f"{path}: {error}; save it as UTF-8 text") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     # No usage statistics from MLflow, Evidently and Prefect, unless the user has set this otherwise.

@@ -94,7 +94,9 @@ def test_an_experiment_of_dvc_gives_the_run_its_name(
     assert store.get_run(record_training().run_id).info.run_name == "brave-llama"
 
 
-@pytest.mark.parametrize(("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
+)
 def test_a_training_that_stops_has_its_status(
     error: type[BaseException], status: str, store: mlflow.MlflowClient, tmp_path: Path
 ) -> None:

@@ -150,7 +150,7 @@ class TrainingRun:
 def training_run(
     params: Mapping[str, object], data: Sequence[Path], tags: Mapping[str, str], models: Path
 ) -> Iterator[TrainingRun]:
-    """One MLflow run around a training; its status is FAILED (KILLED after Ctrl-C) if the block raises.
+    """One MLflow run around a training; its status is FAILED (KILLED after Ctrl-C or SIGTERM) if the block raises.
 
     Args:
         params: leaves of params.yaml by dotted name.
@@ -177,7 +177,7 @@ def training_run(
         yield TrainingRun(models, record)
     except BaseException as error:
         with suppress(*server.SERVER_ERRORS):
-            client.set_terminated(record["run_id"], "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            client.set_terminated(record["run_id"], "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
 
 
