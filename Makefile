@@ -27,7 +27,7 @@ export URL ENDPOINT TO FROM NAME FILE TAG REGISTRY
 export PYTHONPATH := $(CURDIR)/src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup finetune run check test coverage test-slow test-integration test-docker test-tools story doctor remote add-data promote
+.PHONY: help setup in-git finetune run check test coverage test-slow test-integration test-docker test-tools story doctor remote add-data promote
 .PHONY: serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale cluster attack lint lint-workflows lint-patterns
 .PHONY: audit secrets metrics-diff experiments retrain release-image format lock sample ui clean
 
@@ -45,11 +45,14 @@ $(DONE): uv.lock pyproject.toml
 	@touch $@
 	$(if $(FINETUNE),$(INSTALL_FINETUNE))
 
-run: $(DONE) ## run the whole pipeline, on a synthetic sample if data/raw has no files
+run: in-git $(DONE) ## run the whole pipeline, on a synthetic sample if data/raw has no files
 	@mkdir -p data/raw/images
 	@$(BIN)/python -m rakuten sample --if-absent
 	@$(BIN)/python -m dvc repro
 	@$(BIN)/python -m rakuten summary
+
+in-git: # before minutes are spent on .venv: DVC needs a repository, and a downloaded ZIP file is none
+	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "the pipeline needs Git and a commit ($$(git rev-parse HEAD 2>&1 | head -n 1)): clone the project, or git init && git add . && git commit -m start"; exit 1; }
 
 finetune: $(DONE) ## install torch and what else finetune in params.yaml needs, as locked; changes nothing else
 	$(INSTALL_FINETUNE)

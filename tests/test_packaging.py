@@ -126,6 +126,15 @@ def test_a_new_environment_gets_torch_again_if_it_had_it(tmp_path: Path) -> None
     assert run_in(tmp_path, "make", "--dry-run", "setup").count(command) == 1
 
 
+def test_a_project_without_git_is_said_before_anything_is_installed(tmp_path: Path) -> None:
+    """As after downloading it as a ZIP file."""
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    output = run_in(tmp_path, "make", "run", code=2)
+    assert "the pipeline needs Git and a commit (fatal: not a git repository" in output
+    assert "clone the project, or git init && git add . && git commit -m start" in output
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_the_makefile_runs_nothing_that_names_the_folder_it_was_installed_in() -> None:
     """The first line of a script of Python's names its interpreter, which is elsewhere once the project has moved."""
     names = set(re.findall(r"\$\(BIN\)/([\w-]+)", (ROOT / "Makefile").read_text(encoding="utf-8")))

@@ -92,11 +92,12 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_mlflow_records_at_dagshub_too(named: tuple[Path, str]) -> None:
     folder, output = named
+    token = "hidden-token"
     assert "INFO remote: MLflow records at https://dagshub.com/me/project.mlflow; user and password are in" in output
     assert dotenv_values(folder / ".env") == {
         "MLFLOW_TRACKING_URI": "https://dagshub.com/me/project.mlflow",
-        "MLFLOW_TRACKING_USERNAME": "hidden-token",
-        "MLFLOW_TRACKING_PASSWORD": "hidden-token",
+        "MLFLOW_TRACKING_USERNAME": token,
+        "MLFLOW_TRACKING_PASSWORD": token,
     }
     assert (folder / ".env").stat().st_mode & 0o777 == 0o600
 
