@@ -127,6 +127,7 @@ def test_an_invalid_product_is_refused_with_the_reason(kwargs: dict[str, Any], d
     "kwargs",
     [
         {"json": POOL | {"picture": base64_of(bytes(10_001))}},
+        form(designation="a", picture=base64_of(bytes(10_001))),
         {"data": POOL, "files": {"picture": ("a", bytes(10_001))}},
         {"data": POOL, "files": {"picture": ("a", bytes(3_000_000))}},
     ],
@@ -139,6 +140,26 @@ def test_a_picture_at_the_limit_is_accepted() -> None:
     image = bytes(10_000)
     assert parse_product(json=POOL | {"picture": base64_of(image)}).raw.image == image
     assert parse_product(data=POOL, files={"picture": ("a", image)}).raw.image == image
+
+
+def test_a_forms_base64_may_have_the_largest_picture_and_is_decoded_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = []
+    to_product = parsing._to_parsed_product
+
+    def watched(*arguments: Any) -> ParsedProduct:
+        threads.append(threading.current_thread())
+        return to_product(*arguments)
+
+    monkeypatch.setattr(parsing, "_to_parsed_product", watched)
+    image = bytes(10_000_000)
+    assert parse_product(ApiSettings(), **form(designation="a", picture=base64_of(image))).raw.image == image
+    assert threading.main_thread() not in threads
+
+
+def test_a_forms_text_is_as_short_as_elsewhere_however_long_its_picture_may_be() -> None:
+    check_refused(lambda: parse_product(**form(designation="a" * 1001)), "invalid_request", "at most 1,000 characters")
 
 
 def test_a_text_of_the_most_characters_is_accepted_however_many_bytes_each_takes() -> None:

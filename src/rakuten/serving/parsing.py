@@ -52,7 +52,9 @@ async def read_product(request: Request, settings: ApiSettings) -> ParsedProduct
     if media_type != "multipart/form-data":
         raise Problem("unsupported_media_type", "send application/json or multipart/form-data")
     fields, image = await _read_form(request, settings)
-    return _to_parsed_product(_validate(ProductIn.model_validate, fields), image, settings)
+    if sum(len(value) for value in fields.values() if value) > LARGE_BODY_BYTES:  # a picture in base64
+        return await asyncio.to_thread(_parse_form_product, fields, image, settings)
+    return _parse_form_product(fields, image, settings)
 
 
 async def read_batch(request: Request, settings: ApiSettings) -> list[ParsedProduct]:
@@ -92,6 +94,10 @@ def _parse_json_product(body: bytes, settings: ApiSettings) -> ParsedProduct:
     if is_bloated(body, MAX_VALUES + MAX_OTHER_VALUES, settings.max_batch_text):
         raise Problem("body_too_large", "more JSON values or escaped characters than a product has")
     return _to_parsed_product(_validate(ProductIn.model_validate_json, body), None, settings)
+
+
+def _parse_form_product(fields: dict[str, str | None], image: bytes | None, settings: ApiSettings) -> ParsedProduct:
+    return _to_parsed_product(_validate(ProductIn.model_validate, fields), image, settings)
 
 
 def _parse_json_batch(body: bytes, settings: ApiSettings) -> list[ParsedProduct]:
@@ -135,25 +141,27 @@ def _validate(validate: Callable[[Any], Model], content: Any) -> Model:
         raise invalid_request(error.errors(include_url=False, include_input=False)) from None
 
 
-async def _read_form(request: Request, settings: ApiSettings) -> tuple[dict[str, Any], bytes | None]:
+async def _read_form(request: Request, settings: ApiSettings) -> tuple[dict[str, str | None], bytes | None]:
     """The text fields of a form, and the bytes of its uploaded picture if it has one."""
     _, options = parse_options_header(request.headers["content-type"])
     if options.get(b"charset", b"utf-8").lower() != b"utf-8":  # others, such as "undefined", do not decode everything
         raise Problem("unsupported_media_type", "send the form in UTF-8")
-    max_part_size = MAX_UTF8_BYTES * settings.max_text
     max_image_bytes = int(settings.max_picture_mb * MB)
-    fields: dict[str, Any] = {}
+    max_base64_bytes = 4 * (max_image_bytes // 3 + 2)  # of a picture just over the limit, which is refused by name
+    max_part_size = max(MAX_UTF8_BYTES * settings.max_text, max_base64_bytes)
+    fields: dict[str, str | None] = {}
     image = None
     async with request.form(max_files=1, max_fields=MAX_FORM_FIELDS, max_part_size=max_part_size) as form:
         for name, value in form.multi_items():
             if name in fields:
                 raise Problem("invalid_request", f"{name}: given twice")
-            fields[name] = value
             if isinstance(value, UploadFile):
                 if name != "picture":
                     raise Problem("invalid_request", f"{name}: only picture may be a file")
                 fields[name] = None
                 image = await value.read(max_image_bytes + 1) or None
+            else:
+                fields[name] = value
     return fields, image
 
 
