@@ -1,12 +1,15 @@
 """The OpenAPI document, and the bodies that it promises."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from fastapi import FastAPI
 from pydantic import BaseModel
 
 from rakuten.serving import schemas
+from rakuten.serving.app import Service, _add_prediction_routes, _add_state_routes, _complete_document
+from rakuten.serving.middleware import PUBLIC_PATHS
 from tests.support.api import POOL, Api, get, jpeg, post
 
 
@@ -33,6 +36,31 @@ def test_request_schemas_are_added_to_a_document() -> None:
     batch = document["components"]["schemas"]["BatchIn"]
     assert batch["properties"]["products"]["items"] == {"$ref": "#/components/schemas/ProductIn"}
     assert "$defs" not in batch
+
+
+def test_paths_that_need_a_key_say_so_and_swagger_has_a_field_for_it() -> None:
+    document: dict[str, Any] = {"components": {}, "paths": {"/predict": {"post": {}}, "/health": {"get": {}}}}
+    document = schemas.add_security(schemas.add_security(document, PUBLIC_PATHS), PUBLIC_PATHS)
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["X-API-Key"] | {"description": ""} == {
+        "type": "apiKey", "in": "header", "name": "X-API-Key", "description": "",
+    }  # fmt: skip
+    assert document["paths"]["/predict"]["post"]["security"] == [{name: []} for name in schemes]
+    assert document["paths"]["/health"]["get"] == {}
+
+
+@pytest.mark.parametrize("keys_required", [True, False])
+def test_the_document_asks_for_a_key_only_where_one_is_required(keys_required: bool) -> None:
+    app = FastAPI()
+    service = cast("Service", None)  # only a request needs it
+    _add_prediction_routes(app, service)
+    _add_state_routes(app, service)
+    _complete_document(app, keys_required)
+    document = app.openapi()
+    assert ("securitySchemes" in document["components"]) == keys_required
+    assert {path for path, item in document["paths"].items() if "'security'" in str(item)} == (
+        {"/predict", "/explain", "/predict/batch", "/model", "/metrics"} if keys_required else set()
+    )
 
 
 def test_a_form_has_the_fields_of_a_product() -> None:

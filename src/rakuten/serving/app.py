@@ -30,7 +30,7 @@ from rakuten.serving import schemas
 from rakuten.serving.exported_metrics import MonitoringCollector
 from rakuten.serving.image_decoder import ImageDecoder
 from rakuten.serving.metrics import ApiMetrics
-from rakuten.serving.middleware import RequestMiddleware
+from rakuten.serving.middleware import PUBLIC_PATHS, RequestMiddleware
 from rakuten.serving.model_holder import ModelHolder
 from rakuten.serving.parsing import ParsedProduct, invalid_request, read_batch, read_product
 from rakuten.serving.problems import Problem
@@ -159,9 +159,19 @@ def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
     app.mount("/static/docs", StaticFiles(packages=[("fastapi_offline", "static")]), name="docs files")
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
     _add_error_handlers(app)
-    fastapi_document = app.openapi
-    app.openapi = lambda: schemas.add_request_schemas(fastapi_document())  # type: ignore[method-assign]
+    _complete_document(app, settings.keys_required)
     return RequestMiddleware(app, settings, service.metrics)
+
+
+def _complete_document(app: FastAPI, keys_required: bool) -> None:
+    """Add to the OpenAPI document what FastAPI does not know: bodies and keys are not its business here."""
+    fastapi_document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = schemas.add_request_schemas(fastapi_document())
+        return schemas.add_security(document, PUBLIC_PATHS) if keys_required else document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _add_prediction_routes(app: FastAPI, service: Service) -> None:

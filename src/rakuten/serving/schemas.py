@@ -1,5 +1,6 @@
 """The bodies of requests and responses, with examples, and the OpenAPI document that is made from them."""
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -202,4 +203,20 @@ def add_request_schemas(document: dict[str, Any]) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template=SCHEMA_REF)
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
+    return document
+
+
+def add_security(document: dict[str, Any], public_paths: Collection[str]) -> dict[str, Any]:
+    """Say in an OpenAPI document that all but the public paths need a key, and return it.
+
+    Swagger UI then has a button to enter one.
+    """
+    document["components"]["securitySchemes"] = {
+        "X-API-Key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "from `rakuten keys NAME`"},
+        "Bearer": {"type": "http", "scheme": "bearer", "description": "the same key, as `Authorization: Bearer KEY`"},
+    }
+    for path, operations in document["paths"].items():
+        if path not in public_paths:
+            for operation in operations.values():
+                operation["security"] = [{"X-API-Key": []}, {"Bearer": []}]
     return document
