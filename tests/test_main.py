@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import rakuten.__main__
-from rakuten.__main__ import COMMANDS, EXTRAS, main
+from rakuten.__main__ import COMMANDS, EXTRAS, FIRST_LINES, main
 from tests.support.project import environment
 
 RAKUTEN = str(Path(sys.executable).parent / "rakuten")
@@ -113,7 +114,26 @@ def test_a_command_whose_extra_is_not_installed_names_it(
     monkeypatch.setattr(rakuten.__main__, "import_module", fail)
     monkeypatch.setattr(rakuten.__main__, "_use_code_of", lambda _: None)
     assert main([command]) == 1
-    assert capsys.readouterr().err == f"rakuten {command}: no module 'absent': `pip install -e '.[{extra}]'`\n"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == f"rakuten {command}: no module 'absent': `pip install -e '.[{extra}]'`"
+    )
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [((), FIRST_LINES["serve"] + "\n"), (("--help",), "")])
+def test_what_takes_seconds_is_said_before_anything_is_imported(
+    arguments: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+
+    def import_later(_: str) -> SimpleNamespace:
+        said.append(capsys.readouterr().err)
+        return SimpleNamespace(main=lambda _: 0)
+
+    monkeypatch.setattr(rakuten.__main__, "import_module", import_later)
+    monkeypatch.setattr(rakuten.__main__, "_use_code_of", lambda _: None)
+    assert main(["serve", *arguments]) == 0
+    assert said == [expected]
 
 
 def test_a_module_of_the_library_that_is_missing_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:

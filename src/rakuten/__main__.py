@@ -19,6 +19,8 @@ COMMANDS = {  # name -> module, description
     "trace": ("rakuten.commands.trace", "find the code and data behind a prediction, a run or a version"),
     "sync": ("rakuten.commands.sync", "send the runs that could not be sent to the tracking server"),
 }
+# The first line of a command whose imports take seconds.
+FIRST_LINES = {"serve": "INFO serving: loading the model, which takes some seconds"}
 # The extra of pyproject.toml that a command needs besides the library's own dependencies.
 EXTRAS = {"score": "pipeline", "serve": "serve", "keys": "serve", "monitor": "monitor"}
 
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError:
         sys.stderr.write("rakuten: the current folder has been deleted: change to another\n")
         return 1
+    if name in FIRST_LINES and not {"-h", "--help"} & set(arguments):
+        sys.stderr.write(f"{FIRST_LINES[name]}\n")
     _use_code_of(_find_checkout(folder))
     try:
         command = import_module(COMMANDS[name][0])

@@ -35,7 +35,6 @@ def command(_: argparse.Namespace) -> str:
     sys.setswitchinterval(SWITCH_SECONDS)
     settings = load_settings()
     _check_port(settings)
-    log.info("loading the model, which takes some seconds")
     holder = ModelHolder(settings)
     holder.refresh()
     _log_start(settings, holder.current())
