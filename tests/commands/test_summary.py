@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ DECISIONS = {"decided": 10_000, "rows": 13_812, "target_precision": 0.95}
 
 
 def rows(scores: dict[str, object]) -> dict[str, str]:
-    table = summary_table(Results(QUALITY, scores, DECISIONS, "abc"), Path("data/p.csv"), "the UI")
+    table = summary_table(Results(QUALITY, scores, DECISIONS, "abc"), Path("data/p.csv"), "the UI", "bin/rakuten")
     return {line[2:13].strip(): line[15:] for line in table.splitlines()}
 
 
@@ -28,7 +29,7 @@ def test_the_table_has_counts_scores_and_places() -> None:
         "Macro F1": "0.7000  [0.6900, 0.7100]",
         "": "out of fold, 95 % interval",
         "Decided": "10,000 of 13,812 test products without review, for a precision of 95%",
-        "Model": "version abc    (rakuten trace abc)",
+        "Model": "version abc    (bin/rakuten trace abc)",
         "Predictions": "data/p.csv",
         "Runs": "the UI",
     }
@@ -45,6 +46,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
         monkeypatch.setattr(summary, name.upper(), tmp_path / name)
     monkeypatch.setattr(summary, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(server, "uri", lambda: server.EMBEDDED)
     for name, value in (
         ("reports/data_quality.json", QUALITY),
@@ -73,6 +75,44 @@ def test_the_summary_attaches_dvc_lock_and_prints_the_table(
     assert "make ui" in output.out
     assert output.err == ""
     assert attached == [folders / "models"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A virtual environment `.venv` in the current folder, whose Python runs this; it is not active."""
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "rakuten").touch(0o755)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    for name in ("VIRTUAL_ENV", "MAKELEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / ".venv"
+
+
+def test_a_program_is_called_by_its_path_where_the_environment_is_not_active(
+    environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert summary.call("rakuten") == ".venv/bin/rakuten"
+    monkeypatch.setenv("PATH", f"{environment}/bin:/usr/bin")  # as make sets it for what it runs
+    monkeypatch.setenv("MAKELEVEL", "1")
+    assert summary.call("rakuten") == ".venv/bin/rakuten"
+    (environment.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(environment.parent / "elsewhere")
+    assert summary.call("rakuten") == f"{environment}/bin/rakuten"
+
+
+@pytest.mark.parametrize("by_make", [False, True])
+def test_a_program_is_called_by_its_name_where_the_environment_is_active(
+    by_make: bool, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{environment}/bin:/usr/bin")
+    monkeypatch.setenv("VIRTUAL_ENV", str(environment))
+    if by_make:
+        monkeypatch.setenv("MAKELEVEL", "1")
+    assert summary.call("rakuten") == "rakuten"
 
 
 def test_runs_that_wait_are_a_warning(folders: Path, attached: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 import argparse
 import json
 import logging
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +18,6 @@ from rakuten.tracking import dvc_lock, lineage, server, training_run
 
 log = logging.getLogger(__name__)
 
-UI_COMMAND = ".venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db    (or: make ui)"
-
 
 @dataclass(frozen=True)
 class Results:
@@ -29,12 +29,13 @@ class Results:
     model_version: str
 
 
-def summary_table(results: Results, predictions: Path, ui: str) -> str:
+def summary_table(results: Results, predictions: Path, ui: str, program: str) -> str:
     """The results as a table of names and values.
 
     Args:
         predictions: the path of predictions.csv.
         ui: how to see the runs.
+        program: how a shell calls `rakuten`.
     """
     scores, decisions = results.scores, results.decisions
     train, test = results.quality["train"], results.quality["test"]
@@ -46,7 +47,7 @@ def summary_table(results: Results, predictions: Path, ui: str) -> str:
         "": "out of fold, 95 % interval" + (", on SYNTHETIC data" if scores["synthetic"] else ""),
         "Decided": f"{decisions['decided']:,} of {decisions['rows']:,} test products without review, "
         f"for a precision of {decisions['target_precision']:.0%}",
-        "Model": f"version {results.model_version}    (rakuten trace {results.model_version})",
+        "Model": f"version {results.model_version}    ({program} trace {results.model_version})",
         "Predictions": str(predictions),
         "Runs": ui,
     }
@@ -69,11 +70,31 @@ def summarise(_: argparse.Namespace) -> str:
     n_pending = len(training_run.pending_runs(MODELS))
     if n_pending:
         log.warning("%d run(s) not sent to %s yet: `rakuten sync`", n_pending, server.redacted_uri())
-    ui = UI_COMMAND if server.uri() == server.EMBEDDED else server.redacted_uri()
-    predictions = (PROCESSED / "predictions.csv").relative_to(ROOT)
-    sys.stdout.write(f"\n{summary_table(results, predictions, ui)}\n\n")
+    store = _from_here(ROOT / "mlflow.db")
+    ui = f"{call('mlflow')} ui --backend-store-uri sqlite:///{store}    (or: make ui)"
+    ui = ui if server.uri() == server.EMBEDDED else server.redacted_uri()
+    predictions = _from_here(PROCESSED / "predictions.csv")
+    sys.stdout.write(f"\n{summary_table(results, predictions, ui, call('rakuten'))}\n\n")
     sys.stdout.flush()
     return ""
+
+
+def call(program: str) -> str:
+    """How the user's shell calls a program of this environment: by its name, or by its path if that is not active.
+
+    make puts the environment first on the PATH of what it runs; the shell that called make has it only if the
+    environment is active there, which VIRTUAL_ENV says.
+    """
+    own = Path(sys.executable).parent
+    found = shutil.which(program)
+    is_on_path = found is not None and Path(found).parent == own
+    is_active = os.environ.get("VIRTUAL_ENV") == sys.prefix
+    return program if is_on_path and (is_active or "MAKELEVEL" not in os.environ) else str(_from_here(own / program))
+
+
+def _from_here(path: Path) -> Path:
+    """A path relative to the current folder if it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _read_json(path: Path) -> dict[str, Any]:
