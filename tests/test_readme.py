@@ -81,10 +81,17 @@ def test_the_french_readme_has_the_tables_and_links_of_the_english_one() -> None
         return [len(list(lines)) for is_table, lines in runs if is_table]
 
     def links(name: str) -> list[str]:
-        return [link for link in LINK.findall(prose_of(name)) if not link.startswith(("#", "README"))]
+        kept = [link for link in LINK.findall(prose_of(name)) if not link.startswith(("#", "README"))]
+        return [link.replace(".fr.png", ".png") for link in kept]
 
     assert table_lengths(FRENCH_README) == table_lengths(README)
     assert links(FRENCH_README) == links(README)
+
+
+@pytest.mark.parametrize("name", [README, FRENCH_README])
+def test_the_page_is_shown_before_the_first_section(name: str) -> None:
+    introduction = prose_of(name).partition("\n## ")[0]
+    assert re.search(r"!\[[^]]+\]\(docs/images/classify(\.fr)?\.png\)", introduction)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
