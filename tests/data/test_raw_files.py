@@ -35,6 +35,11 @@ def cut(name: str, end: int) -> Damage:
     return lambda raw: (raw / name).write_bytes((raw / name).read_bytes()[:end])
 
 
+def save_shuffled(path: Path, seed: int) -> None:
+    """What a notebook does that reads a file without index_col, changes it and saves it."""
+    pd.read_csv(path).sample(frac=1, random_state=seed).reset_index(drop=True).to_csv(path)
+
+
 FATAL: dict[str, tuple[Damage, str]] = {
     "X_train missing": (rename("X_train.csv", "gone"), r"X_train\.csv: no such file\. Put the challenge's file there"),
     "no file": (
@@ -59,12 +64,23 @@ FATAL: dict[str, tuple[Damage, str]] = {
     ),
     "column renamed": (
         edit("X_train.csv", "designation", "Designation"),
-        r"X_train\.csv: line 1: no column 'designation'; rename 'Designation' to it",
+        r"X_train\.csv: line 1: no column 'designation'; rename 'Designation' to 'designation'",
     ),
-    "column twice": (edit("X_test.csv", "description", "designation"), r"X_test\.csv: line 1: column 'designation'"),
+    "column twice": (
+        edit("X_test.csv", "description", "designation"),
+        r"X_test\.csv: line 1: several columns are named 'designation'; keep one of each",
+    ),
     "no index column": (
         edit("X_train.csv", ",designation", "nr,designation"),
-        r"X_train\.csv: line 1: the first column must be the nameless index",
+        r"X_train\.csv: line 1: no column 'index'; the index, .*, must be the first column",
+    ),
+    "index named id": (
+        edit("Y_train.csv", ",prdtypecode", "id,prdtypecode"),
+        r"Y_train\.csv: line 1: no column 'index'; rename 'id' to 'index'",
+    ),
+    "saved again by pandas, rows in another order": (
+        lambda raw: [save_shuffled(raw / "X_train.csv", 1), save_shuffled(raw / "Y_train.csv", 2)],
+        r"X_train\.csv: line 1: the columns '', 'Unnamed: 0' are all an index.*; delete all but the original one",
     ),
     "a quote broken in the header": (
         edit("X_train.csv", ",designation", ',"designation"x'),

@@ -1,6 +1,7 @@
 """The challenge's data: reading, validating and joining it; product files to score; a synthetic catalogue.
 
 schema            files, columns, product type codes, ids and image names of the challenge
+columns           the header of a CSV file: its columns, the index, names that must be changed
 tables            CSV files: strict reading of the challenge's, reading and writing of the pipeline's
 text_hashes       hashes by which the texts of all rows are compared in 8 bytes per row
 validation        which faults stop ingestion, which reject a row, and which are only counted

@@ -1,7 +1,6 @@
 """CSV files: strict reading of the challenge's, in chunks; reading and writing of the pipeline's own tables."""
 
 import csv
-import difflib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from rakuten.data.schema import CHALLENGE_NAMES, INDEX
+from rakuten.data.columns import examine_header
+from rakuten.data.schema import CHALLENGE_NAMES
 from rakuten.errors import UserError
 
 CHUNK_ROWS = 20_000  # rows held in memory at a time, where a table may be larger than memory
@@ -36,10 +36,13 @@ def read_raw_chunks(path: Path, columns: tuple[str, ...], size: int | None = Non
         raise UserError(f"{path}: no such file. {missing_hint(path)}")
     records = read_records(path)
     _, header = next(records)
-    positions = _column_positions(path, header, columns)
+    check_separator(path, header)
+    found = examine_header(header, columns)
+    if found.fault:
+        raise UserError(f"{path}: line 1: {found.fault}")
     is_empty = True
     while chunk := list(islice(records, size or CHUNK_ROWS)):
-        cells = {name: [row[position] for _, row in chunk] for name, position in positions.items()}
+        cells = {name: [row[position] for _, row in chunk] for name, position in found.positions.items()}
         yield pd.DataFrame(cells, dtype="str").assign(line=[line for line, _ in chunk])
         is_empty = False
     if is_empty:
@@ -128,29 +131,6 @@ def check_separator(path: Path, header: list[str]) -> None:
     """Raise UserError if a header of one field shows that columns are separated by semicolons or tabs."""
     if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
         raise UserError(f"{path}: line 1: columns are not separated by commas; save the file as comma-separated CSV")
-
-
-def _column_positions(path: Path, header: list[str], columns: tuple[str, ...]) -> dict[str, int]:
-    """Position in the header of each requested column."""
-    check_separator(path, header)
-    # pandas writes an index without a name as "", and reads it back as "Unnamed: 0".
-    names = [INDEX if i == 0 and name in ("", "Unnamed: 0") else name for i, name in enumerate(header)]
-    for column in columns:
-        if names.count(column) > 1:
-            raise UserError(f"{path}: line 1: column '{column}' occurs twice; remove one")
-        if column not in names:
-            raise UserError(
-                f"{path}: line 1: {_missing_column(column, names, columns)} "
-                f"(columns found: {', '.join(map(repr, header))})"
-            )
-    return {column: names.index(column) for column in columns}
-
-
-def _missing_column(column: str, names: list[str], columns: tuple[str, ...]) -> str:
-    if column == INDEX:
-        return "the first column must be the nameless index"
-    similar = difflib.get_close_matches(column, [name for name in names if name not in columns], 1)
-    return f"no column '{column}'" + (f"; rename '{similar[0]}' to it" if similar else "")
 
 
 def read_table(path: Path, integers: tuple[str, ...] = ()) -> pd.DataFrame:
