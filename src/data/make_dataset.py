@@ -28,9 +28,9 @@ def ingest(params: Params, raw: Path, interim: Path, reports: Path) -> str:
     raw_files = RawFiles.open(raw)
     images = check_images(find_images(raw))
     with atomic_write(*InterimPaths.of(interim), reports / "data_quality.json") as (*tables, report):
-        quality = make_dataset(raw_files, images, params.data, InterimPaths(*tables))
+        quality, examples = make_dataset(raw_files, images, params.data, InterimPaths(*tables))
         quality["pictures"] |= {"unusable": images.count_errors(), "unusual": dict(sorted(images.unusual.items()))}
-        log_warnings(quality)
+        log_warnings(quality, examples)
         dump_json(quality, report)
     train, test = quality["train"], quality["test"]
     return (
@@ -57,8 +57,8 @@ def find_images(raw: Path) -> ImageFiles:
     return files
 
 
-def log_warnings(quality: Mapping[str, Any]) -> None:
-    """Log the findings of the quality report that may spoil a training."""
+def log_warnings(quality: Mapping[str, Any], examples: Mapping[str, str]) -> None:
+    """Log the findings of `make_dataset` that may spoil a training."""
     if quality["synthetic"]:
         log.warning("this is the synthetic sample catalogue: its scores say nothing about real products")
     if not quality["pictures"]["files"]:
@@ -70,7 +70,7 @@ def log_warnings(quality: Mapping[str, Any]) -> None:
             "%s image files cannot be used (%s); only the texts of their products are used", f"{count:,}", reason
         )
     for reason, count in quality["train"]["rejected"].items():
-        log.warning("%s train rows rejected: %s (see rejected.csv)", f"{count:,}", reason)
+        log.warning("%s train rows rejected: %s, %s (see rejected.csv)", f"{count:,}", reason, examples[reason])
     for code, count in quality["train"]["small_classes"].items():
         log.warning("class %s has only %s rows", code, count)
 

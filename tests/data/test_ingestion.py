@@ -27,14 +27,15 @@ class Dataset(NamedTuple):
     test: pd.DataFrame
     rejected: pd.DataFrame
     quality: dict[str, Any]
+    examples: dict[str, str]
 
 
 def ingest(raw: Path, params: DataParams = LENIENT, error_by_image: Mapping[str, str] = NO_IMAGES) -> Dataset:
     with tempfile.TemporaryDirectory() as folder:
         paths = InterimPaths.of(Path(folder))
-        quality = make_dataset(RawFiles.open(raw), error_by_image, params, paths)
+        quality, examples = make_dataset(RawFiles.open(raw), error_by_image, params, paths)
         train, test, rejected = (read_table(path) for path in paths)
-    return Dataset(train, test, rejected, quality)
+    return Dataset(train, test, rejected, quality, examples)
 
 
 def add_rows(raw: Path, rows: list[tuple[str, str, str, str, str]]) -> None:
@@ -49,10 +50,11 @@ def test_a_rejected_row_is_written_with_the_file_of_its_fault(raw: Path) -> None
     add_rows(raw, [("", "", "1", "2", "10"), ("t", "", "3", "4", "ten"), ("t", "", "x", "5", "")])
     dataset = ingest(raw)
     assert dataset.rejected.to_dict("records") == [
-        {"row": "100", "file": "X_train.csv", "reason": "no title, no description and no picture"},
-        {"row": "101", "file": "Y_train.csv", "reason": "label is not a number"},
-        {"row": "102", "file": "X_train.csv", "reason": "productid is not an integer; label missing"},
+        {"row": "100", "file": "X_train.csv", "reason": "no title, no description and no picture", "value": ""},
+        {"row": "101", "file": "Y_train.csv", "reason": "label is not a number", "value": "ten"},
+        {"row": "102", "file": "X_train.csv", "reason": "productid is not an integer; label missing", "value": "x"},
     ]
+    assert dataset.examples["label is not a number"] == "for example index 101 with 'ten'"
     assert dataset.train[INDEX].tolist() == ["0", "1", "2", "3"]
     assert dataset.quality["train"]["rejected"] == {
         "no title, no description and no picture": 1,
@@ -66,6 +68,21 @@ def test_any_one_of_title_description_image_keeps_a_row(raw: Path) -> None:
     dataset = ingest(raw, error_by_image={image_name("6", "5"): ""})
     assert dataset.rejected.empty
     assert dataset.train["has_image"].tolist() == ["False"] * 6 + ["True"]
+
+
+def test_numbers_that_pandas_wrote_as_floats_are_whole_numbers(raw: Path) -> None:
+    for name in ("X_train.csv", "Y_train.csv", "X_test.csv"):
+        table = pd.read_csv(raw / name, index_col=0)
+        numbers = [column for column in table if column.endswith(("id", "code"))]
+        table.set_index(table.index.astype("float64")).astype(dict.fromkeys(numbers, "float64")).to_csv(raw / name)
+    assert "0.0,2583.0" in (raw / "Y_train.csv").read_text()
+    dataset = ingest(raw, error_by_image={image_name("21", "11"): "", image_name("26", "16"): ""})
+    assert dataset.rejected.empty
+    assert dataset.train[[INDEX, "productid", "imageid", "has_image", "prdtypecode"]].values.tolist()[0] == [
+        "0", "11", "21", "True", "2583"
+    ]  # fmt: skip
+    assert dataset.train["prdtypecode"].tolist() == ["2583", "2705", "2583", "2705"]
+    assert dataset.test[[INDEX, "has_image"]].values.tolist() == [["4", "False"], ["5", "True"]]
 
 
 def test_unknown_codes_are_kept_on_request(raw: Path) -> None:
@@ -162,13 +179,13 @@ def write_csv(path: Path, rows: list[tuple[Any, ...]]) -> None:
         csv.writer(stream).writerows(rows)
 
 
-def test_more_rejected_rows_than_allowed_stop_ingestion_and_the_first_are_named(
+def test_more_rejected_rows_than_allowed_stop_ingestion_with_an_example(
     raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "CHUNK_ROWS", 2)
     add_rows(raw, [("t", "", str(n), "2", "") for n in range(4)])
     assert len(ingest(raw, DataParams(max_rejected=0.5, unknown_labels="reject")).rejected) == 4
-    with pytest.raises(UserError, match=r"4 of 8 rows are unusable.*; first rows by index: 100, 101, 102\)"):
+    with pytest.raises(UserError, match=r"4 of 8 rows are unusable.*\(4: label missing, for example index 100\)"):
         ingest(raw, DataParams(max_rejected=0.49, unknown_labels="reject"))
 
 

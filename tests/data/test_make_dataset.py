@@ -56,14 +56,14 @@ def test_tables_and_report_are_written_and_findings_logged(
     assert train["description"].tolist()[:5] == ["<p>Avec pompe</p>", "", "Filtre, 400 W", "", "null"]
     assert len(read_table(interim / "merged_test.csv")) == 2
     assert read_table(interim / "rejected.csv").to_dict("records") == [
-        {"row": "130", "file": "Y_train.csv", "reason": "label is not a known code"}
+        {"row": "130", "file": "Y_train.csv", "reason": "label is not a known code", "value": "0"}
     ]
     assert json.loads((reports / "data_quality.json").read_text())["train"]["rows_in"] == 35
     assert run.stdout == ""
     *warnings, closing = run.stderr.splitlines()
     assert warnings == [
         "WARNING ingest: no file under images/: every product is used without an image",
-        "WARNING ingest: 1 train rows rejected: label is not a known code (see rejected.csv)",
+        "WARNING ingest: 1 train rows rejected: label is not a known code, for example index 130 with '0' (see rejected.csv)",
         "WARNING ingest: class 2583 has only 2 rows",
         "WARNING ingest: class 2705 has only 2 rows",
     ]

@@ -1,9 +1,13 @@
+from decimal import Decimal
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from rakuten.data.schema import (
     LABELS,
     has_valid_ids,
+    id_of,
     image_name,
     image_names,
     is_synthetic,
@@ -28,16 +32,30 @@ def test_an_image_is_named_after_imageid_and_productid() -> None:
 
 @pytest.mark.parametrize(
     ("text", "normalised"),
-    [("007", "7"), ("0", "0"), ("000", "0"), ("7.0", "7.0"), ("x1", "x1"), ("", ""), (" 7", " 7"), ("٣", "٣")],
-)
-def test_only_integers_are_normalised(text: str, normalised: str) -> None:
+    [
+        ("007", "7"), ("0", "0"), ("000", "0"), ("7.0", "7"), ("07.00", "7"), (" 7\n", "7"), ("9" * 18 + ".0", "9" * 18),
+        ("7.5", "7.5"), ("7.", "7."), ("1,000", "1,000"), ("7e0", "7e0"), ("x1", "x1"), ("", ""), (" x", " x"), ("٣", "٣"),
+    ],
+)  # fmt: skip
+def test_only_whole_numbers_are_normalised(text: str, normalised: str) -> None:
     assert normalise_id(text) == normalised
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7, "7"), (7.0, "7"), (np.float32(7), "7"), (Decimal("7.00"), "7"), ("7.0", "7"), (b"7.0", "7"), (7.5, "7.5"),
+     (None, ""), (float("nan"), ""), (pd.NA, ""), (b"\xe9", "b'\\xe9'"), ([7], "[7]")],
+)  # fmt: skip
+def test_an_id_may_have_any_type(value: object, text: str) -> None:
+    assert id_of(value) == text
 
 
 def test_ids_of_a_table_are_normalised_and_its_other_columns_kept() -> None:
     products = pd.DataFrame({"designation": ["007", "a"], "productid": ["007", "x"], "imageid": ["1.0", "02"]}, [5, 9])
-    expected = pd.DataFrame({"designation": ["007", "a"], "productid": ["7", "x"], "imageid": ["1.0", "2"]}, [5, 9])
+    expected = pd.DataFrame({"designation": ["007", "a"], "productid": ["7", "x"], "imageid": ["1", "2"]}, [5, 9])
     pd.testing.assert_frame_equal(normalise_ids(products), expected)
+    labels = pd.DataFrame({"index": ["0.0", "1.0"], "prdtypecode": ["2583.0", " 10 "]})
+    assert normalise_ids(labels).to_dict("list") == {"index": ["0", "1"], "prdtypecode": ["2583", "10"]}
 
 
 def test_ids_are_valid_if_both_are_integers_that_fit_64_bits() -> None:

@@ -54,7 +54,7 @@ def test_files_are_in_the_challenges_format(sample: Path) -> None:
 def test_ingestion_finds_no_fault_and_all_images(sample: Path, tmp_path: Path) -> None:
     images = check_images(ImageFiles(sample / "images"))
     params = DataParams(max_rejected=0.0, unknown_labels="reject")
-    quality = make_dataset(RawFiles.open(sample), images, params, InterimPaths.of(tmp_path))
+    quality, _ = make_dataset(RawFiles.open(sample), images, params, InterimPaths.of(tmp_path))
     assert quality["synthetic"]
     assert quality["train"]["rows_out"] == 300
     assert quality["train"]["missing_picture"] == quality["test"]["missing_picture"] == 0

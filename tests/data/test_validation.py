@@ -15,9 +15,10 @@ from rakuten.data.validation import (
     check_rejected,
     check_unique,
     count_quality_issues,
+    example,
+    find_unusable,
     image_errors,
     read_row_keys,
-    reject_reasons,
     small_classes,
 )
 from rakuten.errors import UserError
@@ -25,16 +26,17 @@ from rakuten.errors import UserError
 COLUMNS = ("designation", "description", "productid", "imageid", "prdtypecode")
 REASONS = {
     ("t", "", "1", "2", "10"): "",
-    ("", "d", "1", "2", " 10 "): "",
-    ("", " ", "1", "2", "10"): "no title, no description and no picture",
-    ("t", "", "x1", "2", "10"): "productid is not an integer",
-    ("t", "", "1", "2.0", "10"): "imageid is not an integer",
-    ("t", "", "1", "2", ""): "label missing",
-    ("t", "", "1", "2", "ten"): "label is not a number",
-    ("t", "", "1", "2", "10.0"): "label is not a number",
-    ("t", "", "1", "2", "9999"): "label is not a known code",
-    ("t", "", "", "", "9999"): (
-        "productid is not an integer; imageid is not an integer; label is not a known code"
+    ("", "d", "1", "2", "10"): "",
+    ("", " ", "1", "2", "10"): "no title, no description and no picture = ",
+    ("t", "", "x1", "2", "10"): "productid is not an integer = x1",
+    ("t", "", "1", "2.5", "10"): "imageid is not an integer = 2.5",
+    ("t", "", "1", "2", ""): "label missing = ",
+    ("t", "", "1", "2", " "): "label missing = ",
+    ("t", "", "1", "2", "ten"): "label is not a number = ten",
+    ("t", "", "1", "2", "a" * 41): "label is not a number = " + "a" * 40 + "…",
+    ("t", "", "1", "2", "9999"): "label is not a known code = 9999",
+    ("t", "", "x1", "", "9999"): (
+        "productid is not an integer; imageid is not an integer; label is not a known code = x1; 9999"
     ),
 }  # fmt: skip
 
@@ -42,17 +44,18 @@ REASONS = {
 @pytest.mark.parametrize("row", REASONS)
 def test_a_row_is_rejected_for_each_of_its_faults(row: tuple[str, ...]) -> None:
     train = pd.DataFrame([row], columns=COLUMNS).assign(has_image=False)
-    assert reject_reasons(train, "reject").tolist() == [REASONS[row]]
+    unusable = find_unusable(train, "reject")
+    assert list(unusable["reason"] + " = " + unusable["value"]) == ([REASONS[row]] if REASONS[row] else [])
 
 
 def test_unknown_codes_are_kept_on_request() -> None:
     train = pd.DataFrame([("t", "", "1", "2", "9999")], columns=COLUMNS).assign(has_image=False)
-    assert reject_reasons(train, "keep").tolist() == [""]
+    assert find_unusable(train, "keep").empty
 
 
 def test_an_image_alone_keeps_a_row() -> None:
     train = pd.DataFrame([("", "", "1", "2", "10")] * 2, columns=COLUMNS).assign(has_image=[True, False])
-    assert reject_reasons(train, "reject").tolist() == ["", "no title, no description and no picture"]
+    assert find_unusable(train, "reject")["reason"].to_dict() == {1: "no title, no description and no picture"}
 
 
 def frame(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
@@ -61,17 +64,17 @@ def frame(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
 
 
 def test_keys_are_collected_over_chunks_without_ids_that_are_no_integers() -> None:
-    keys = read_row_keys([frame([("3", "01", "5"), ("4", "x", "5")]), frame([("7", "1", "5")])], "X_test.csv")
+    keys = read_row_keys([frame([("3", "1", "5"), ("4", "x", "5")]), frame([("7", "1", "5")])], "X_test.csv")
     assert keys.row_ids.tolist() == [3, 4, 7]
     assert len(keys.id_pairs) == 2
-    assert keys.id_pairs[0] == keys.id_pairs[1]  # 01 is 1
+    assert keys.id_pairs[0] == keys.id_pairs[1]
 
 
 def test_different_ids_with_equal_hashes_are_no_duplicate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "hash_texts", lambda texts: np.zeros(len(texts), dtype=np.uint64))
     rows = frame([("1", "1", "1"), ("2", "2", "2")])
     check_unique(read_row_keys([rows], "X_train.csv"), lambda: [rows], "X_train.csv")
-    repeated = frame([("1", "1", "1"), ("2", "2", "2"), ("3", "02", "2")])
+    repeated = frame([("1", "1", "1"), ("2", "2", "2"), ("3", "2", "2")])
     with pytest.raises(UserError, match=r"lines 3 and 4 have the same \(productid, imageid\) 2, 2 \(1 repeated"):
         check_unique(read_row_keys([repeated], "X_train.csv"), lambda: [repeated], "X_train.csv")
 
@@ -95,13 +98,15 @@ def test_files_that_do_not_join_are_read_again_for_the_first_line() -> None:
 
 
 def test_more_rejected_rows_than_allowed_are_an_error() -> None:
-    check_rejected({"label missing": 1, "imageid is not an integer": 4}, 100, 0.05, ["7"])
-    check_rejected({}, 100, 0.0, [])
+    examples = {"label missing": example("7", ""), "imageid is not an integer": example("9", "2.5")}
+    check_rejected({"label missing": 1, "imageid is not an integer": 4}, 100, 0.05, examples)
+    check_rejected({}, 100, 0.0, {})
     message = (
-        r"6 of 100 rows are unusable, more than data.max_rejected \(5.0%\).*integer: 4, label missing: 2; .*: 7, 9"
+        r"6 of 100 rows are unusable, more than data.max_rejected \(5.0%\) allows \(4: imageid is not an integer, "
+        r"for example index 9 with '2.5'; 2: label missing, for example index 7\); fix"
     )
     with pytest.raises(UserError, match=message):
-        check_rejected({"label missing": 2, "imageid is not an integer": 4}, 100, 0.05, ["7", "9"])
+        check_rejected({"label missing": 2, "imageid is not an integer": 4}, 100, 0.05, examples)
 
 
 def test_two_classes_are_needed() -> None:

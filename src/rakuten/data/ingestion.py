@@ -27,7 +27,6 @@ from rakuten.data.validation import QualityCounts
 from rakuten.types import HashArray
 
 COLUMNS = [*X_COLUMNS, "has_image"]
-FIRST_REJECTED = 3  # rejected rows that an error message names
 
 
 class InterimPaths(NamedTuple):
@@ -35,7 +34,7 @@ class InterimPaths(NamedTuple):
 
     train: Path  # usable train rows: COLUMNS and prdtypecode
     test: Path  # test rows: COLUMNS
-    rejected: Path  # row, file, reason
+    rejected: Path  # row, file, reason, value
 
     @classmethod
     def of(cls, folder: Path) -> "InterimPaths":
@@ -50,7 +49,7 @@ class TrainCounts:
     has_synthetic_rows: bool = False
     count_by_code: Counter[int] = field(default_factory=Counter)  # usable rows
     count_by_reason: Counter[str] = field(default_factory=Counter)  # rejected rows
-    first_rejected: list[str] = field(default_factory=list)  # indexes
+    example_by_reason: dict[str, str] = field(default_factory=dict)  # of the rejected rows
     quality: QualityCounts = field(default_factory=QualityCounts)  # of the usable rows
     referenced_images: TextHashes = field(default_factory=TextHashes)  # names of image files
 
@@ -59,7 +58,8 @@ class TrainCounts:
         self.has_synthetic_rows |= is_synthetic(chunk)
         self.count_by_code.update(usable["prdtypecode"].tolist())
         self.count_by_reason.update(rejected["reason"])
-        self.first_rejected += rejected["row"].head(FIRST_REJECTED - len(self.first_rejected)).tolist()
+        for first in rejected.drop_duplicates("reason").itertuples():
+            self.example_by_reason.setdefault(first.reason, validation.example(first.row, first.value))
         self.quality.add(usable)
         self.referenced_images.add(_names_of_image_files(chunk))
 
@@ -112,24 +112,24 @@ class TestCounts:
 
 def make_dataset(
     raw_files: RawFiles, error_by_image: Mapping[str, str], params: DataParams, paths: InterimPaths
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Write the interim tables of all rows.
 
     Args:
         error_by_image: for each file in the image folder, by name, "" or why it cannot be used.
 
     Returns:
-        The quality report.
+        The quality report, and for each reason for which train rows were rejected an example.
 
     Raises:
         UserError: too many rows are rejected, or the usable rows have fewer than two classes.
     """
     train = write_train_tables(raw_files, error_by_image, params.unknown_labels, paths)
     n_rows = raw_files.n_rows[X_TRAIN]
-    validation.check_rejected(train.count_by_reason, n_rows, params.max_rejected, train.first_rejected)
+    validation.check_rejected(train.count_by_reason, n_rows, params.max_rejected, train.example_by_reason)
     validation.check_classes(train.count_by_code)
     test = write_test_table(raw_files, error_by_image, train.quality.title_hashes(), paths.test)
-    return {
+    quality = {
         "synthetic": train.has_synthetic_rows,
         "train": train.as_dict(),
         "test": test.as_dict(),
@@ -138,6 +138,7 @@ def make_dataset(
             "not_referenced": len(error_by_image) - len(train.referenced_images.union(test.referenced_images)),
         },
     }
+    return quality, train.example_by_reason
 
 
 def write_train_tables(
@@ -173,16 +174,15 @@ def write_test_table(
 
 
 def split_rejected(chunk: pd.DataFrame, unknown_labels: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Separate the usable rows from the rejected ones; for the arguments see `validation.reject_reasons`.
+    """Separate the usable rows from the rejected ones; for the arguments see `validation.find_unusable`.
 
     Returns:
-        The usable rows, with prdtypecode as int64; and of each rejected row: row (its index), file, reason.
+        The usable rows, with prdtypecode as int64; and of each rejected row: row (its index), file, reason, value.
     """
-    reasons = validation.reject_reasons(chunk, unknown_labels)
-    usable = chunk[reasons == ""]
-    usable = usable.assign(prdtypecode=usable["prdtypecode"].str.strip().astype("int64"))
-    files = reasons.str.startswith("label").map({True: Y_TRAIN, False: X_TRAIN})
-    rejected = pd.DataFrame({"row": chunk[INDEX], "file": files, "reason": reasons})[reasons != ""]
+    unusable = validation.find_unusable(chunk, unknown_labels)
+    usable = chunk.drop(unusable.index).astype({"prdtypecode": "int64"})
+    files = unusable["reason"].str.startswith("label").map({True: Y_TRAIN, False: X_TRAIN}).astype("str")
+    rejected = pd.DataFrame({"row": chunk.loc[unusable.index, INDEX], "file": files, **unusable})
     return usable, rejected
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from rakuten.data.schema import normalise_id, text_of
+from rakuten.data.schema import id_of, text_of
 from rakuten.data.tables import check_separator, read_records
 from rakuten.errors import UserError
 
@@ -195,15 +195,8 @@ def raw_products(chunk: pa.Table) -> pd.DataFrame:
         name: chunk[name].to_pylist() if name in chunk.schema.names else missing for name in TEXT_COLUMNS + ID_COLUMNS
     }
     texts = {name: list(map(text_of, columns[name])) for name in TEXT_COLUMNS}
-    ids = {name: [_normalise_id_value(value) for value in columns[name]] for name in ID_COLUMNS}
+    ids = {name: list(map(id_of, columns[name])) for name in ID_COLUMNS}
     return pd.DataFrame(texts | ids, dtype="str")
-
-
-def _normalise_id_value(value: Any) -> str:
-    """Normalise an id of any type. Integers may come as floats: pandas converts a column with missing values."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return normalise_id("" if value is None else str(value))
 
 
 @contextmanager

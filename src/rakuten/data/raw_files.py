@@ -30,7 +30,7 @@ class RawFiles:
     n_rows: dict[str, int]  # of each file
     row_ids: IntArray  # column index of Y_train.csv, sorted
     label_ids: NDArray[np.int32]  # of each of `row_ids`: position of its label in `labels`
-    labels: list[str]  # the distinct texts in column prdtypecode
+    labels: list[str]  # the distinct texts in column prdtypecode, normalised
 
     @classmethod
     def open(cls, folder: Path) -> "RawFiles":
@@ -44,7 +44,7 @@ class RawFiles:
         label_ids = array("i")
 
         def read(file: str) -> Iterator[pd.DataFrame]:
-            return read_raw_chunks(folder / file, Y_COLUMNS if file == Y_TRAIN else X_COLUMNS)
+            return map(normalise_ids, read_raw_chunks(folder / file, Y_COLUMNS if file == Y_TRAIN else X_COLUMNS))
 
         def read_labels() -> Iterator[pd.DataFrame]:
             for chunk in read(Y_TRAIN):
@@ -71,7 +71,7 @@ class RawFiles:
         )
 
     def chunks(self, file: str) -> Iterator[pd.DataFrame]:
-        """Read X_train.csv, with column prdtypecode joined to it, or X_test.csv; ids are normalised.
+        """Read X_train.csv, with column prdtypecode joined to it, or X_test.csv; all as `normalise_ids` writes it.
 
         Raises:
             UserError: X_train.csv has changed since it was opened.

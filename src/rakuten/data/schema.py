@@ -21,6 +21,7 @@ Y_COLUMNS = (INDEX, "prdtypecode")
 
 MAX_TEXT = 50_000  # characters of a title or description that are read; the challenge's longest has 12,451
 INTEGER_PATTERN = re.compile(r"[0-9]{1,18}")  # fits int64
+_WHOLE_NUMBER = re.compile(r"([0-9]{1,18})(\.0+)?")
 
 # Rakuten publishes no names for the codes; the wording is ours.
 LABELS: dict[int, str] = {
@@ -91,16 +92,26 @@ def text_of(value: Any) -> str:
 
 
 def normalise_id(text: str) -> str:
-    """An integer id without leading zeros ("007" becomes "7"); any other text unchanged."""
-    return str(int(text)) if INTEGER_PATTERN.fullmatch(text) else text
+    """An integer without leading zeros, fraction or spaces around it, "7" for "007" and "7.0"; other texts unchanged.
+
+    pandas writes the integers of a column in which one is missing with ".0".
+    """
+    match = _WHOLE_NUMBER.fullmatch(text.strip())
+    return str(int(match[1])) if match else text
 
 
-def normalise_ids(products: pd.DataFrame) -> pd.DataFrame:
-    """The rows with productid and imageid normalised; see `normalise_id`."""
-    ids = ("productid", "imageid")
-    return products.assign(
-        **{name: pd.Series(map(normalise_id, products[name]), products.index, dtype="str") for name in ids}
-    )
+def id_of(value: Any) -> str:
+    """The normalised id in a cell of any type, "" where it is missing."""
+    try:
+        return normalise_id(text_of(value))
+    except UserError:  # no image has such an id
+        return str(value)
+
+
+def normalise_ids(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with their index, ids and labels, as far as they have these columns, normalised; see `normalise_id`."""
+    names = rows.columns.intersection([INDEX, "productid", "imageid", "prdtypecode"])
+    return rows.assign(**{name: pd.Series(map(normalise_id, rows[name]), rows.index, dtype="str") for name in names})
 
 
 def has_valid_ids(products: pd.DataFrame) -> pd.Series:

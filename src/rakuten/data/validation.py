@@ -1,6 +1,7 @@
 """Checks of the raw files: which faults stop ingestion, which reject a row, and which are only counted.
 
-Frames are chunks of rows as `tables.read_raw_chunks` yields them: every cell is a str, "" where it is empty.
+Frames are chunks of rows as `tables.read_raw_chunks` yields them, with `schema.normalise_ids` applied: every cell is a
+str, "" where it is empty.
 
 Checks that need all rows (duplicates, join) keep only `RowKeys` in memory: 16 bytes per row. If a check fails, the
 file is read again to find the line numbers for the error message.
@@ -8,7 +9,8 @@ file is read again to find the line numbers for the error message.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,13 +27,13 @@ from rakuten.data.schema import (
     Y_TRAIN,
     has_valid_ids,
     image_names,
-    normalise_ids,
 )
 from rakuten.data.text_hashes import TextHashes, hash_texts
 from rakuten.errors import UserError
 from rakuten.types import HashArray, IntArray
 
 SMALL_CLASS_ROWS = 5  # a class with fewer rows is reported
+MAX_VALUE = 40  # characters of an unusable id or label that are shown
 MISSING = "missing"  # the image error of a product without an image file
 
 ReadChunks = Callable[[], Iterable[pd.DataFrame]]  # reads a file from its beginning
@@ -64,7 +66,7 @@ def read_row_keys(chunks: Iterable[pd.DataFrame], file: str) -> RowKeys:
 
 def _id_pairs(chunk: pd.DataFrame) -> pd.Series:
     """The text "<productid>, <imageid>" of each row whose ids are both integers."""
-    valid = normalise_ids(chunk[has_valid_ids(chunk)])
+    valid = chunk[has_valid_ids(chunk)]
     return valid["productid"] + ", " + valid["imageid"]
 
 
@@ -141,26 +143,42 @@ def image_errors(products: pd.DataFrame, error_by_image: Mapping[str, str]) -> p
     return pd.Series(errors, index=products.index, dtype="str")
 
 
-def reject_reasons(train: pd.DataFrame, unknown_labels: str) -> pd.Series:
-    """Why each train row cannot be used; "" if it can.
+def find_unusable(train: pd.DataFrame, unknown_labels: str) -> pd.DataFrame:
+    """The train rows that cannot be used.
 
     Args:
-        train: the columns of X_train.csv, prdtypecode as it stands in Y_train.csv, and has_image as bool.
+        train: the columns of X_train.csv, prdtypecode, and has_image as bool.
         unknown_labels: "reject" or "keep": what to do with integer codes outside the challenge's 27.
+
+    Returns:
+        For each such row, under its label in `train`: reason, and value, the beginning of the ids or label at fault.
+        Several of either are separated by "; ".
     """
-    label = train["prdtypecode"].str.strip()
-    is_integer = label.str.fullmatch(INTEGER_PATTERN)
-    has_reason = {
-        "no title, no description and no picture": is_empty(train),
-        "productid is not an integer": ~train["productid"].str.fullmatch(INTEGER_PATTERN),
-        "imageid is not an integer": ~train["imageid"].str.fullmatch(INTEGER_PATTERN),
-        "label missing": label == "",
-        "label is not a number": (label != "") & ~is_integer,
+    label = train["prdtypecode"]
+    is_integer, is_missing = label.str.fullmatch(INTEGER_PATTERN), is_blank(label)
+    faults = {  # reason and column -> rows
+        ("no title, no description and no picture", ""): is_empty(train),
+        ("productid is not an integer", "productid"): ~train["productid"].str.fullmatch(INTEGER_PATTERN),
+        ("imageid is not an integer", "imageid"): ~train["imageid"].str.fullmatch(INTEGER_PATTERN),
+        ("label missing", ""): is_missing,
+        ("label is not a number", "prdtypecode"): ~is_missing & ~is_integer,
     }
     if unknown_labels == "reject":
-        has_reason["label is not a known code"] = is_integer & ~label.isin([str(code) for code in LABELS])
-    reasons = pd.DataFrame(has_reason)
-    return reasons.apply(lambda row: "; ".join(row.index[row]), axis=1) if len(train) else label
+        faults["label is not a known code", "prdtypecode"] = is_integer & ~label.isin([str(code) for code in LABELS])
+    has_fault = np.column_stack([rows.to_numpy(dtype=np.bool_) for rows in faults.values()])
+    is_unusable = has_fault.any(axis=1)
+    unusable = train[is_unusable]
+    found = []
+    for row, product in zip(has_fault[is_unusable], unusable.to_dict("records"), strict=True):
+        reasons, columns = zip(*compress(faults, row), strict=True)
+        values = [_shortened(product[column]) for column in columns if column and product[column]]
+        found.append(("; ".join(reasons), "; ".join(values)))
+    return pd.DataFrame(found, unusable.index, ["reason", "value"], dtype="str")
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a text: it may be a description, if a row's columns have moved."""
+    return text if len(text) <= MAX_VALUE else text[:MAX_VALUE] + "…"
 
 
 def is_empty(products: pd.DataFrame) -> pd.Series:
@@ -173,24 +191,31 @@ def is_blank(texts: pd.Series) -> pd.Series:
     return texts.str.strip() == ""
 
 
-def check_rejected(count_by_reason: Mapping[str, int], n_rows: int, max_rejected: float, first: Sequence[str]) -> None:
+def check_rejected(
+    count_by_reason: Mapping[str, int], n_rows: int, max_rejected: float, examples: Mapping[str, str]
+) -> None:
     """Raise UserError if more than the allowed share of the train rows was rejected.
 
     Args:
         count_by_reason: rows rejected for each reason.
         n_rows: rows of X_train.csv.
         max_rejected: the allowed share, 0 to 1.
-        first: indexes of the first rejected rows.
+        examples: the first row rejected for each reason, as `example` writes it.
     """
     n_rejected = sum(count_by_reason.values())
     if n_rejected > max_rejected * n_rows:
         most_frequent_first = sorted(count_by_reason.items(), key=lambda item: -item[1])
-        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in most_frequent_first)
+        reasons = "; ".join(f"{count:,}: {reason}, {examples[reason]}" for reason, count in most_frequent_first)
         raise UserError(
             f"{X_TRAIN} and {Y_TRAIN}: {n_rejected:,} of {n_rows:,} rows are unusable, more than "
-            f"data.max_rejected ({max_rejected:.1%}) allows ({reasons}; first rows by index: {', '.join(first)}); "
+            f"data.max_rejected ({max_rejected:.1%}) allows ({reasons}); "
             "fix the files or raise data.max_rejected in params.yaml"
         )
+
+
+def example(row: str, value: str) -> str:
+    """A rejected row for a message: its index, and what it has there if that is known."""
+    return f"for example index {row}" + (f" with {value!r}" if value else "")
 
 
 def check_classes(count_by_code: Mapping[int, int]) -> None:
