@@ -11,22 +11,35 @@ from rakuten.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an input, a link to it, and an empty folder."""
+    """A folder with inputs, a link to one, other kinds of files, and an empty folder."""
     (tmp_path / "in.csv").write_text("designation\n")
     (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
+    (tmp_path / "in.tsv").write_text("designation\tn\n")
+    (tmp_path / "in.json").write_text("{}")
+    (tmp_path / "in.xlsx").write_bytes(b"PK\3\4[Content_Types].xml")
+    (tmp_path / "in.parquet").mkdir()
+    (tmp_path / "in.parquet" / "part-00000.parquet").touch()
     (tmp_path / "folder.csv").mkdir()
     return tmp_path
 
 
+@pytest.mark.parametrize("source", ["in.csv", "in.tsv"])
 @pytest.mark.parametrize("output", ["out.csv", "out.CSV", "out.parquet"])
-def test_an_output_beside_the_input_is_taken(output: str, folder: Path) -> None:
-    check_paths(folder / "in.csv", folder / output, folder / "folder.csv")
+def test_an_output_beside_the_input_is_taken(source: str, output: str, folder: Path) -> None:
+    check_paths(folder / source, folder / output, folder / "folder.csv")
 
 
 @pytest.mark.parametrize(
     ("source", "output", "images", "message"),
     [
-        ("in.txt", "out.csv", None, "in.txt: must be a .csv or .parquet file"),
+        ("in.json", "out.csv", None, "in.json: must be a .csv or .parquet file"),
+        ("in.xlsx", "out.csv", None, "in.xlsx: a workbook of Excel or LibreOffice; in Excel .*, save it as"),
+        (
+            "in.parquet",
+            "out.csv",
+            None,
+            r"in.parquet: a folder of 1 files as Spark writes it \(first: part-00000.parquet",
+        ),
         ("in.csv", "out", None, "out: must be a .csv or .parquet file"),
         ("none.csv", "out.csv", None, "none.csv: no such file"),
         ("in.csv", "none/out.csv", None, "none: no such folder for out.csv"),

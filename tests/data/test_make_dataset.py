@@ -63,7 +63,8 @@ def test_tables_and_report_are_written_and_findings_logged(
     *warnings, closing = run.stderr.splitlines()
     assert warnings == [
         "WARNING ingest: no file under images/: every product is used without an image",
-        "WARNING ingest: 1 train rows rejected: label is not a known code, for example index 130 with '0' (see rejected.csv)",
+        "WARNING ingest: 1 train rows rejected: label is not a known code, for example index 130 with '0' "
+        "(see rejected.csv)",
         "WARNING ingest: class 2583 has only 2 rows",
         "WARNING ingest: class 2705 has only 2 rows",
     ]

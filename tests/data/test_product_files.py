@@ -9,6 +9,7 @@ from rakuten.data.product_files import (
     CSV,
     PARQUET,
     check_columns,
+    output_format,
     product_writer,
     raw_products,
     read_product_chunks,
@@ -37,6 +38,23 @@ def test_what_is_written_is_read_back_in_chunks(suffix: str, tmp_path: Path) -> 
 def test_csv_is_written_with_quoted_texts_and_lf(tmp_path: Path) -> None:
     table = pa.table({"text": ["a\rb", None], "number": [1, 2]})
     assert write(tmp_path / "t.csv", table).read_bytes() == b'"text","number"\n"a\rb",1\n"",2\n'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "separator", "expected"),
+    [("utf-8", ";", 'a;b\n"1;";2'), ("utf-8-sig", ",", '\ufeffa,b\n"1;",2'), ("utf-16", "\t", '\ufeffa\tb\n"1;"\t2')],
+)
+def test_a_csv_is_read_in_any_form_and_written_with_its_separator_in_utf_8(
+    tmp_path: Path, encoding: str, separator: str, expected: str
+) -> None:
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text(separator.join("ab") + '\n"1;"' + separator + "2", encoding=encoding)  # without a last line end
+    (chunk,) = read_product_chunks(source, 10)
+    assert read_schema(source).names == ["a", "b"]
+    assert chunk.to_pydict() == {"a": ["1;"], "b": ["2"]}
+    with product_writer(output, chunk.schema, CSV, output_format(source)) as append:
+        append(chunk)
+    assert output.read_text(encoding="utf-8").replace('"', "") == expected.replace('"', "") + "\n"
 
 
 def test_parquet_keeps_types_and_metadata(tmp_path: Path) -> None:
@@ -124,6 +142,12 @@ def test_a_damaged_parquet_file_is_an_error_for_the_user(damage: object, tmp_pat
         list(read_product_chunks(path, 1000))
 
 
+def test_another_kind_of_file_under_the_name_of_a_parquet_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "products.parquet").write_bytes(b"PK\3\4xl/")
+    with pytest.raises(UserError, match="products.parquet: not a Parquet file but a workbook"):
+        read_schema(tmp_path / "products.parquet")
+
+
 def test_a_damaged_csv_file_is_an_error_for_the_user(tmp_path: Path) -> None:
     path = tmp_path / "products.csv"
     path.write_text('designation\n"Piscine\n')
@@ -136,12 +160,16 @@ def schema(*names: str, **types: pa.DataType) -> pa.Schema:
 
 
 BAD_COLUMNS: dict[str, tuple[pa.Schema, str]] = {
-    "semicolons": (schema("designation;description"), "columns are not separated by commas"),
-    "no designation": (
-        schema("title", "productid", "imageid"),
-        r"no column 'designation'; rename the one that holds it \(columns: 'title', 'productid', 'imageid'\)",
+    "other names": (
+        schema("title", "product_id", "imageid", "Description"),
+        "no column 'designation', 'productid', 'description'; rename 'title' to 'designation', 'product_id' to "
+        "'productid', 'Description' to 'description' "
+        r"\(columns found: 'title', 'product_id', 'imageid', 'Description'\); --images finds",
     ),
-    "no imageid": (schema("designation", "productid"), "no column 'imageid', by which --images finds images"),
+    "no imageid": (
+        schema("designation", "productid"),
+        "no column 'imageid', .*; --images finds images by productid and imageid",
+    ),
     "a column twice": (schema("designation", "productid", "imageid", "n", "n"), "column 'n' occurs twice"),
     "scored before": (
         schema("designation", "productid", "imageid", "label"),
@@ -203,12 +231,12 @@ def test_raw_products_are_texts_with_normalised_ids() -> None:
         "price": [1.0, 2.0, 3.0, 4.0],
         "designation": ["a", None, "c", "d"],
         "productid": pa.array([7.0, None, 1.5, 10.0]),
-        "imageid": ["007", "", None, "x"],
+        "imageid": ["007", "", "8.0", "x"],
     })  # fmt: skip
     products = raw_products(chunk)
     assert products.to_dict("list") == {
         "designation": ["a", "", "c", "d"],
         "description": ["", "", "", ""],
         "productid": ["7", "", "1.5", "10"],
-        "imageid": ["7", "", "", "x"],
+        "imageid": ["7", "", "8", "x"],
     }

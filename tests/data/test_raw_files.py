@@ -8,7 +8,7 @@ import pytest
 
 from rakuten.data import tables
 from rakuten.data.raw_files import RawFiles
-from rakuten.data.schema import X_TEST, X_TRAIN, Y_TRAIN
+from rakuten.data.schema import CHALLENGE_NAMES, X_TEST, X_TRAIN, Y_TRAIN
 from rakuten.errors import UserError
 
 Damage = Callable[[Path], object]
@@ -54,6 +54,31 @@ FATAL: dict[str, tuple[Damage, str]] = {
         rename("Y_train.csv", "Y_train_CVw08PX.csv"),
         r"Y_train\.csv: no such file\. .*Y_train_CVw08PX\.csv is there: rename it to Y_train\.csv",
     ),
+    "all under their published names": (
+        lambda raw: [(raw / here).rename(raw / published) for here, published in CHALLENGE_NAMES.items()],
+        r"X_train\.csv: no such file\. The challenge's own files are there: "
+        r"rename X_train_update\.csv to X_train\.csv, Y_train_CVw08PX\.csv to Y_train\.csv, X_test_update\.csv to X",
+    ),
+    "a workbook in its place": (
+        lambda raw: [(raw / "X_train.csv").unlink(), (raw / "X_train.xlsx").write_bytes(b"PK\3\4[Content_Types].xml")],
+        r"X_train\.csv: no such file\. There is X_train\.xlsx: a workbook of Excel or LibreOffice; in .*CSV UTF-8",
+    ),
+    "an ending that Windows hides": (
+        rename("Y_train.csv", "Y_train.csv.txt"),
+        r"Y_train\.csv: no such file\. There is Y_train\.csv\.txt: rename it to Y_train\.csv",
+    ),
+    "an archive under its name": (
+        write("X_test.csv", b"PK\3\4"),
+        r"X_test\.csv: not a CSV file but a ZIP archive; unpack it",
+    ),
+    "columns to rename in two files": (
+        lambda raw: [
+            edit("X_train.csv", ",designation,description", ",Titre,Description")(raw),
+            edit("X_test.csv", "productid,imageid", "product_id,image_id")(raw),
+        ],
+        r"X_train\.csv: line 1: .*'Titre' to 'designation', 'Description' to 'description'.*; "
+        r".*X_test\.csv: line 1: .*'product_id' to 'productid', 'image_id' to 'imageid'",
+    ),
     "X_test under its published name": (
         rename("X_test.csv", "X_test_update.csv"),
         r"X_test\.csv: no such file\. .*X_test_update\.csv is there: rename it to X_test\.csv",
@@ -85,10 +110,6 @@ FATAL: dict[str, tuple[Damage, str]] = {
     "a quote broken in the header": (
         edit("X_train.csv", ",designation", ',"designation"x'),
         r"X_train\.csv: the record that begins on line 1 is broken",
-    ),
-    "semicolons": (
-        write("Y_train.csv", b";prdtypecode\n0;10\n1;1,0\n"),
-        r"Y_train\.csv: line 1: columns are not separated by commas",
     ),
     "indexes do not match": (
         edit("Y_train.csv", "\n3,", "\n7,"),
@@ -123,7 +144,10 @@ FATAL: dict[str, tuple[Damage, str]] = {
         edit("X_train.csv", "Roman policier", "Roman, policier"),
         r"X_train\.csv: the record on lines 3-3 has 6 fields, the header has 5",
     ),
-    "cut within a record": (cut("X_train.csv", -8), r"X_train\.csv: the last line has no line end"),
+    "cut within a record": (
+        cut("X_train.csv", -8),
+        r"X_train\.csv: the record on lines 5-5 has 2 fields, .* cut short",
+    ),
     "cut after a line break in a field": (
         write("X_test.csv", b',designation,description,productid,imageid\n4,Salon,"un\n'),
         r"X_test\.csv: the record that begins on line 2 is broken",
@@ -142,6 +166,31 @@ def test_a_fatal_fault_is_named_with_file_and_line(fault: str, raw: Path) -> Non
     damage(raw)
     with pytest.raises(UserError, match=message):
         RawFiles.open(raw)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_files_as_excel_saves_them_are_read(raw: Path, encoding: str, separator: str) -> None:
+    expected = pd.concat(RawFiles.open(raw).chunks(X_TRAIN))
+    for name in (X_TRAIN, Y_TRAIN, X_TEST):
+        table = pd.read_csv(raw / name, index_col=0)
+        table.to_csv(raw / name, sep=separator, encoding=encoding, lineterminator="\r\n")
+    pd.testing.assert_frame_equal(pd.concat(RawFiles.open(raw).chunks(X_TRAIN)), expected)
+
+
+def test_a_last_line_without_its_end_and_a_missing_description_are_warnings(
+    raw: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (raw / "Y_train.csv").write_bytes((raw / "Y_train.csv").read_bytes().removesuffix(b"\n"))
+    pd.read_csv(raw / "X_test.csv", index_col=0).drop(columns="description").to_csv(raw / "X_test.csv")
+    raw_files = RawFiles.open(raw)
+    assert raw_files.n_rows == {X_TRAIN: 4, Y_TRAIN: 4, X_TEST: 2}
+    (test,) = raw_files.chunks(X_TEST)
+    assert test["description"].tolist() == ["", ""]
+    assert caplog.messages == [
+        f"{raw / 'Y_train.csv'}: the last line has no line end; if its last field is cut, fetch the file again",
+        f"{raw / 'X_test.csv'}: no column 'description'; products are classified by their titles and images",
+    ]
 
 
 def test_rows_are_counted_per_file(raw: Path) -> None:

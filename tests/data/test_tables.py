@@ -44,7 +44,9 @@ def test_records_come_with_the_line_they_end_on(tmp_path: Path) -> None:
 def test_a_decoding_error_names_the_line_beyond_the_first_block(tmp_path: Path) -> None:
     path = tmp_path / "Y_train.csv"
     path.write_bytes(b",prdtypecode\n" + b"".join(b"%d,10\n" % n for n in range(50_000)) + b"50000,\xe9\n")
-    with pytest.raises(UserError, match=r"line 50002 is not UTF-8 \(byte 0xe9\)"):
+    with pytest.raises(
+        UserError, match=r"line 50002 is not UTF-8 \(byte 0xe9\); if it reads '50000,é', the file is in Win"
+    ):
         read_raw(path, Y_COLUMNS)
 
 

@@ -114,7 +114,7 @@ def scored_chunks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def read_csv_rows(path: Path) -> list[list[str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         return list(csv.reader(stream, strict=True))
 
 
@@ -522,13 +522,15 @@ UNUSABLE_CSV: dict[str, tuple[str | bytes, str]] = {
         VALID + "9,Roman,policier,9\n",
         "the record on lines 11-11 has 4 fields, the header has 5",
     ),
-    "cut off inside a line": (VALID[:-3], "the last line has no line end"),
+    "cut off inside a line": (VALID[:-3], "the record on lines 10-10 has 4 fields, the header has 5"),
     "empty": ("", "the file is empty"),
     "not UTF-8": (VALID.encode() + "9,é,,9,9\n".encode("cp1252"), "line 11 is not UTF-8"),
-    "semicolons": (VALID.replace(",", ";"), "not separated by commas"),
-    "no designation": (VALID.replace("designation", "titre"), "no column 'designation'; rename the one that holds it"),
-    "no imageid": (VALID.replace("imageid", "image"), "no column 'imageid', by which --images finds images"),
-    "a column twice": (VALID.replace("description", "productid"), "column 'productid' occurs twice"),
+    "no designation": (
+        VALID.replace("designation", "titre"),
+        "no column 'designation'; rename 'titre' to 'designation'",
+    ),
+    "no imageid": (VALID.replace("imageid", "image"), "no column 'imageid'; rename 'image' to 'imageid'"),
+    "a column twice": (VALID.replace("description", "productid"), "several columns are named 'productid'"),
     "scored before": (
         VALID.replace("description", "confidence"),
         "column 'confidence' has the name of a column that scoring adds",

@@ -164,11 +164,27 @@ def test_decided_products_to_label_are_written(monitored: Monitored, monitored_f
     assert set(sample["prdtypecode"]) == {""}
 
 
-@pytest.mark.parametrize("text", ["", "prediction_id\na\n", "prediction_id,prdtypecode\na,ten\n"])
-def test_labels_that_cannot_be_read_are_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("prediction_id,label\na,10\n", "no column 'prdtypecode'; rename 'label' to 'prdtypecode'"),
+        ("prediction_id,prdtypecode\na,10\nb,ten\n", "the prdtypecode 'ten' is not a number; correct it"),
+        ("PK\3\4xl/", "not a CSV file but a workbook"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "labels.csv").write_text(text)
-    with pytest.raises(UserError, match=r"labels\.csv: not a CSV of prediction_id and prdtypecode"):
+    with pytest.raises(UserError, match=rf"labels\.csv: .*{message}"):
         read_labels(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize(("encoding", "separator"), [("utf-8-sig", ";"), ("utf-16", "\t"), ("utf-8", ",")])
+def test_labels_are_read_as_spreadsheets_and_pandas_write_them(tmp_path: Path, encoding: str, separator: str) -> None:
+    rows = [("prediction_id", "prdtypecode"), ("a", "2583.0"), ("b", ""), ("", "10"), ("007", " 10 ")]
+    text = "\r\n".join(map(separator.join, rows))
+    (tmp_path / "labels.csv").write_text(text, encoding=encoding, newline="")
+    assert read_labels(tmp_path / "labels.csv").values.tolist() == [["a", 2583], ["007", 10]]
 
 
 def test_without_a_file_there_are_no_labels(tmp_path: Path) -> None:

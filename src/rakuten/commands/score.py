@@ -10,7 +10,8 @@ from pathlib import Path
 from rakuten.cli import run_command
 from rakuten.compute import executor_from
 from rakuten.config import CACHE, MODELS, PARAMS, load_params
-from rakuten.data.product_files import CSV, PARQUET
+from rakuten.data.product_files import CSV, PARQUET, TEXT_ENDINGS
+from rakuten.data.text_files import other_kind
 from rakuten.errors import UserError
 from rakuten.files import is_local, parse_path
 from rakuten.models.score_file import score_file
@@ -24,16 +25,19 @@ def command(arguments: argparse.Namespace) -> str:
 
 
 def check_paths(source: Path, output: Path, images: Path | None) -> None:
-    """Check that these paths can be an input, an output and a folder of images.
+    """Check that these paths can be an input, an output and a folder of images. Other kinds of input are named.
 
     Raises:
         UserError: a path is missing, of the wrong kind, or the output is the input.
     """
-    for path in (source, output):
-        if path.suffix.lower() not in (CSV, PARQUET):
-            raise UserError(f"{path}: must be a {CSV} or {PARQUET} file")
-    if not source.is_file():
+    if not source.exists():
         raise UserError(f"{source}: no such file; check --input")
+    if source.is_dir() or source.suffix.lower() not in (*TEXT_ENDINGS, PARQUET):
+        raise UserError(
+            f"{source}: {other_kind(source) or f'must be a {CSV} or {PARQUET} file; rename it if it is one'}"
+        )
+    if output.suffix.lower() not in (CSV, PARQUET):
+        raise UserError(f"{output}: must be a {CSV} or {PARQUET} file")
     if is_local(output) and not output.parent.is_dir():
         raise UserError(f"{output.parent}: no such folder for {output.name}; create it, or choose another --output")
     if output.is_dir():

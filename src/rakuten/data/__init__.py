@@ -2,6 +2,7 @@
 
 schema            files, columns, product type codes, ids and image names of the challenge
 columns           the header of a CSV file: its columns, the index, names that must be changed
+text_files        what is a CSV file: encoding, separator, and other kinds of files that are named
 tables            CSV files: strict reading of the challenge's, reading and writing of the pipeline's
 text_hashes       hashes by which the texts of all rows are compared in 8 bytes per row
 validation        which faults stop ingestion, which reject a row, and which are only counted

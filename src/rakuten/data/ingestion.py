@@ -58,8 +58,9 @@ class TrainCounts:
         self.has_synthetic_rows |= is_synthetic(chunk)
         self.count_by_code.update(usable["prdtypecode"].tolist())
         self.count_by_reason.update(rejected["reason"])
-        for first in rejected.drop_duplicates("reason").itertuples():
-            self.example_by_reason.setdefault(first.reason, validation.example(first.row, first.value))
+        first = rejected.drop_duplicates("reason")
+        for reason, row, value in zip(first["reason"], first["row"], first["value"], strict=True):
+            self.example_by_reason.setdefault(reason, validation.example(row, value))
         self.quality.add(usable)
         self.referenced_images.add(_names_of_image_files(chunk))
 

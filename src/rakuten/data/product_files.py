@@ -15,8 +15,10 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from rakuten.data.columns import examine_header
 from rakuten.data.schema import id_of, text_of
-from rakuten.data.tables import check_separator, read_records
+from rakuten.data.tables import read_records
+from rakuten.data.text_files import UTF_8, UTF_8_WITH_MARK, CsvFormat, csv_format, other_kind
 from rakuten.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ BUFFER_BYTES = 1 << 20  # of a Parquet column, read at a time; by default, pyarr
 READ_ROWS, MAX_CHUNK_BYTES, MAX_ROW_BYTES = 128, 64_000_000, 16_000_000
 PACKED_BYTES = 4_000_000  # of a column of text in a row group: if it is smaller, each of its values may stand for many
 CSV, PARQUET = ".csv", ".parquet"  # endings of file names
+TEXT_ENDINGS = (CSV, ".tsv", ".txt")  # of files that are read as CSV
+DEFAULT_FORMAT = CsvFormat(UTF_8, ",", has_last_line_end=True)
 TEXT_COLUMNS, ID_COLUMNS = ("designation", "description"), ("productid", "imageid")
 
 
@@ -49,6 +53,8 @@ def _open_parquet(path: Path, packed: Sequence[str] = ()) -> Iterator[Any]:
         ):
             yield file
     except (OSError, pa.ArrowException) as error:
+        if path.exists() and (other := other_kind(path)) and not other.startswith("a Parquet file"):
+            raise UserError(f"{path}: not a Parquet file but {other}") from error
         raise UserError(f"{path}: not a complete Parquet file ({error}); write it or fetch it again") from error
 
 
@@ -70,7 +76,8 @@ def read_product_chunks(path: Path, size: int) -> Iterator[pa.Table]:
     The same file gives the same chunks. The last one may be shorter.
 
     Raises:
-        UserError: a CSV file is not UTF-8, cut short or wrongly quoted; a Parquet file is damaged.
+        UserError: a CSV file is in another encoding than `text_files` knows, cut short or wrongly quoted; a Parquet
+            file is damaged.
     """
     if path.suffix.lower() == PARQUET:
         with _open_parquet(path) as file:
@@ -165,12 +172,10 @@ def check_columns(path: Path, schema: pa.Schema, with_images: bool, added: Seque
         UserError: a column is missing, occurs twice, has the name of an added one, or holds lists or bytes.
     """
     names = schema.names
-    check_separator(path, names)
-    for name in ("designation", *(ID_COLUMNS if with_images else ())):
-        if name not in names:
-            purpose = ", by which --images finds images" if name in ID_COLUMNS else ""
-            found = ", ".join(map(repr, names))
-            raise UserError(f"{path}: no column '{name}'{purpose}; rename the one that holds it (columns: {found})")
+    found = examine_header(names, ("designation", *(ID_COLUMNS if with_images else ())), ("description",))
+    if found.fault:
+        purpose = f"; --images finds images by {' and '.join(ID_COLUMNS)}" if with_images else ""
+        raise UserError(f"{path}: {found.fault}{purpose}")
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{path}: column '{name}' occurs twice; remove or rename one")
@@ -181,8 +186,16 @@ def check_columns(path: Path, schema: pa.Schema, with_images: bool, added: Seque
         column_type = column_type.value_type if pa.types.is_dictionary(column_type) else column_type
         if pa.types.is_nested(column_type) or _is_binary(column_type):
             raise UserError(f"{path}: column '{name}' is {column_type}, not text; write it as strings")
-    if "description" not in names:
-        log.warning("%s: no column 'description'; products are classified by their titles", path)
+    if found.warning:
+        log.warning("%s: %s; products are classified by their titles", path, found.warning)
+
+
+def output_format(source: Path) -> CsvFormat:
+    """How a CSV file with the products of another file is written: with its separator, in UTF-8, marked if it is."""
+    if source.suffix.lower() == PARQUET:
+        return DEFAULT_FORMAT
+    written = csv_format(source)
+    return written._replace(encoding=UTF_8 if written.encoding == UTF_8 else UTF_8_WITH_MARK)
 
 
 def raw_products(chunk: pa.Table) -> pd.DataFrame:
@@ -200,17 +213,20 @@ def raw_products(chunk: pa.Table) -> pd.DataFrame:
 
 
 @contextmanager
-def product_writer(path: Path, schema: pa.Schema, suffix: str) -> Iterator[Callable[[pa.Table], object]]:
+def product_writer(
+    path: Path, schema: pa.Schema, suffix: str, csv_as: CsvFormat = DEFAULT_FORMAT
+) -> Iterator[Callable[[pa.Table], object]]:
     """Yield a function that appends a table to a new file.
 
     Args:
         suffix: the format, CSV or PARQUET. CSV is written like `tables.table_writer` does.
+        csv_as: encoding and separator of a CSV file.
     """
     if suffix == PARQUET:
         with pq.ParquetWriter(path, schema) as parquet:
             yield parquet.write_table
         return
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    with path.open("w", encoding=csv_as.encoding, newline="") as stream:
+        writer = csv.writer(stream, delimiter=csv_as.separator, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(schema.names)
         yield lambda table: writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))

@@ -1,5 +1,6 @@
 """The challenge's three CSV files, validated when they are opened and then read in chunks of joined rows."""
 
+import logging
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from rakuten.cli import progress
 from rakuten.data import validation
 from rakuten.data.schema import INDEX, X_COLUMNS, X_TEST, X_TRAIN, Y_COLUMNS, Y_TRAIN, normalise_ids
-from rakuten.data.tables import CHUNK_ROWS, read_raw_chunks
+from rakuten.data.tables import CHUNK_ROWS, check_raw, read_raw_chunks
 from rakuten.data.text_hashes import find_sorted
 from rakuten.errors import UserError
 from rakuten.types import IntArray
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,13 @@ class RawFiles:
             UserError: a file is broken, an index or a pair (productid, imageid) occurs twice, or X_train.csv and
                 Y_train.csv have different indexes.
         """
+        columns = {X_TRAIN: X_COLUMNS, Y_TRAIN: Y_COLUMNS, X_TEST: X_COLUMNS}
+        warnings = check_raw({folder / file: names for file, names in columns.items()})
         position_by_label: dict[str, int] = {}
         label_ids = array("i")
 
         def read(file: str) -> Iterator[pd.DataFrame]:
-            return map(normalise_ids, read_raw_chunks(folder / file, Y_COLUMNS if file == Y_TRAIN else X_COLUMNS))
+            return map(normalise_ids, read_raw_chunks(folder / file, columns[file]))
 
         def read_labels() -> Iterator[pd.DataFrame]:
             for chunk in read(Y_TRAIN):
@@ -61,6 +66,8 @@ class RawFiles:
         for file, file_keys in keys.items():
             validation.check_unique(file_keys, partial(read, file), file)
         validation.check_join(keys[X_TRAIN], keys[Y_TRAIN], read)
+        for warning in warnings:
+            log.warning(warning)
         order = np.argsort(keys[Y_TRAIN].row_ids)
         return cls(
             folder=folder,

@@ -17,6 +17,7 @@ CHALLENGE_NAMES = {  # and under which the challenge publishes them
 }
 INDEX = "index"  # without a name in the challenge's files
 X_COLUMNS = (INDEX, "designation", "description", "productid", "imageid")
+X_OPTIONAL = ("description",)  # of X_COLUMNS
 Y_COLUMNS = (INDEX, "prdtypecode")
 
 MAX_TEXT = 50_000  # characters of a title or description that are read; the challenge's longest has 12,451

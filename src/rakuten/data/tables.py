@@ -1,18 +1,21 @@
 """CSV files: strict reading of the challenge's, in chunks; reading and writing of the pipeline's own tables."""
 
 import csv
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
-from rakuten.data.columns import examine_header
-from rakuten.data.schema import CHALLENGE_NAMES
+from rakuten.data.columns import Header, examine_header
+from rakuten.data.schema import CHALLENGE_NAMES, X_OPTIONAL
+from rakuten.data.text_files import csv_format, invalid_encoding, other_kind
 from rakuten.errors import UserError
 
+# Of what is sometimes there in place of a CSV file: other formats, and names that browsers and Windows make.
+OTHER_ENDINGS = (".xlsx", ".xls", ".csv.xlsx", ".ods", ".zip", ".csv.zip", ".csv.gz", ".csv.txt", ".txt", ".tsv",
+                 " (1).csv", ".CSV", ".parquet")  # fmt: skip
 CHUNK_ROWS = 20_000  # rows held in memory at a time, where a table may be larger than memory
 
 
@@ -25,46 +28,74 @@ def read_raw_chunks(path: Path, columns: tuple[str, ...], size: int | None = Non
     """Read one of the challenge's files in chunks of `size` rows (default: CHUNK_ROWS), without guessing types.
 
     Yields:
-        The requested columns, all as str, "" for an empty cell, one row per record in the file's order;
-        and column "line": the line of the file on which the record ends.
+        The requested columns, all as str, "" for an empty cell and in an optional column that the file lacks, one row
+        per record in the file's order; and column "line": the line of the file on which the record ends.
 
     Raises:
-        UserError: the file is missing, not UTF-8, cut short, wrongly quoted, has no rows,
-            or lacks a column.
+        UserError: the file is missing, no CSV, not UTF-8 or UTF-16, cut short, wrongly quoted, has no rows, or lacks a
+            column.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. {missing_hint(path)}")
     records = read_records(path)
-    _, header = next(records)
-    check_separator(path, header)
-    found = examine_header(header, columns)
+    found = examine_raw_header(next(records)[1], columns)
     if found.fault:
         raise UserError(f"{path}: line 1: {found.fault}")
     is_empty = True
     while chunk := list(islice(records, size or CHUNK_ROWS)):
-        cells = {name: [row[position] for _, row in chunk] for name, position in found.positions.items()}
-        yield pd.DataFrame(cells, dtype="str").assign(line=[line for line, _ in chunk])
+        cells = {
+            name: [row[found.positions[name]] for _, row in chunk] if name in found.positions else ""
+            for name in columns
+        }
+        lines = [line for line, _ in chunk]
+        yield pd.DataFrame(cells, range(len(chunk)), dtype="str").assign(line=lines)
         is_empty = False
     if is_empty:
         raise UserError(f"{path}: no rows below the header; fetch the file again")
 
 
+def examine_raw_header(header: Sequence[str], columns: Sequence[str]) -> Header:
+    """Look for these columns of the challenge's files in a header."""
+    required, optional = ([name for name in columns if (name in X_OPTIONAL) is flag] for flag in (False, True))
+    return examine_header(header, required, optional)
+
+
+def check_raw(columns_by_file: Mapping[Path, Sequence[str]]) -> list[str]:
+    """Check that some of the challenge's files are there and have these columns. Returns warnings.
+
+    Raises:
+        UserError: a file is missing or no CSV, or has not these columns. All columns to rename are in one message.
+    """
+    faults, warnings = [], []
+    for path, columns in columns_by_file.items():
+        found = examine_raw_header(next(read_records(path))[1], columns)
+        if found.fault:
+            faults.append(f"{path}: line 1: {found.fault}")
+        elif found.warning:
+            warnings.append(f"{path}: {found.warning}; products are classified by their titles and images")
+        if not csv_format(path).has_last_line_end:
+            warnings.append(f"{path}: the last line has no line end; if its last field is cut, fetch the file again")
+    if faults:
+        raise UserError("; ".join(faults))
+    return warnings
+
+
 def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Read a CSV file record by record.
+    """Read a CSV file record by record. Its encoding and separator are recognised; see `text_files`.
 
     Yields:
         The line on which a record ends (the first is 1), and the record's fields; the header comes first.
         Empty lines are skipped.
 
     Raises:
-        UserError: the file is not UTF-8, cut short or wrongly quoted.
+        UserError: the file is missing, no CSV, not UTF-8 or UTF-16, cut short or wrongly quoted.
     """
-    _check_end(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file. {missing_hint(path)}")
+    written = csv_format(path)
     start = 1
     csv.field_size_limit(2**31 - 1)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
+        with path.open(encoding=written.encoding, newline="") as stream:
+            reader = csv.reader(stream, delimiter=written.separator, strict=True)
             header = next(reader)
             yield reader.line_num, header
             start = reader.line_num + 1
@@ -73,13 +104,13 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
                     raise UserError(
                         f"{path}: the record on lines {start}-{reader.line_num} has {len(row)} fields, "
                         f"the header has {len(header)}: a quote is broken or missing, or the file "
-                        "was damaged; fix the record or fetch the file again"
+                        "was damaged or cut short; fix the record or fetch the file again"
                     )
                 if row:
                     yield reader.line_num, row
                 start = reader.line_num + 1
     except UnicodeDecodeError as error:
-        raise UserError(_not_utf8(path)) from error
+        raise invalid_encoding(path, written.encoding) from error
     except csv.Error as error:
         raise UserError(
             f"{path}: the record that begins on line {start} is broken ({error}): "
@@ -87,50 +118,34 @@ def read_records(path: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
+def read_texts(path: Path) -> pd.DataFrame:
+    """All columns and rows of a CSV file as str, read by `read_records`."""
+    _, header = next(records := read_records(path))
+    return pd.DataFrame([row for _, row in records], columns=header, dtype="str")
+
+
 def missing_hint(path: Path) -> str:
     """What to do about a missing raw file, as a sentence for an error message."""
-    published = CHALLENGE_NAMES.get(path.name, "")
-    if published and path.with_name(published).is_file():
-        return f"The challenge's own {published} is there: rename it to {path.name}"
+    renames = {
+        published: name
+        for name, published in CHALLENGE_NAMES.items()
+        if path.with_name(published).exists() and not path.with_name(name).exists()
+    }
+    if path.name in renames.values():
+        if len(renames) == 1:
+            return f"The challenge's own {CHALLENGE_NAMES[path.name]} is there: rename it to {path.name}"
+        return "The challenge's own files are there: rename " + ", ".join(f"{a} to {b}" for a, b in renames.items())
+    for ending in OTHER_ENDINGS:
+        for name in (path.name, CHALLENGE_NAMES.get(path.name, path.name)):
+            other = path.with_name(name.removesuffix(".csv") + ending)
+            if other.exists():
+                return f"There is {other.name}: {other_kind(other) or f'rename it to {path.name}'}"
     if any(path.with_name(name).exists() for name in CHALLENGE_NAMES):
         return "Put the challenge's file there under this name"
     return (
         "Put the challenge's file there under this name, "
         f"or write a sample catalogue with `rakuten sample --out {path.parent}`"
     )
-
-
-def _check_end(path: Path) -> None:
-    """Raise UserError if a file is empty or does not end with a line break."""
-    with path.open("rb") as stream:
-        if stream.seek(0, os.SEEK_END) == 0:
-            raise UserError(f"{path}: the file is empty; fetch it again")
-        stream.seek(-1, os.SEEK_END)
-        if stream.read(1) not in b"\r\n":
-            raise UserError(
-                f"{path}: the last line has no line end, so the file was probably cut short; "
-                "fetch it again, or add a line break at its end if it is complete"
-            )
-
-
-def _not_utf8(path: Path) -> str:
-    """The error message for a file that is not UTF-8, with the line of its first invalid byte."""
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return (
-                    f"{path}: line {number} is not UTF-8 (byte 0x{line[error.start]:02x}); "
-                    "save the file as UTF-8, e.g. `iconv -f WINDOWS-1252 -t UTF-8`"
-                )
-    return f"{path}: not UTF-8; save the file as UTF-8"
-
-
-def check_separator(path: Path, header: list[str]) -> None:
-    """Raise UserError if a header of one field shows that columns are separated by semicolons or tabs."""
-    if len(header) == 1 and any(separator in header[0] for separator in ";\t"):
-        raise UserError(f"{path}: line 1: columns are not separated by commas; save the file as comma-separated CSV")
 
 
 def read_table(path: Path, integers: tuple[str, ...] = ()) -> pd.DataFrame:

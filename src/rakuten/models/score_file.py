@@ -33,12 +33,14 @@ from rakuten.data.product_files import (
     ID_COLUMNS,
     PARQUET,
     check_columns,
+    output_format,
     product_writer,
     raw_products,
     read_product_chunks,
     read_schema,
 )
 from rakuten.data.schema import image_name
+from rakuten.data.text_files import CsvFormat
 from rakuten.data.validation import image_errors
 from rakuten.errors import UserError
 from rakuten.features.embedding import embed_images, embed_texts
@@ -131,7 +133,8 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
 
     Args:
         source: columns designation, and if there are any description, productid and imageid; others are kept.
-        output: all columns of the source as they were, and PREDICTION_SCHEMA; CSV or Parquet by its ending.
+        output: all columns of the source as they were, and PREDICTION_SCHEMA; CSV or Parquet by its ending, a
+            CSV with the separator of the source.
         images: folder under which the images are, named as by `image_name`; None to use the texts only.
         models: folder of the model.
         cache: folder of the embedding caches.
@@ -158,7 +161,8 @@ def score_file(source: Path, output: Path, images: Path | None, models: Path, ca
         after = source.stat()
         if done != sum(sizes) or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise UserError(f"{source}: changed while it was scored; start again")
-        review, image_counts = join_parts(parts, pa.schema([*schema, *PREDICTION_SCHEMA], schema.metadata), output)
+        columns = pa.schema([*schema, *PREDICTION_SCHEMA], schema.metadata)
+        review, image_counts = join_parts(parts, columns, output, output_format(source))
         shutil.rmtree(work)
     if images:
         log.info("images: %s", ", ".join(f"{count:,} {word}" for word, count in sorted(image_counts.items())))
@@ -291,10 +295,10 @@ def _digest_file(part: Path) -> Path:
     return part.with_suffix(".sha256")
 
 
-def join_parts(parts: Sequence[Path], schema: pa.Schema, output: Path) -> tuple[int, Counter[str]]:
+def join_parts(parts: Sequence[Path], schema: pa.Schema, output: Path, csv_as: CsvFormat) -> tuple[int, Counter[str]]:
     """Write the parts one after another to the output. Returns the number of rows to review, and the image counts."""
     review, image_counts = 0, Counter[str]()
-    with atomic_write(output) as (partial,), product_writer(partial, schema, output.suffix.lower()) as write:
+    with atomic_write(output) as (partial,), product_writer(partial, schema, output.suffix.lower(), csv_as) as write:
         for part in parts:
             # Not read_table: it makes columns of folder names such as "year=2026".
             with pq.ParquetFile(part) as file:

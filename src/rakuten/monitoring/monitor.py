@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rakuten.config import MODELS, REPORTS, SCORES_FILE, Params
-from rakuten.data.tables import write_table
+from rakuten.data.columns import examine_header
+from rakuten.data.schema import INTEGER_PATTERN, normalise_ids
+from rakuten.data.tables import read_texts, write_table
 from rakuten.errors import UserError
 from rakuten.evaluation import plots
 from rakuten.evaluation.report import REFERENCE_FILE
@@ -188,12 +190,15 @@ def read_labels(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         return pd.DataFrame({"prediction_id": pd.Series(dtype="str"), "prdtypecode": pd.Series(dtype="int64")})
-    try:
-        frame = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
-        has_label = (frame["prediction_id"] != "") & (frame["prdtypecode"].str.strip() != "")
-        return frame[has_label].astype({"prdtypecode": "int64"})
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a CSV of prediction_id and prdtypecode ({error})") from error
+    frame = read_texts(path)
+    if fault := examine_header(list(frame.columns), LABEL_COLUMNS).fault:
+        raise UserError(f"{path}: line 1: {fault}")
+    frame = normalise_ids(frame)
+    frame = frame[(frame["prediction_id"] != "") & (frame["prdtypecode"].str.strip() != "")]
+    invalid = frame.loc[~frame["prdtypecode"].str.fullmatch(INTEGER_PATTERN), "prdtypecode"]
+    if len(invalid):
+        raise UserError(f"{path}: the prdtypecode {invalid.iloc[0]!r} is not a number; correct it or leave it empty")
+    return frame.astype({"prdtypecode": "int64"})
 
 
 def last_retraining(log_folder: Path) -> datetime | None:
