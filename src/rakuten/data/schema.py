@@ -22,6 +22,7 @@ Y_COLUMNS = (INDEX, "prdtypecode")
 
 MAX_TEXT = 50_000  # characters of a title or description that are read; the challenge's longest has 12,451
 INTEGER_PATTERN = re.compile(r"[0-9]{1,18}")  # fits int64
+_NORMAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 _WHOLE_NUMBER = re.compile(r"([0-9]{1,18})(\.0+)?")
 
 # Rakuten publishes no names for the codes; the wording is ours.
@@ -97,6 +98,8 @@ def normalise_id(text: str) -> str:
 
     pandas writes the integers of a column in which one is missing with ".0".
     """
+    if _NORMAL_INTEGER.fullmatch(text):  # nearly all, in a third of the time
+        return text
     match = _WHOLE_NUMBER.fullmatch(text.strip())
     return str(int(match[1])) if match else text
 

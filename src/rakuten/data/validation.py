@@ -30,7 +30,7 @@ from rakuten.data.schema import (
 )
 from rakuten.data.text_hashes import TextHashes, hash_texts
 from rakuten.errors import UserError
-from rakuten.types import BoolArray, HashArray, IntArray
+from rakuten.types import HashArray, IntArray
 
 SMALL_CLASS_ROWS = 5  # a class with fewer rows is reported
 MAX_VALUE = 40  # characters of an unusable id or label that are shown
@@ -166,8 +166,8 @@ def find_unusable(train: pd.DataFrame, unknown_labels: str) -> pd.DataFrame:
     if unknown_labels == "reject":
         faults["label is not a known code", "prdtypecode"] = is_integer & ~label.isin([str(code) for code in LABELS])
     has_fault = np.column_stack([rows.to_numpy(dtype=np.bool_) for rows in faults.values()])
-    is_unusable: BoolArray = has_fault.any(axis=1)
-    unusable = train.loc[is_unusable]
+    is_unusable = has_fault.any(axis=1)
+    unusable = train[pd.Series(is_unusable, train.index)]
     found = []
     for row, product in zip(has_fault[is_unusable], unusable.to_dict("records"), strict=True):
         reasons, columns = zip(*compress(faults, row), strict=True)
