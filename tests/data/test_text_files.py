@@ -95,7 +95,7 @@ def test_another_kind_of_file_is_named_with_a_remedy(tmp_path: Path, kind: str) 
 
 
 def test_a_text_is_no_other_kind(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("PAR,a\n")
+    (tmp_path / "a.csv").write_text("PK,PAR1\n")
     assert other_kind(tmp_path / "a.csv") == ""
 
 

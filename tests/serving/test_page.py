@@ -498,6 +498,11 @@ def test_values_added_to_a_row_that_is_too_short_are_in_their_columns(visit: Ope
     ("data", "line"),
     [
         ("designation\nÉtagère\n".encode("cp1252"), "Ce fichier n'est pas en UTF-8."),
+        ("designation\n".encode("utf-16")[:-1], "Ce fichier UTF-16 est abîmé ou incomplet"),
+        (b"PK\3\4[Content_Types].xml", "Ce fichier est un classeur Excel ou LibreOffice."),
+        (b"\xd0\xcf\x11\xe0", "Ce fichier est un classeur Excel ou LibreOffice."),
+        (b"PK\3\4produits.csv", "Ce fichier est une archive"),
+        (b"PAR1", "Ce fichier est au format Parquet"),
         (b"titre,prix\na,1\n", "Aucune colonne designation ; le fichier contient : titre, prix"),
         (b'designation\nok\n"never closed\nx\n', "Un guillemet ouvert ligne 3 n'est jamais fermé."),
         (b"designation\n", "Ce fichier ne contient aucune ligne à classer."),
@@ -571,6 +576,7 @@ def test_a_file_can_be_stopped_downloaded_half_done_and_resumed(visit: Open) -> 
         ("a\r1\r\r2\r", ",", [["a"], ["1"], [""], ["2"]]),
         ('a,b\n12" x,"q"r\n', ",", [["a", "b"], ['12" x', "qr"]]),
         ('"a;b",c\n,\n', ",", [["a;b", "c"], ["", ""]]),
+        ('a\t"b;;"\n1\t2', "\t", [["a", "b;;"], ["1", "2"]]),
     ],
 )
 def test_csv_is_read_as_it_is_written(visit: Open, text: str, separator: str, cells: list[list[str]]) -> None:
@@ -584,6 +590,15 @@ def test_csv_is_read_as_it_is_written(visit: Open, text: str, separator: str, ce
     assert found == separator
     assert [record["fields"] for record in records] == cells
     assert "".join(record["raw"] + record["end"] for record in records) == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_file_in_utf_16_comes_back_in_utf_8(visit: Open, encoding: str) -> None:
+    back = score(visit(), "designation\tprix\r\nÉtagère\t1".encode(encoding))
+    got = rows_of(back, "\t")
+    assert got[0] == ["designation", "prix", *ADDED]
+    assert got[1][:2] == ["Étagère", "1"]
+    assert int(got[1][2]) > 0
 
 
 def test_added_columns_that_a_file_has_already_get_other_names(visit: Open) -> None:

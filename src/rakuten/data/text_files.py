@@ -23,7 +23,7 @@ _KINDS = (  # first bytes -> what begins so, and what to do
     (b"7z\xbc\xaf", _ARCHIVE),
     (b"\x28\xb5\x2f\xfd", _ARCHIVE),
 )
-_ZIP = b"PK"  # which workbooks are too
+_ZIP = (b"PK\3\4", b"PK\5\6")  # which workbooks are too
 _WORKBOOK_ENTRIES = (b"[Content_Types].xml", b"xl/", b"application/vnd.oasis")
 _WEB_PAGE = (b"<!doctype", b"<html")
 _EXCEL_HINT = "sep="  # a first line that tells Excel the separator

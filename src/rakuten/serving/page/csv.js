@@ -13,25 +13,52 @@ export class CsvError extends Error {
   }
 }
 
-/** Bytes to text. The mark that Excel sets at the start (BOM) stays in the text. */
+// First bytes of files that are no text -> a key of texts.js. Command line: rakuten/data/text_files.py.
+const KINDS = [
+  ["PK\x03\x04", "csv_is_archive"], // an .xlsx is an archive of XML files; see `decode`
+  ["\xd0\xcf\x11\xe0", "csv_is_workbook"],
+  ["\x1f\x8b", "csv_is_archive"],
+  ["PAR1", "csv_is_parquet"],
+];
+const WORKBOOK_ENTRIES = /\[Content_Types\]\.xml|xl\/|application\/vnd\.oasis/;
+const HEAD_BYTES = 65536;
+
+/** Bytes to text, from UTF-8 or UTF-16. The mark that Excel sets at the start (BOM) stays in the text. */
 export function decode(bytes) {
+  const head = new Uint8Array(bytes, 0, Math.min(bytes.byteLength, HEAD_BYTES));
+  const start = new TextDecoder("latin1").decode(head);
+  const kind = KINDS.find(([first]) => start.startsWith(first))?.[1];
+  if (kind) throw new CsvError(WORKBOOK_ENTRIES.test(start) ? "csv_is_workbook" : kind);
+  const encoding = encodingOf(head);
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return new TextDecoder(encoding, { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    throw new CsvError("csv_not_utf8");
+    throw new CsvError(encoding === "utf-8" ? "csv_not_utf8" : "csv_broken");
   }
 }
 
-/** The separator of the first record: whichever stands in it more often outside quotes. */
+function encodingOf(head) {
+  if (head[0] === 0xff && head[1] === 0xfe) return "utf-16le";
+  if (head[0] === 0xfe && head[1] === 0xff) return "utf-16be";
+  // Latin letters in UTF-16 have a zero in every other byte; a text in UTF-8 has none at all.
+  const zeros = [0, 0];
+  head.forEach((byte, at) => {
+    if (byte === 0) zeros[at % 2] += 1;
+  });
+  if (zeros[1] > head.length / 4) return "utf-16le";
+  return zeros[0] > head.length / 4 ? "utf-16be" : "utf-8";
+}
+
+/** The separator of the first record: whichever stands in it most often outside quotes. */
 export function separatorOf(text) {
-  const count = { ",": 0, ";": 0 };
+  const count = { ",": 0, ";": 0, "\t": 0 };
   let quoted = false;
   for (const char of text) {
     if (char === '"') quoted = !quoted;
     else if (!quoted && (char === "\n" || char === "\r")) break;
     else if (!quoted && char in count) count[char] += 1;
   }
-  return count[";"] > count[","] ? ";" : ",";
+  return Object.keys(count).reduce((best, one) => (count[one] > count[best] ? one : best));
 }
 
 /** Records of a text, each {fields, raw, end, line}: cells, text as written, line ending, number of the first line. */

@@ -164,7 +164,7 @@ function renderResult(left) {
   const { text, defused } = withResults(read, rows);
   $("file-defused").hidden = defused === 0;
   $("file-defused").textContent = t("file_defused", { n: defused });
-  download(link, text, `${name.replace(/\.csv$/i, "")}_prdtypecode.csv`);
+  download(link, text, `${name.replace(/\.(csv|tsv|txt)$/i, "")}_prdtypecode.csv`);
 }
 
 function errorLines(errors) {

@@ -126,9 +126,10 @@ export const TEXTS = {
   trait_tag: ["balise HTML <{mark}>", "HTML tag <{mark}>"],
 
   file_intro: [
-    "Un fichier CSV en UTF-8, avec virgules ou points-virgules, une colonne designation et, si possible, une colonne " +
-      "description. Vous récupérez toutes ses lignes et colonnes dans le même ordre, avec le code proposé.",
-    "A CSV file in UTF-8, with commas or semicolons, a column designation and, if possible, a column description. " +
+    "Un fichier CSV en UTF-8 ou UTF-16, avec virgules, points-virgules ou tabulations, une colonne designation et, si " +
+      "possible, une colonne description. Vous récupérez toutes ses lignes et colonnes dans le même ordre, avec le code proposé.",
+    "A CSV file in UTF-8 or UTF-16, with commas, semicolons or tabs, a column designation and, if possible, a column " +
+      "description. " +
       "All its columns and rows come back in the same order, with the suggested code.",
   ],
   file: ["Fichier CSV", "CSV file"],
@@ -160,8 +161,25 @@ export const TEXTS = {
   ],
   file_unsure: ["Lignes les moins sûres", "Least certain rows"],
   csv_not_utf8: [
-    "Ce fichier n'est pas en UTF-8. Dans Excel : Enregistrer sous, « CSV UTF-8 ».",
-    "This file is not in UTF-8. In Excel: Save as, “CSV UTF-8”.",
+    "Ce fichier n'est pas en UTF-8. Dans Excel : Enregistrer sous, « CSV UTF-8 » ; dans un éditeur comme le Bloc-notes : " +
+      "encodage UTF-8.",
+    "This file is not in UTF-8. In Excel: Save as, “CSV UTF-8”; in an editor such as Notepad: encoding UTF-8.",
+  ],
+  csv_broken: [
+    "Ce fichier UTF-16 est abîmé ou incomplet ; récupérez-le à nouveau.",
+    "This UTF-16 file is damaged or was cut short; fetch it again.",
+  ],
+  csv_is_workbook: [
+    "Ce fichier est un classeur Excel ou LibreOffice. Dans Excel : Enregistrer sous, « CSV UTF-8 ».",
+    "This file is a workbook of Excel or LibreOffice. In Excel: Save as, “CSV UTF-8”.",
+  ],
+  csv_is_archive: [
+    "Ce fichier est une archive ; décompressez-la et choisissez le fichier CSV.",
+    "This file is an archive; unpack it and choose the CSV file in it.",
+  ],
+  csv_is_parquet: [
+    "Ce fichier est au format Parquet, pour lequel il y a la commande rakuten score ; ici, il faut un fichier CSV.",
+    "This is a Parquet file, for which there is the command rakuten score; a CSV file is needed here.",
   ],
   csv_unclosed: [
     "Un guillemet ouvert ligne {line} n'est jamais fermé.",
