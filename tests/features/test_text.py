@@ -31,6 +31,9 @@ from rakuten.features.text import _clean_once, clean_text, tag_names
         ("a<b et c>d <Titre: Les Misérables> <!Promo>", "a<b et c>d <Titre: Les Misérables> <!Promo>"),
         ("<P/>un</p ><BR\n/>deux<font color=red>trois</font><td nowrap='nowrap'>", "un deux trois"),
         ("<!DOCTYPE html><![if !supportLists]>un<![endif]><o:p></o:p><st1:place w:st='on'>deux</st1:place>", "un deux"),
+        ("Pis\u200bcine gon\u00adfla&shy;ble\u200e \ufeffronde \u200b bleue", "Piscine gonflable ronde bleue"),
+        ("du fourrÃ\u00ad", "du fourrí"),
+        ("e" + ("\u0301" * 20 + "\u00ad") * 2_000 + "t", "\xe9" + "\u0301" * 29 + "t"),
         ("  deux\t\n  mots  ", "deux mots"),
         ("", ""),
         ("Größe & Maße", "Größe & Maße"),
@@ -57,6 +60,7 @@ def test_the_shortcut_for_plain_text_gives_the_same(text: str, lowercase: bool, 
 
 HTML = st.sampled_from([
     "<p>", "</b>", "<a =", "<NA>", "&amp;", "&lt;", "&eacute;", "<", ">", "&", ";", "Ã©", "é", " ", "\n", "İ", "ﬁ", "b",
+    "\u00ad", "\u200b", "\u0301",
 ])  # fmt: skip
 
 

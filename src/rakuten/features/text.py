@@ -38,6 +38,9 @@ _LONG_REFERENCE = re.compile(r"&#[0-9]{8,}")  # no character has a number of mor
 # into canonical order takes the square of their number.
 _MAX_COMBINING = 30
 _NOT_LATIN_RUN = re.compile("[\u0300-\U0010ffff]{31}")
+# Of Unicode's category Cf, those that text copied from a page, a spreadsheet or a chat holds inside its words: soft
+# hyphens, zero-width spaces and joiners, byte order marks, marks of direction. Nobody sees them, but they split a word.
+_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 _FIXES = TextFixerConfig(unescape_html=False, explain=False, normalization=None)
 _MAX_ROUNDS = 8  # each round undoes one level of escaping; real text takes one or two
 
@@ -46,7 +49,8 @@ def clean_text(text: str, *, lowercase: bool, strip_accents: bool) -> str:
     """Plain text of a title or a description.
 
     HTML tags are removed and entities decoded, also if they are escaped twice; other words in angle brackets are kept;
-    mojibake is repaired by ftfy; characters are normalised to NFKC; every run of white space becomes one space.
+    mojibake is repaired by ftfy; characters that nobody sees are removed, the others normalised to NFKC; every run of
+    white space becomes one space.
     Cleaning a text twice gives the same as cleaning it once. Only the first MAX_TEXT characters are read, and at most
     as many returned.
     """
@@ -103,8 +107,9 @@ def _clean_once(text: str, lowercase: bool, strip_accents: bool) -> str:
     text = unescape(text)
     if "<" in text:
         text = _TAG.sub(_remove_tag, _DECLARATION.sub(" ", _remove_hidden(text)))
-    # ftfy may turn mojibake into combining characters, so they are limited after it too.
-    text = _limit_combining(_fix_mojibake(_limit_combining(text)))
+    # A soft hyphen may be half of mojibake ("Ã" and it are "í"), so ftfy goes first. Both steps may bring combining
+    # characters together, so they are limited again.
+    text = _limit_combining(_INVISIBLE.sub("", _fix_mojibake(_limit_combining(text))))
     text = unicodedata.normalize("NFKC", text)[:MAX_TEXT]  # one character can become eighteen
     if strip_accents:
         decomposed = unicodedata.normalize("NFKD", text)
