@@ -18,3 +18,9 @@ commands/                 `rakuten COMMAND`
 
 A room imports only from those above it.
 """
+
+import os
+
+# onnxruntime reads this when it is first imported; from 1.29 on it otherwise keeps a number for this machine and sends
+# events. Here, because whatever imports it has imported this package before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

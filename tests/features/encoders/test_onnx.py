@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from rakuten.data.image_decoding import BadImageError
 from rakuten.features.encoders import efficientnet_lite0, onnx, use_multilingual
 from rakuten.features.encoders.onnx import ImageEncoder, OnnxTextEncoder, PackagedTextEncoder, make_session
 from tests.support.onnx_graphs import SIDE, image_graph, text_graph, word_tokenizer
+from tests.support.project import ROOT, environment
 
 KNOWN = json.loads(Path(__file__).with_name("known_embeddings.json").read_text(encoding="utf-8"))
 
@@ -158,4 +161,14 @@ def test_a_graph_that_cannot_be_loaded_leaves_no_file(monkeypatch: pytest.Monkey
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(Exception, match="INVALID_PROTOBUF"):
         make_session(b"no graph")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_onnxruntime_keeps_no_number_for_this_machine_and_sends_no_events(tmp_path: Path) -> None:
+    """It writes both into its cache as soon as it is imported, unless a continuous integration runs it."""
+    home = environment(ROOT, HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), USERPROFILE=str(tmp_path))
+    local = {
+        name: value for name, value in home.items() if name not in ("CI", "GITHUB_ACTIONS", "ORT_DISABLE_TELEMETRY")
+    }
+    subprocess.run([sys.executable, "-c", "import rakuten, onnxruntime"], env=local, check=True, timeout=60)
     assert list(tmp_path.iterdir()) == []
