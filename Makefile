@@ -50,7 +50,7 @@ serve: $(DONE) ## start the API and its page on http://127.0.0.1:8000
 	@$(BIN)/python -m rakuten serve
 
 ui: $(DONE) ## open the MLflow UI on the embedded store, http://127.0.0.1:5000
-	$(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlflow.db
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui --backend-store-uri sqlite:///mlflow.db
 
 doctor: $(DONE) ## check Python, the lock, .env, the tracking server, the DVC remote and the data; changes nothing
 	@$(BIN)/python -m rakuten doctor

@@ -77,6 +77,10 @@ def test_a_project_without_git_has_failed(tmp_path: Path, monkeypatch: pytest.Mo
     assert "no commit yet" in doctor.check_git().text
     git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "start")
     assert doctor.check_git().state == PASSED
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # Git's own switch for its tests
+    refused = doctor.check_git()
+    assert refused.state == FAILED
+    assert f"belongs to another user: `git config --global --add safe.directory {tmp_path}`" in refused.text
 
 
 def test_a_check_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,6 @@ def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
         description="Assigns a product one of 27 product type codes, with a calibrated confidence.",
         docs_url=None,  # FastAPI's page would load files from another host
         redoc_url=None,
-        root_path=settings.root_path,
         lifespan=lifespan,
     )
     _add_prediction_routes(app, service)

@@ -276,7 +276,7 @@ def register_local(models: Path) -> str | None:
     model = _complete_model(client, run.info.run_id)
     if model is None:
         return None
-    return registry.register(run.info.run_id, model, version, run.info.start_time, delayed=False)
+    return registry.register(run.info.run_id, model, run.data.tags, run.info.start_time, delayed=False)
 
 
 def _find_or_create_run(client: mlflow.MlflowClient, record: dict[str, Any], folder: Path) -> str:
