@@ -117,8 +117,8 @@ def check_env() -> CheckResult:
 def check_git() -> CheckResult:
     """Whether this is a Git repository: a ZIP file from a web page is none, and then no model can be traced."""
     if lineage.git("rev-parse", "--is-inside-work-tree") != "true":
-        if (lineage.ROOT / ".git").exists():  # in a container, often
-            remedy = f"`git config --global --add safe.directory {lineage.ROOT}`"
+        if (ROOT / ".git").exists():  # in a container, often
+            remedy = f"`git config --global --add safe.directory {ROOT}`"
             return CheckResult(FAILED, f"Git refuses this folder, which belongs to another user: {remedy}")
         return CheckResult(
             FAILED, "not a Git repository: clone the project, or `git init && git add . && git commit -m start`"
