@@ -41,7 +41,9 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
         read_yaml(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-05", 1e-5), ("2E3", 2000.0), ("1.5e+3", 1500.0), ("e5", "e5")])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-05", 1e-5), ("2E3", 2000.0), ("1.5e+3", 1500.0), ("e5", "e5"), ("3e61e1d3", "3e61e1d3")]
+)
 def test_numbers_with_an_exponent_are_numbers(text: str, value: object) -> None:
     assert parse_yaml(text) == value
     assert type(parse_yaml(text)) is type(value)
