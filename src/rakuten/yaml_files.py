@@ -23,7 +23,7 @@ LIMITS = {  # of JSON schema
     "multipleOf": "that is a multiple of",
 }
 UNKNOWN_KEY = ("extra_forbidden", "invalid_key")  # pydantic's types of error
-EXPONENT_PATTERN = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+\Z")  # PyYAML asks for a match at the start
+EXPONENT_PATTERN = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")  # PyYAML asks for a match at the start
 
 Schema = Mapping[str, Any]
 
