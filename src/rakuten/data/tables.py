@@ -64,17 +64,18 @@ def check_raw(columns_by_file: Mapping[Path, Sequence[str]]) -> list[str]:
     Raises:
         UserError: a file is missing or no CSV, or has not these columns. All columns to rename are in one message.
     """
-    faults, warnings = [], []
+    files_by_fault: dict[str, list[str]] = {}
+    warnings = []
     for path, columns in columns_by_file.items():
         found = examine_raw_header(next(read_records(path))[1], columns)
         if found.fault:
-            faults.append(f"{path}: line 1: {found.fault}")
+            files_by_fault.setdefault(found.fault, []).append(str(path))
         elif found.warning:
             warnings.append(f"{path}: {found.warning}; products are classified by their titles and images")
         if not csv_format(path).has_last_line_end:
             warnings.append(f"{path}: the last line has no line end; if its last field is cut, fetch the file again")
-    if faults:
-        raise UserError("; ".join(faults))
+    if files_by_fault:
+        raise UserError("; ".join(f"{', '.join(files)}: line 1: {fault}" for fault, files in files_by_fault.items()))
     return warnings
 
 
