@@ -36,11 +36,18 @@ X_TEST = """\
 """
 
 
+HEAVY_FOLDERS = ("finetuning", "integration")
 HEAVY_FIXTURES = {"workshop", "trained"}  # projects that ran the pipeline; an API and a browser need `trained`
 HEAVY_FILES = {  # which train, or start one process after the other
     "commands/test_remote.py", "flows/test_common.py", "models/test_score_file.py", "models/test_text_model.py",
-    "models/test_training.py",
+    "models/test_training.py", "tracking/test_load_versions.py",
 }  # fmt: skip
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import what `make check` leaves out as a whole: that alone takes seconds."""
+    leaves_out_heavy = "not heavy" in str(config.getoption("markexpr"))
+    return True if leaves_out_heavy and collection_path.name in HEAVY_FOLDERS else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -48,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make check` leaves out, and put the longest files first: two processes share them."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
-        is_heavy = file.parts[0] in ("finetuning", "integration") or file.as_posix() in HEAVY_FILES
+        is_heavy = file.parts[0] in HEAVY_FOLDERS or file.as_posix() in HEAVY_FILES
         if is_heavy or HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("heavy")
     order = {"integration": 0, "serving": 1, "monitoring": 1, "finetuning": 2, "promotion": 2, "models": 3}

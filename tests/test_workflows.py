@@ -46,6 +46,7 @@ def test_every_command_is_a_makefile_target(workflow: Path) -> None:
             assert match[1] in targets
 
 
+@pytest.mark.heavy
 def test_no_committed_file_has_a_secret_and_a_planted_one_is_found(tmp_path: Path) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     locks = ("requirements.txt", "requirements-run.txt", "uv.lock", "dvc.lock")

@@ -60,6 +60,7 @@ def test_items_are_read_as_they_are_needed() -> None:
     results.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.heavy
 def test_abandoned_work_ends_with_its_processes() -> None:
     for taken in range(5, 13):  # pytest fails a test in which a thread fails, as loky's own thread may
         results = parallel_map(process_id, range(1_000), 1)

@@ -206,6 +206,7 @@ write_image_embeddings(lambda: paths, len(paths), "efficientnet-lite0", folder /
 """
 
 
+@pytest.mark.heavy
 def test_a_killed_run_continues_where_it_stopped(tmp_path: Path, output: Path, embed: Embed) -> None:
     paths: Paths = []
     rng = np.random.default_rng(0)

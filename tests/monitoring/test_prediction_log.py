@@ -193,6 +193,7 @@ def test_a_row_that_cannot_be_written_is_counted(open_log: Open, dropped: list[i
     assert read_window(tmp_path, 10)["designation"].tolist() == ["Piscine"]
 
 
+@pytest.mark.heavy
 def test_a_new_day_begun_by_several_processes_at_once_loses_no_row(tmp_path: Path) -> None:
     n_processes, n_days = 3, 28
     context = multiprocessing.get_context("spawn")

@@ -53,7 +53,8 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     python_path = os.pathsep.join([str(folder / "src"), str(folder)])
-    return kept | {"PYTHONPATH": python_path, "PATH": path} | more
+    # pytest-xdist's processes share the cores: to start one more process for each core takes longer than it saves.
+    return kept | {"PYTHONPATH": python_path, "PATH": path, "LOKY_MAX_CPU_COUNT": "1"} | more
 
 
 def git(folder: Path, *arguments: str) -> str:
