@@ -130,12 +130,12 @@ def workshop(once: Once, sample: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(once: Once, sample: Path) -> Path:
-    """A project that ran whole, with default parameters. Read only."""
+    """A project that ran whole, with default parameters; beside it trained.log, what `dvc repro` printed. Read only."""
 
     def make(folder: Path) -> None:
         copy_project(folder)
         shutil.copytree(sample, folder / "data" / "raw")
-        run_in(folder, "dvc", "repro")
+        folder.with_suffix(".log").write_text(run_in(folder, "dvc", "repro"), encoding="utf-8")
 
     return once("trained", make)
 

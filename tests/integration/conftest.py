@@ -3,12 +3,15 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.project import RAW_DATA, run_in
 from tests.support.servers import KEY, S3, SECRET, MLflow, Postgres, ServicePostgres
+
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +45,28 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def finished(once: Once, workshop: Path) -> Path:
+    """The workshop after its whole pipeline ran. Copy it, do not use it."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(workshop, folder, symlinks=True)
+        run_in(folder, "dvc", "repro")
+
+    return once("finished", make)
+
+
+@pytest.fixture(scope="session")
+def with_raw_data(once: Once, finished: Path) -> Path:
+    """The same, with its raw data under DVC. Copy it, do not use it."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(finished, folder, symlinks=True)
+        run_in(folder, "dvc", "add", "--quiet", *RAW_DATA)
+
+    return once("with_raw_data", make)
 
 
 @pytest.fixture

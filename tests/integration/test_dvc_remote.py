@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.project import environment, git, run_in
+from tests.support.project import RAW_DATA, environment, git, run_in
 from tests.support.servers import KEY, S3, SECRET
 
 DOCTOR = (sys.executable, "-m", "rakuten", "doctor")
@@ -23,26 +23,6 @@ def remote(s3: S3) -> Iterator[S3]:
     for key in s3.keys("dvc"):
         s3.client.delete_object(Bucket="dvc", Key=key)
     s3.client.delete_bucket(Bucket="dvc")
-
-
-@pytest.fixture(scope="module")
-def finished(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose whole pipeline ran. Copy it, do not use it."""
-    folder = tmp_path_factory.mktemp("finished") / "project"
-    shutil.copytree(workshop, folder, symlinks=True)
-    run_in(folder, "dvc", "repro")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def with_raw_data(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, with its raw data under DVC. Copy it, do not use it."""
-    folder = tmp_path_factory.mktemp("with_raw_data") / "project"
-    shutil.copytree(finished, folder, symlinks=True)
-    raw = ("X_train.csv", "Y_train.csv", "X_test.csv", "images")
-    assert f"dvc add {' '.join(f'data/raw/{name}' for name in raw)}" in run_in(folder, "make", "--dry-run", "add-data")
-    run_in(folder, "dvc", "add", *(f"data/raw/{name}" for name in raw))
-    return folder
 
 
 @pytest.fixture
@@ -78,6 +58,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     files = (file for name in folders for file in (folder / name).rglob("*") if file.is_file())
     not_restored = (".gitignore", "run.json")
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.name not in not_restored}
+
+
+def test_make_add_data_puts_the_raw_files_under_dvc(with_raw_data: Path) -> None:
+    assert f"dvc add {' '.join(RAW_DATA)}" in run_in(with_raw_data, "make", "--dry-run", "add-data")
 
 
 def test_git_has_neither_data_nor_keys(pushed: Path) -> None:

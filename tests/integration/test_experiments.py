@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.project import copy_project, environment, git, run_in
+from tests.support.project import environment, git, run_in
 
 SVM_C = ("params.yaml", "svm_c: 0.4", "svm_c: 0.001")
 NO_CLASS_WEIGHT = ("src/rakuten/models/linear.py", 'class_weight="balanced"', "class_weight=None")
@@ -23,37 +23,33 @@ NO_PYTHONPATH = {"PYTHONPATH": ""}
 
 
 @pytest.fixture(scope="session")
-def finished(once: Callable[[str, Callable[[Path], object]], Path], sample: Path) -> Path:
+def committed(once: Callable[[str, Callable[[Path], object]], Path], with_raw_data: Path) -> Path:
     """A project with its data under DVC and its results committed. Copy it, do not use it."""
 
     def make(folder: Path) -> None:
-        copy_project(folder, quick=True)
-        shutil.copytree(sample, folder / "data" / "raw", dirs_exist_ok=True)
-        raw = [f"data/raw/{name}" for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images")]
-        run_in(folder, "dvc", "add", "--quiet", *raw)
-        run_in(folder, "dvc", "repro", **NO_PYTHONPATH)
+        shutil.copytree(with_raw_data, folder, symlinks=True)
         git(folder, "add", "--all")
         git(folder, "commit", "--quiet", "--message", "finished")
 
-    return once("finished", make)
+    return once("committed", make)
 
 
 @pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Path:
-    shutil.copytree(finished, tmp_path / "project", symlinks=True)
+def project(committed: Path, tmp_path: Path) -> Path:
+    shutil.copytree(committed, tmp_path / "project", symlinks=True)
     return tmp_path / "project"
 
 
 @pytest.fixture(scope="session")
 def expected(
-    once: Callable[[str, Callable[[Path], object]], Path], finished: Path
+    once: Callable[[str, Callable[[Path], object]], Path], committed: Path
 ) -> dict[tuple[str, str, str], float]:
     """The score of each change, made in a clone of its own; both clones train at the same time, in one environment."""
 
     def make(folder: Path) -> None:
         clones = [folder / "parameter", folder / "code"]
         for clone, change in zip(clones, (SVM_C, NO_CLASS_WEIGHT), strict=True):
-            shutil.copytree(finished, clone, symlinks=True)
+            shutil.copytree(committed, clone, symlinks=True)
             edit(clone, change)
         command = [sys.executable, "-m", "dvc", "repro", "train"]
         running = [
@@ -111,9 +107,9 @@ def experiment_scores(project: Path) -> set[float]:
 
 
 def test_two_clones_in_one_environment_run_their_own_code(
-    finished: Path, expected: dict[tuple[str, str, str], float]
+    committed: Path, expected: dict[tuple[str, str, str], float]
 ) -> None:
-    assert len({score(finished), *expected.values()}) == 3
+    assert len({score(committed), *expected.values()}) == 3
 
 
 def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(

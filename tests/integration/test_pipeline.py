@@ -33,38 +33,31 @@ def runs_of(folder: Path) -> list[mlflow.entities.Run]:
     return list(mlflow.search_runs(experiment_names=["rakuten-baseline"], output_format="list"))
 
 
-@pytest.fixture(scope="module")
-def first(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the pipeline ran once. Read only."""
-    folder = with_sample(copy_project(tmp_path_factory.mktemp("pipeline") / "first"), sample)
-    (folder / "repro.log").write_text(run(folder, "dvc", "repro"), encoding="utf-8")
-    return folder
-
-
 @pytest.fixture
-def second(first: Path, tmp_path: Path) -> Path:
-    """A copy of it to change."""
-    shutil.copytree(first, tmp_path / "second", symlinks=True)
+def second(trained: Path, tmp_path: Path) -> Path:
+    """A copy of a project that ran once, to change."""
+    live = shutil.ignore_patterns("live")  # where an API of another test may be writing
+    shutil.copytree(trained, tmp_path / "second", symlinks=True, ignore=live)
     return tmp_path / "second"
 
 
-def test_the_stages_run_in_order_and_call_synthetic_data_synthetic(first: Path) -> None:
-    log = (first / "repro.log").read_text(encoding="utf-8")
+def test_the_stages_run_in_order_and_call_synthetic_data_synthetic(trained: Path) -> None:
+    log = trained.with_suffix(".log").read_text(encoding="utf-8")
     positions = [log.index(f"INFO {stage}") for stage in ("ingest", "features", "train", "predict")]
     assert positions == sorted(positions)
     assert "SYNTHETIC" in log
 
 
-def test_every_test_product_is_predicted_in_the_order_of_the_raw_file(first: Path, sample: Path) -> None:
-    quality = json.loads((first / "reports" / "data_quality.json").read_text())
-    predictions = pd.read_csv(first / "data" / "processed" / "predictions.csv", dtype=str)
+def test_every_test_product_is_predicted_in_the_order_of_the_raw_file(trained: Path, sample: Path) -> None:
+    quality = json.loads((trained / "reports" / "data_quality.json").read_text())
+    predictions = pd.read_csv(trained / "data" / "processed" / "predictions.csv", dtype=str)
     assert quality["train"]["rows_in"] == 300
     assert predictions["productid"].tolist() == pd.read_csv(sample / "X_test.csv", dtype=str)["productid"].tolist()
 
 
-def test_the_run_holds_the_dvc_lock_the_data_digests_and_the_commit(first: Path) -> None:
-    lock = yaml.safe_load((first / "dvc.lock").read_text())["stages"]
-    (logged,) = runs_of(first)
+def test_the_run_holds_the_dvc_lock_the_data_digests_and_the_commit(trained: Path) -> None:
+    lock = yaml.safe_load((trained / "dvc.lock").read_text())["stages"]
+    (logged,) = runs_of(trained)
     attached = yaml.safe_load(
         Path(mlflow.artifacts.download_artifacts(f"runs:/{logged.info.run_id}/dvc.lock")).read_text()
     )
@@ -73,9 +66,9 @@ def test_the_run_holds_the_dvc_lock_the_data_digests_and_the_commit(first: Path)
     raw = {Path(entry["path"]).name: entry["md5"] for entry in lock["ingest"]["deps"]}
     assert inputs == {
         **{name: raw[name] for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images")},
-        **{name: digest(first / "data" / "processed" / name, "md5") for name in TRAINED_ON},
+        **{name: digest(trained / "data" / "processed" / name, "md5") for name in TRAINED_ON},
     }
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=first, capture_output=True, text=True, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=trained, capture_output=True, text=True, check=True)
     assert logged.data.tags["git_commit"] == head.stdout.strip()
     assert (logged.data.tags["git_branch"], logged.data.tags["git_dirty"]) == ("main", "false")
 
@@ -99,10 +92,10 @@ def test_the_same_training_forced_is_a_second_run_with_the_same_dvc_lock(second:
     assert new.info.run_id != runs_of(second)[-1].info.run_id
 
 
-def test_the_pipeline_gives_the_same_dvc_lock_in_another_clone(first: Path, clone: Clone, sample: Path) -> None:
+def test_the_pipeline_gives_the_same_dvc_lock_in_another_clone(trained: Path, clone: Clone, sample: Path) -> None:
     other = with_sample(clone("other"), sample)
     run(other, "dvc", "repro")
-    assert (other / "dvc.lock").read_bytes() == (first / "dvc.lock").read_bytes()
+    assert (other / "dvc.lock").read_bytes() == (trained / "dvc.lock").read_bytes()
 
 
 def test_a_parameter_of_the_model_reruns_train_and_predict_only(second: Path) -> None:
@@ -135,17 +128,9 @@ pathlib.Path.replace = replace
 """
 
 
-@pytest.fixture(scope="module")
-def undisturbed(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed") / "project"
-    shutil.copytree(workshop, folder, symlinks=True)
-    run(folder, "dvc", "repro")
-    return folder
-
-
-def test_stages_that_are_killed_resume_and_end_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
+def test_stages_that_are_killed_resume_and_end_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "killed", quick=True)
-    shutil.copytree(undisturbed / "data" / "raw", folder / "data" / "raw")
+    shutil.copytree(finished / "data" / "raw", folder / "data" / "raw")
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(KILLER)
     for stage in PIPELINE:
@@ -155,15 +140,15 @@ def test_stages_that_are_killed_resume_and_end_with_the_same_bytes(undisturbed: 
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert script.encode() in killed.stdout
     run(folder, "dvc", "repro")
-    assert (folder / "dvc.lock").read_bytes() == (undisturbed / "dvc.lock").read_bytes()
+    assert (folder / "dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
     for file in ("data/processed/predictions.csv", "models/manifest.json", "reports/model_card.md"):
-        assert (folder / file).read_bytes() == (undisturbed / file).read_bytes()
+        assert (folder / file).read_bytes() == (finished / file).read_bytes()
     assert not list(folder.rglob("*.partial"))
 
 
-def test_an_experiment_has_one_name_in_dvc_and_mlflow(undisturbed: Path, tmp_path: Path) -> None:
+def test_an_experiment_has_one_name_in_dvc_and_mlflow(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
-    shutil.copytree(undisturbed, folder, symlinks=True)
+    shutil.copytree(finished, folder, symlinks=True)
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "ran")
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
@@ -175,11 +160,11 @@ def test_an_experiment_has_one_name_in_dvc_and_mlflow(undisturbed: Path, tmp_pat
     assert "softer-margin" in run(folder, "dvc", "exp", "list", "--all-commits")
 
 
-def test_a_prediction_leads_back_to_the_state_that_made_it(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_prediction_leads_back_to_the_state_that_made_it(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
-    shutil.copytree(undisturbed, folder, symlinks=True)
+    shutil.copytree(finished, folder, symlinks=True)
     shutil.rmtree(folder / ".git")
-    shutil.copytree(undisturbed / ".git", folder / ".git")
+    shutil.copytree(finished / ".git", folder / ".git")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "the first state's results")
     first = (folder / "data" / "processed" / "predictions.csv").read_bytes()
@@ -197,7 +182,7 @@ def test_a_prediction_leads_back_to_the_state_that_made_it(undisturbed: Path, tm
     assert f"model   {version}  rakuten-classifier version" in traced
     assert "dirty   no" in traced
     assert "train.svm_c " in traced
-    lock = yaml.safe_load((undisturbed / "dvc.lock").read_text())["stages"]
+    lock = yaml.safe_load((finished / "dvc.lock").read_text())["stages"]
     for entry in (*lock["ingest"]["deps"][:2], lock["features"]["outs"][-1]):
         if "train" in entry["path"]:
             assert f"{entry['path']}" in traced

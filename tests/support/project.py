@@ -11,6 +11,7 @@ from types import ModuleType
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+RAW_DATA = ("data/raw/X_train.csv", "data/raw/Y_train.csv", "data/raw/X_test.csv", "data/raw/images")
 
 
 def copy_project(folder: Path, quick: bool = False) -> Path:
