@@ -105,7 +105,8 @@ FATAL: dict[str, tuple[Damage, str]] = {
     ),
     "saved again by pandas, rows in another order": (
         lambda raw: [save_shuffled(raw / "X_train.csv", 1), save_shuffled(raw / "Y_train.csv", 2)],
-        r"X_train\.csv, .*Y_train\.csv: line 1: several index columns \('', 'Unnamed: 0'\): .*; delete all but the original one",
+        r"X_train\.csv, .*Y_train\.csv: line 1: several index columns \('', 'Unnamed: 0'\): .*; delete all but the "
+        "original one",
     ),
     "a quote broken in the header": (
         edit("X_train.csv", ",designation", ',"designation"x'),

@@ -46,8 +46,8 @@ def examine_header(header: Sequence[str], required: Sequence[str], optional: Seq
     repeated = [column for column in wanted if names.count(column) > 1]
     if indexes:
         fault = (
-            f"several index columns ({_quoted(indexes)}): pandas adds one whenever it saves a table; delete all but the "
-            "original one, which is usually the last of them, and save the file with index=False"
+            f"several index columns ({_quoted(indexes)}): pandas adds one whenever it saves a table; delete all but "
+            "the original one, which is usually the last of them, and save the file with index=False"
         )
     elif repeated:
         fault = f"several columns are named {_quoted(repeated)}; keep one of each"
