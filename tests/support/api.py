@@ -27,6 +27,7 @@ class Api:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log, self.project = log, project
         env = environment(project, API_PORT=str(self.port), **settings)
+        del env["LOKY_MAX_CPU_COUNT"]  # the API's limits depend on the number of cores
         with log.open("w") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "rakuten", "serve"],
