@@ -34,7 +34,7 @@ from rakuten.files import atomic_write, dump_json
 from rakuten.monitoring.status_files import PIPELINE_FILE
 from rakuten.promotion.gate import promote_challenger
 from rakuten.serving.settings import load_settings
-from rakuten.tracking import monitoring_runs, server
+from rakuten.tracking import dvc_lock, monitoring_runs, server
 from rakuten.tracking.training_run import local_run_id
 
 STAGES = ("ingest", "features", "train", "predict")
@@ -82,6 +82,7 @@ def promotion_gate() -> str:
         server.check_server()
     except UserError as error:
         raise RetryableError(str(error)) from error
+    dvc_lock.attach_dvc_lock(MODELS)  # `dvc repro` does not, where another training gave this very model
     try:
         return promote_challenger(load_params(), dry_run=False)
     except server.SERVER_ERRORS as error:

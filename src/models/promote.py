@@ -12,7 +12,7 @@ import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_command
 from rakuten.config import MODELS, PARAMS, load_params
 from rakuten.promotion.gate import promote_challenger, roll_back_champion
-from rakuten.tracking import server, training_run
+from rakuten.tracking import dvc_lock, lineage, server, training_run
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ def promote(arguments: argparse.Namespace) -> str:
         number = training_run.register_local(MODELS)
         if number is not None:
             log.info("the model in %s is now version %s, the challenger", MODELS.name, number)
+        if lineage.is_in_dvc_lock(MODELS):  # `dvc repro` does not, where another training gave this very model
+            dvc_lock.attach_dvc_lock(MODELS)
         return promote_challenger(params, arguments.dry_run, not arguments.without_comparison)
 
 

@@ -59,7 +59,7 @@ def dvc_lock_digests(stage: str, kind: str) -> dict[str, str]:
 def is_in_dvc_lock(model: Path) -> bool:
     """Whether dvc.lock records this model as the output of the train stage."""
     file = model / "model.safetensors"
-    return dvc_lock_digests("train", "outs").get(repo_relative(file)) == digest(file, "md5")
+    return file.is_file() and dvc_lock_digests("train", "outs").get(repo_relative(file)) == digest(file, "md5")
 
 
 def repo_relative(path: Path) -> str:

@@ -197,7 +197,7 @@ def find_commit(run_id: str) -> str:
 def _dvc_lock_of(run_id: str) -> dict[str, Any]:
     """The dvc.lock that is attached to a run; empty without one."""
     if not any(artifact.path == DVC_LOCK_NAME for artifact in server.get_client().list_artifacts(run_id)):
-        raise UserError("its run has no dvc.lock: train by `dvc repro`, which attaches it")
+        raise UserError("its run has no dvc.lock: train by `dvc repro`, then run `rakuten summary`, which attaches it")
     with tempfile.TemporaryDirectory() as folder:
         return dict(read_yaml(download(run_id, DVC_LOCK_NAME, Path(folder))))
 
