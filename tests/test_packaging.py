@@ -146,3 +146,13 @@ def test_the_makefile_runs_nothing_that_names_the_folder_it_was_installed_in() -
     paths = [Path(sys.executable).parent / name for name in sorted(names - {"python"})]
     assert "uv" in names
     assert [path.name for path in paths if path.is_file() and path.read_bytes().startswith(b"#!")] == []
+
+
+def test_make_help_lists_every_target_in_a_group_the_everyday_ones_first() -> None:
+    groups = dict(block.split("\n", 1) for block in run_in(ROOT, "make", "help").strip().split("\n\n"))
+    assert list(groups) == ["Everyday", "Data and models", "Servers", "Quality", "Measurements"]
+    shown = {name: re.findall(r"^  make ([a-z-]+) +\S", lines, re.MULTILINE) for name, lines in groups.items()}
+    assert shown["Everyday"][:2] == ["run", "serve"]
+    assert len(shown["Everyday"]) <= 10
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(["help", "in-git", *(target for names in shown.values() for target in names)]) == sorted(targets)

@@ -213,8 +213,3 @@ def test_the_summary_asks_for_a_run_first(clone: Clone) -> None:
     for file in ("models/metrics.json", "reports/data_quality.json", "reports/decisions.json", "dvc.lock"):
         (folder / file).unlink(missing_ok=True)
     assert "run `dvc repro` first" in run(folder, sys.executable, "-m", "rakuten", "summary", code=1)
-
-
-@pytest.mark.parametrize("target", ["help", "run"])
-def test_make_help_lists_the_targets(target: str) -> None:
-    assert f"make {target}" in run(ROOT, "make", "help")
