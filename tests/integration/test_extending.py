@@ -47,12 +47,16 @@ def set_quick(project: Path, image_encoder: str | None = "none") -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def run_stages(project: Path, *stages: str) -> dict[str, Any]:
-    """Run stages, up to training unless others are named; returns the scores of the last training."""
+def run_stages(project: Path, *stages: str) -> None:
+    """Run stages, up to training unless others are named."""
     for stage in stages or STAGES:
         run_in(project, sys.executable, f"src/{stage}.py", MLFLOW_TRACKING_URI=f"sqlite:///{project / 'mlflow.db'}")
-    path = project / "models" / "scores.json"
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def train(project: Path) -> dict[str, Any]:
+    """Run all stages up to training; returns the scores."""
+    run_stages(project)
+    return dict(json.loads((project / "models" / "scores.json").read_text(encoding="utf-8")))
 
 
 def test_a_feature(project: Path) -> None:
@@ -71,7 +75,7 @@ def test_a_feature(project: Path) -> None:
 def test_a_view(project: Path) -> None:
     apply(project, *blocks("A view", "diff"))
     set_quick(project)
-    assert 0 < run_stages(project)["compared"]["shape"]["weighted_f1"] < 1
+    assert 0 < train(project)["compared"]["shape"]["weighted_f1"] < 1
     assert "shape" in json.loads((project / "models" / "manifest.json").read_text())["views"]
     run_in(project, sys.executable, "src/models/predict_model.py")
     (project / "products.csv").write_text("designation,description\nPiscine,\n", encoding="utf-8")
@@ -84,7 +88,7 @@ def test_an_encoder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(*blocks("An encoder", "python"), "docs/extending.md", "exec"), {})
     apply(project, *blocks("An encoder", "diff"))
     set_quick(project, image_encoder=None)
-    assert run_stages(project)["compared"]["picture"]["weighted_f1"] > 0.1
+    assert train(project)["compared"]["picture"]["weighted_f1"] > 0.1
 
 
 @pytest.mark.parametrize("example", [0, 1], ids=["kept without a name", "with a name"])
