@@ -149,7 +149,9 @@ def test_the_makefile_runs_nothing_that_names_the_folder_it_was_installed_in() -
 
 
 def test_make_help_lists_every_target_in_a_group_the_everyday_ones_first() -> None:
-    groups = dict(block.split("\n", 1) for block in run_in(ROOT, "make", "help").strip().split("\n\n"))
+    groups = dict(
+        block.split("\n", 1) for block in run_in(ROOT, "make", "--no-print-directory", "help").strip().split("\n\n")
+    )
     assert list(groups) == ["Everyday", "Data and models", "Servers", "Quality", "Measurements"]
     shown = {name: re.findall(r"^  make ([a-z-]+) +\S", lines, re.MULTILINE) for name, lines in groups.items()}
     assert shown["Everyday"][:2] == ["run", "serve"]

@@ -93,7 +93,7 @@ def test_a_flow_script_imports_the_code_of_its_own_tree(
     assert output.split() == [str(tree / "flows" / "common.py"), str(tree / "src" / "rakuten" / "__init__.py")]
 
 
-@pytest.mark.parametrize(("home", "own"), [("/nowhere", True), (None, False)])
+@pytest.mark.parametrize(("home", "own"), [("/dev/null", True), (None, False)])
 def test_prefect_has_a_home_where_the_users_cannot_be_written(home: str | None, own: bool, tmp_path: Path) -> None:
     code = "import flows, prefect.settings as s; print(s.get_current_settings().home)"
     settings = {"HOME": home or str(tmp_path)}

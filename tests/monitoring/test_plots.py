@@ -2,10 +2,9 @@
 
 from matplotlib.colors import to_rgba
 
-from rakuten.evaluation.plots import ACCENT
 from rakuten.monitoring.alerts import DriftReport
 from rakuten.monitoring.drift import ColumnDrift
-from rakuten.monitoring.plots import GREY, drift_figure
+from rakuten.monitoring.plots import ALARM, GREY, drift_figure
 
 COLUMNS = [
     ColumnDrift("predicted", "prediction", "jensenshannon", 0.5, 0.1),
@@ -25,7 +24,7 @@ def test_columns_are_bars_of_their_score_over_the_threshold_drifted_ones_marked(
     axes = drift_figure(report(COLUMNS), CLASSES, "a title").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["language  (text)", "predicted  (prediction)"]
     assert [round(bar.get_width(), 6) for bar in axes.patches] == [0.5, 5.0]
-    assert [bar.get_facecolor() for bar in axes.patches] == [to_rgba(GREY), to_rgba(ACCENT)]
+    assert [bar.get_facecolor() for bar in axes.patches] == [to_rgba(GREY), to_rgba(ALARM)]
 
 
 def test_classes_are_ordered_by_how_much_their_share_grew() -> None:

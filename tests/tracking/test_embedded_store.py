@@ -20,7 +20,7 @@ print(client.create_run(server.get_or_create_experiment(client, "first")).info.r
 
 @pytest.mark.heavy
 def test_several_first_uses_of_a_store_work(tmp_path: Path) -> None:
-    env = environment(Path(server.ROOT), MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'new.db'}")
+    env = environment(Path(server.PROJECT), MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'new.db'}")
     commands = [[sys.executable, "-c", FIRST_USE]] * 3
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     running = [subprocess.Popen(command, env=env, **pipes) for command in commands]
