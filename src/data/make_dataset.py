@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of t
 
 import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_stage
-from rakuten.config import INTERIM, RAW, REPORTS, Params
+from rakuten.config import CORRECTIONS, INTERIM, RAW, REPORTS, Params
+from rakuten.data.corrections import ADDED, REMOVED, REPLACED, Corrections
 from rakuten.data.images import ImageFiles, check_image_names, check_images
 from rakuten.data.ingestion import InterimPaths, make_dataset
 from rakuten.data.raw_files import RawFiles
@@ -23,12 +24,13 @@ from rakuten.files import atomic_write, dump_json
 log = logging.getLogger(__name__)
 
 
-def ingest(params: Params, raw: Path, interim: Path, reports: Path) -> str:
-    """Validate the raw files, join titles and labels, and report on the data's quality."""
+def ingest(params: Params, raw: Path, corrections: Path, interim: Path, reports: Path) -> str:
+    """Validate the raw files, join titles and labels, apply corrections, and report on the data's quality."""
     raw_files = RawFiles.open(raw)
+    corrected = Corrections.read(corrections)
     images = check_images(find_images(raw))
     with atomic_write(*InterimPaths.of(interim), reports / "data_quality.json") as (*tables, report):
-        quality, examples = make_dataset(raw_files, images, params.data, InterimPaths(*tables))
+        quality, examples = make_dataset(raw_files, corrected, images, params.data, InterimPaths(*tables))
         quality["pictures"] |= {"unusable": images.count_errors(), "unusual": dict(sorted(images.unusual.items()))}
         log_warnings(quality, examples)
         dump_json(quality, report)
@@ -69,6 +71,9 @@ def log_warnings(quality: Mapping[str, Any], examples: Mapping[str, str]) -> Non
         log.warning(
             "%s image files cannot be used (%s); only the texts of their products are used", f"{count:,}", reason
         )
+    for outcome, count in quality["corrections"].items():
+        is_applied = outcome in (REPLACED, REMOVED, ADDED)
+        log.log(logging.INFO if is_applied else logging.WARNING, "%s corrections: %s", f"{count:,}", outcome)
     for reason, count in quality["train"]["rejected"].items():
         log.warning("%s train rows rejected: %s, %s (see rejected.csv)", f"{count:,}", reason, examples[reason])
     for code, count in quality["train"]["small_classes"].items():
@@ -77,7 +82,8 @@ def log_warnings(quality: Mapping[str, Any], examples: Mapping[str, str]) -> Non
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage with the given command line."""
-    return run_stage("ingest", ingest, {"raw": RAW, "interim": INTERIM, "reports": REPORTS}, argv)
+    paths = {"raw": RAW, "corrections": CORRECTIONS, "interim": INTERIM, "reports": REPORTS}
+    return run_stage("ingest", ingest, paths, argv)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ evaluation/               folds, scores with intervals, calibration, reports
 models/                   the classifier and how it is learnt
 promotion/                whether a challenger becomes champion
 monitoring/               drift of live traffic
+review/                   products that wait for a person, and what people decide
 serving/                  the HTTP API and its page
 commands/                 `rakuten COMMAND`
 

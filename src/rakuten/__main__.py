@@ -13,6 +13,7 @@ COMMANDS = {  # name -> module, description
     "remote": ("rakuten.commands.remote", "set the DVC remote and its keys"),
     "score": ("rakuten.commands.score", "classify the products in a CSV or Parquet file"),
     "serve": ("rakuten.commands.serve", "serve the API and its page"),
+    "review": ("rakuten.commands.review", "products that wait for a person, and what people decided"),
     "keys": ("rakuten.commands.keys", "create an API key"),
     "sign": ("rakuten.commands.sign", "sign a registered model, or create a signing key"),
     "monitor": ("rakuten.commands.monitor", "compare live traffic with the training data"),
@@ -22,7 +23,7 @@ COMMANDS = {  # name -> module, description
 # The first line of a command whose imports take seconds.
 FIRST_LINES = {"serve": "INFO serving: loading the model, which takes some seconds"}
 # The extra of pyproject.toml that a command needs besides the library's own dependencies.
-EXTRAS = {"score": "pipeline", "serve": "serve", "keys": "serve", "monitor": "monitor"}
+EXTRAS = {"score": "pipeline", "review": "pipeline", "serve": "serve", "keys": "serve", "monitor": "monitor"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

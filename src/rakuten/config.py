@@ -22,6 +22,7 @@ PROJECT = _project_of(ROOT)  # has what outlives an experiment: settings, runs, 
 SOURCE = ROOT / "src"
 DATA = ROOT / "data"
 RAW = DATA / "raw"
+CORRECTIONS = DATA / "corrections"
 INTERIM = DATA / "interim"
 PROCESSED = DATA / "processed"
 CACHE = PROJECT / "data" / "cache"  # the embedding cache: no result depends on it, so DVC does not track it
@@ -187,6 +188,13 @@ class PromoteParams(_Section):
     max_size_mb: Positive
 
 
+class ReviewParams(_Section):
+    """How people's decisions are collected."""
+
+    agreement: Annotated[int, Field(ge=1, le=5)]
+    audit_share: Annotated[float, Field(ge=0, lt=1)]
+
+
 class ComputeParams(_Section):
     """Where heavy work runs."""
 
@@ -218,6 +226,7 @@ class Params(_Section):
     models: ModelsParams
     promote: PromoteParams
     monitor: MonitorParams
+    review: ReviewParams
     compute: ComputeParams
 
     def flat(self) -> dict[str, object]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rakuten.config import DataParams
 from rakuten.data import tables
+from rakuten.data.corrections import Corrections
 from rakuten.data.ingestion import InterimPaths, make_dataset
 from rakuten.data.raw_files import RawFiles
 from rakuten.data.schema import INDEX, image_name
@@ -26,6 +27,7 @@ class Dataset(NamedTuple):
     train: pd.DataFrame
     test: pd.DataFrame
     rejected: pd.DataFrame
+    corrections: pd.DataFrame
     quality: dict[str, Any]
     examples: dict[str, str]
 
@@ -33,9 +35,8 @@ class Dataset(NamedTuple):
 def ingest(raw: Path, params: DataParams = LENIENT, error_by_image: Mapping[str, str] = NO_IMAGES) -> Dataset:
     with tempfile.TemporaryDirectory() as folder:
         paths = InterimPaths.of(Path(folder))
-        quality, examples = make_dataset(RawFiles.open(raw), error_by_image, params, paths)
-        train, test, rejected = (read_table(path) for path in paths)
-    return Dataset(train, test, rejected, quality, examples)
+        quality, examples = make_dataset(RawFiles.open(raw), Corrections.read(raw), error_by_image, params, paths)
+        return Dataset(*map(read_table, paths), quality, examples)
 
 
 def add_rows(raw: Path, rows: list[tuple[str, str, str, str, str]]) -> None:
@@ -61,6 +62,36 @@ def test_a_rejected_row_is_written_with_the_file_of_its_fault(raw: Path) -> None
         "label is not a number": 1,
         "productid is not an integer; label missing": 1,
     }
+
+
+def test_corrections_are_applied_and_can_be_traced(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (raw / "corrections.csv").write_text(
+        "productid,imageid,old_prdtypecode,prdtypecode,decisions,decided_at,designation,description\n"
+        "11,21,2583,40,1,2026-01-01,,\n"  # replaced
+        "12,22,2705,,2,2026-01-01,,\n"  # removed
+        "77,88,,50,3;4,2026-01-01,Manette,Neuve\n"  # added
+        "15,25,,2583,5,2026-01-01,Bâche à bulles,\n"  # a test product, which is learnt from now on
+        "99,99,10,40,6,2026-01-01,,\n",  # gone
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 2)
+    dataset = ingest(raw, error_by_image={image_name("88", "77"): ""})
+    assert dataset.train[["index", "productid", "prdtypecode"]].to_numpy().tolist() == [
+        ["0", "11", "40"], ["2", "13", "2583"], ["3", "14", "2705"], ["6", "77", "50"], ["7", "15", "2583"],
+    ]  # fmt: skip
+    assert dataset.train["designation"].tolist()[-2:] == ["Manette", "Bâche à bulles"]
+    assert dataset.train["has_image"].tolist()[-2:] == ["True", "False"]
+    assert dataset.corrections[["index", "decisions", "outcome"]].to_numpy().tolist() == [
+        ["0", "1", "label replaced"],
+        ["1", "2", "row removed"],
+        ["6", "3;4", "row added"],
+        ["7", "5", "row added"],
+        ["", "6", "there is no such row"],
+    ]
+    assert dataset.quality["corrections"] == {
+        "label replaced": 1, "row added": 2, "row removed": 1, "there is no such row": 1,
+    }  # fmt: skip
+    assert dataset.quality["train"]["rows_out"] == 5
 
 
 def test_any_one_of_title_description_image_keeps_a_row(raw: Path) -> None:
@@ -129,6 +160,7 @@ def test_the_report_counts_the_kept_rows(raw: Path) -> None:
             "text_cut": 0,
             "repeated_title": 1,
         },
+        "corrections": {},
         "test": {
             "rows_in": 3,
             "rows_out": 3,

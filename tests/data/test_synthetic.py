@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rakuten.config import DataParams
+from rakuten.data.corrections import Corrections
 from rakuten.data.images import ImageFiles, check_images
 from rakuten.data.ingestion import InterimPaths, make_dataset
 from rakuten.data.raw_files import RawFiles
@@ -54,7 +55,9 @@ def test_files_are_in_the_challenges_format(sample: Path) -> None:
 def test_ingestion_finds_no_fault_and_all_images(sample: Path, tmp_path: Path) -> None:
     images = check_images(ImageFiles(sample / "images"))
     params = DataParams(max_rejected=0.0, unknown_labels="reject")
-    quality, _ = make_dataset(RawFiles.open(sample), images, params, InterimPaths.of(tmp_path))
+    quality, _ = make_dataset(
+        RawFiles.open(sample), Corrections.read(tmp_path), images, params, InterimPaths.of(tmp_path)
+    )
     assert quality["synthetic"]
     assert quality["train"]["rows_out"] == 300
     assert quality["train"]["missing_picture"] == quality["test"]["missing_picture"] == 0

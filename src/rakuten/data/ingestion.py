@@ -10,7 +10,7 @@ names are kept, some tens of bytes per row.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +19,10 @@ import pandas as pd
 
 from rakuten.config import DataParams
 from rakuten.data import validation
+from rakuten.data.corrections import Corrections
 from rakuten.data.raw_files import RawFiles
 from rakuten.data.schema import INDEX, X_COLUMNS, X_TEST, X_TRAIN, Y_TRAIN, has_valid_ids, image_names, is_synthetic
-from rakuten.data.tables import table_writer
+from rakuten.data.tables import table_writer, write_table
 from rakuten.data.text_hashes import TextHashes, find_sorted, hash_texts
 from rakuten.data.validation import QualityCounts
 from rakuten.types import HashArray
@@ -35,11 +36,13 @@ class InterimPaths(NamedTuple):
     train: Path  # usable train rows: COLUMNS and prdtypecode
     test: Path  # test rows: COLUMNS
     rejected: Path  # row, file, reason, value
+    corrections: Path  # see `Corrections.outcome_table`
 
     @classmethod
     def of(cls, folder: Path) -> "InterimPaths":
         """The tables in a folder."""
-        return cls(folder / "merged_train.csv", folder / "merged_test.csv", folder / "rejected.csv")
+        names = ("merged_train.csv", "merged_test.csv", "rejected.csv", "corrections.csv")
+        return cls(*(folder / name for name in names))
 
 
 @dataclass
@@ -112,11 +115,16 @@ class TestCounts:
 
 
 def make_dataset(
-    raw_files: RawFiles, error_by_image: Mapping[str, str], params: DataParams, paths: InterimPaths
+    raw_files: RawFiles,
+    corrections: Corrections,
+    error_by_image: Mapping[str, str],
+    params: DataParams,
+    paths: InterimPaths,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Write the interim tables of all rows.
 
     Args:
+        corrections: of the labels.
         error_by_image: for each file in the image folder, by name, "" or why it cannot be used.
 
     Returns:
@@ -125,7 +133,8 @@ def make_dataset(
     Raises:
         UserError: too many rows are rejected, or the usable rows have fewer than two classes.
     """
-    train = write_train_tables(raw_files, error_by_image, params.unknown_labels, paths)
+    train = write_train_tables(raw_files, corrections, error_by_image, params.unknown_labels, paths)
+    write_table(corrections.outcome_table(), paths.corrections)
     n_rows = raw_files.n_rows[X_TRAIN]
     validation.check_rejected(train.count_by_reason, n_rows, params.max_rejected, train.example_by_reason)
     validation.check_classes(train.count_by_code)
@@ -134,6 +143,7 @@ def make_dataset(
         "synthetic": train.has_synthetic_rows,
         "train": train.as_dict(),
         "test": test.as_dict(),
+        "corrections": corrections.counts(),
         "pictures": {
             "files": len(error_by_image),
             "not_referenced": len(error_by_image) - len(train.referenced_images.union(test.referenced_images)),
@@ -143,18 +153,30 @@ def make_dataset(
 
 
 def write_train_tables(
-    raw_files: RawFiles, error_by_image: Mapping[str, str], unknown_labels: str, paths: InterimPaths
+    raw_files: RawFiles,
+    corrections: Corrections,
+    error_by_image: Mapping[str, str],
+    unknown_labels: str,
+    paths: InterimPaths,
 ) -> TrainCounts:
-    """Write the usable train rows to `paths.train` and the rejected ones to `paths.rejected`."""
+    """Write the usable train rows, corrected, to `paths.train` and the rejected ones to `paths.rejected`."""
     counts = TrainCounts()
     with table_writer(paths.train) as write_usable, table_writer(paths.rejected) as write_rejected:
-        for chunk in raw_files.chunks(X_TRAIN):
+        for chunk in _corrected_chunks(raw_files, corrections):
             chunk = _with_image_errors(chunk, error_by_image)
             usable, rejected = split_rejected(chunk, unknown_labels)
             write_usable(usable[[*COLUMNS, "prdtypecode"]])
             write_rejected(rejected)
             counts.add(chunk, usable, rejected)
     return counts
+
+
+def _corrected_chunks(raw_files: RawFiles, corrections: Corrections) -> Iterator[pd.DataFrame]:
+    """The train rows, corrected; at the end those that the corrections add."""
+    yield from map(corrections.apply, raw_files.chunks(X_TRAIN))
+    added = corrections.added_rows(raw_files.next_index)
+    if len(added):
+        yield added
 
 
 def write_test_table(

@@ -34,6 +34,7 @@ class RawFiles:
     row_ids: IntArray  # column index of Y_train.csv, sorted
     label_ids: NDArray[np.int32]  # of each of `row_ids`: position of its label in `labels`
     labels: list[str]  # the distinct texts in column prdtypecode, normalised
+    next_index: int  # above the index of every row
 
     @classmethod
     def open(cls, folder: Path) -> "RawFiles":
@@ -75,6 +76,7 @@ class RawFiles:
             row_ids=keys[Y_TRAIN].row_ids[order],
             label_ids=np.frombuffer(label_ids, dtype=np.int32)[order],
             labels=list(position_by_label),
+            next_index=1 + max(int(file_keys.row_ids.max()) for file_keys in keys.values()),
         )
 
     def chunks(self, file: str) -> Iterator[pd.DataFrame]:

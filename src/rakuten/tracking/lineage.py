@@ -12,7 +12,9 @@ from rakuten.yaml_files import read_yaml
 
 MODEL_TAG = "model_digest"  # tag of a run and of a version: see `model_digest`
 # What the stages read and Git tracks. Other files, changed or untracked, cannot change a result.
-STAGE_INPUTS = ("src", "params.yaml", "dvc.yaml", "data/raw", "data/encoders", "pyproject.toml", "uv.lock")
+STAGE_INPUTS = (
+    "src", "params.yaml", "dvc.yaml", "data/raw", "data/corrections", "data/encoders", "pyproject.toml", "uv.lock",
+)  # fmt: skip
 DVC_LOCK_NAME = "dvc.lock"  # of the artifact of a run
 VERSION_LENGTH = 12  # hex digits of the model's digest in a prediction's model_version
 
@@ -43,7 +45,7 @@ def raw_data_digests(data: Sequence[Path]) -> dict[str, str]:
     recorded = dvc_lock_digests("features", "outs") | dvc_lock_digests("finetune", "outs")
     if not data or any(recorded.get(repo_relative(path)) != digest(path, "md5") for path in data):
         return {}
-    return {path: md5 for path, md5 in dvc_lock_digests("ingest", "deps").items() if path.startswith("data/raw/")}
+    return {path: md5 for path, md5 in dvc_lock_digests("ingest", "deps").items() if path.startswith("data/")}
 
 
 def read_dvc_lock() -> dict[str, Any]:

@@ -1,0 +1,141 @@
+"""Products that wait for a person: put them into the queue, exchange them with Label Studio, export the decisions."""
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rakuten.cli import run_command
+from rakuten.config import CORRECTIONS, INTERIM, MODELS, RAW, load_params
+from rakuten.data.corrections import CORRECTIONS_FILE
+from rakuten.data.images import ImageFiles
+from rakuten.data.schema import LABELS
+from rakuten.data.tables import write_table
+from rakuten.errors import UserError
+from rakuten.files import atomic_write
+from rakuten.review import exchange, sources
+from rakuten.review.database import DEFAULT_URL, open_database
+from rakuten.review.desk import ReviewDesk
+from rakuten.tracking import lineage
+
+log = logging.getLogger(__name__)
+
+TEXTS = ["productid", "imageid", "designation", "description"]
+
+
+def open_desk() -> ReviewDesk:
+    """The desk whose database REVIEW_DATABASE_URL names, or data/review/review.db."""
+    url = os.environ.get("REVIEW_DATABASE_URL") or DEFAULT_URL
+    return ReviewDesk(open_database(url), load_params().review.agreement)
+
+
+def add(arguments: argparse.Namespace) -> str:
+    """Put the products of predictions.csv, of any scored file or of label_issues.csv into the queue."""
+    params = load_params()
+    images = ImageFiles(arguments.images) if arguments.images.is_dir() else {}
+    table = _read(arguments.file)
+    if "suggested_prdtypecode" in table:
+        table = _with_texts(table, INTERIM / "merged_train.csv")
+        products = sources.from_label_issues(table, images, lineage.model_version(MODELS))
+    elif {"predicted_prdtypecode", "confidence", "needs_review"} <= set(table.columns):
+        table = table if "designation" in table else _with_texts(table, INTERIM / "merged_test.csv")
+        products = sources.from_scored(table, images, params.review.audit_share, params.seed)
+    else:
+        raise UserError(
+            f"{arguments.file}: neither a scored file nor label_issues.csv; `rakuten score` makes the former"
+        )
+    added = open_desk().add(products)
+    return f"{added.new:,} products added, {added.updated:,} updated, {added.decided:,} already decided"
+
+
+def status(_: argparse.Namespace) -> str:
+    """Log how many products wait, by source, and how many decisions there are, by person."""
+    desk = open_desk()
+    counts, kappa = desk.counts(), desk.agreement()
+    for name, title in (("source", "open"), ("person", "decisions")):
+        for key, number in counts[name].items():
+            log.info("%s, %s: %s", title, key, f"{number:,}")
+    if kappa is not None:
+        log.info("agreement between people (Cohen's kappa, %s pairs of answers): %.2f", f"{kappa[1]:,}", kappa[0])
+    return (
+        ", ".join(f"{number:,} products {state}" for state, number in counts["state"].items()) or "the queue is empty"
+    )
+
+
+def tasks(arguments: argparse.Namespace) -> str:
+    """Write the open products as tasks for Label Studio, and the labelling configuration of their project."""
+    products = open_desk().open_products()
+    config = arguments.output.with_suffix(".xml")
+    with atomic_write(arguments.output, config) as (json_file, xml_file):
+        json_file.write_text(json.dumps(exchange.tasks(products), ensure_ascii=False, indent=1), encoding="utf-8")
+        xml_file.write_text(exchange.label_config(LABELS), encoding="utf-8")
+    return f"{len(products):,} tasks in {arguments.output}; the labelling configuration is in {config}"
+
+
+def annotations(arguments: argparse.Namespace) -> str:
+    """Take over the decisions of a Label Studio project, from its JSON export."""
+    desk = open_desk()
+    try:
+        exported = json.loads(arguments.file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{arguments.file}: cannot be read as JSON ({error})") from error
+    made = list(exchange.annotations(exported))
+    for decision in made:
+        desk.decide(decision)
+    return f"{len(made):,} decisions taken over"
+
+
+def export(arguments: argparse.Namespace) -> str:
+    """Write corrections.csv: the products whose label people changed, or that got their first."""
+    table = exchange.corrections(open_desk().decided())
+    write_table(table, arguments.output)
+    return f"{len(table):,} corrections in {arguments.output}"
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def _with_texts(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with the texts of its products as ingest wrote them."""
+    texts = _read(path)[TEXTS]
+    ids = TEXTS[:2]
+    merged = table.drop(columns=["designation", "description"], errors="ignore").merge(texts, on=ids, how="left")
+    if merged["designation"].isna().any():
+        raise UserError(f"{path} has not all of these products: run `dvc repro`, then try again")
+    return merged
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="rakuten review", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any) -> argparse.ArgumentParser:
+        description = (function.__doc__ or "").strip().splitlines()[0]
+        sub = commands.add_parser(name, help=description, description=description)
+        sub.set_defaults(function=function)
+        return sub
+
+    adding = command("add", add)
+    adding.add_argument(
+        "file", type=Path, help="data/processed/predictions.csv, reports/label_issues.csv, a scored file"
+    )
+    adding.add_argument(
+        "--images", type=Path, default=RAW / "images", help="folder of the pictures; default: data/raw/images"
+    )
+    command("status", status)
+    command("tasks", tasks).add_argument("--output", type=Path, default=Path("tasks.json"), help="default: tasks.json")
+    command("annotations", annotations).add_argument("file", type=Path, help="JSON export of a Label Studio project")
+    exporting = command("export", export)
+    exporting.add_argument(
+        "--output", type=Path, default=CORRECTIONS / CORRECTIONS_FILE, help="default: data/corrections/corrections.csv"
+    )
+    return run_command("review", lambda arguments: str(arguments.function(arguments)), parser, argv)

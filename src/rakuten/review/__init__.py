@@ -1,0 +1,11 @@
+"""The review desk: products that wait for a person, their order, and what people decide.
+
+tables      the tables of the database
+migrations  how they are created and changed, for Alembic
+database    opening SQLite or PostgreSQL, transactions
+order       in which order products are shown
+sources     products for the queue, from scored files and doubted labels
+decisions   what several decisions about a product amount to; agreement between people
+desk        the queue: who gets which product, and what is decided
+exchange    corrections.csv for the pipeline; Label Studio's tasks and annotations
+"""

@@ -1,0 +1,1 @@
+"""Migrations of the review desk's tables, run by Alembic when the database is opened."""

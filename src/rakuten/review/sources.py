@@ -1,0 +1,158 @@
+"""Products for the queue: from a scored file, and from the labels that are probably wrong. Pure functions of tables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from rakuten.data.schema import image_name
+from rakuten.features.near_duplicates import title_keys
+from rakuten.features.style import style_tokens, title_language
+from rakuten.features.text import clean_cased_text
+from rakuten.review.order import review_priority
+from rakuten.review.tables import Source
+from rakuten.types import BoolArray, FloatArray, HashArray
+
+IDS = ["productid", "imageid"]
+Top = list[list[list[float]]]  # for each product [prdtypecode, confidence] of its likeliest codes
+# Columns of a scored file with the likeliest codes and their confidences.
+TOP_COLUMNS = (
+    ("predicted_prdtypecode", "confidence"),
+    ("second_prdtypecode", "second_confidence"),
+    ("third_prdtypecode", "third_confidence"),
+)
+
+
+def from_scored(
+    scored: pd.DataFrame, images: Mapping[str, Path], audit_share: float, seed: int
+) -> list[dict[str, Any]]:
+    """The products of a scored file that need review, and a random sample of the others.
+
+    Args:
+        scored: designation, description, predicted_prdtypecode, confidence, second_…, third_…, needs_review,
+            model_version; with or without productid and imageid.
+        images: file name -> path of the pictures that are there.
+        audit_share: share of the sample among the products that are shown.
+        seed: of the draw.
+    """
+    needs_review = scored["needs_review"].to_numpy(dtype=bool)
+    is_audit = draw_audit(needs_review, audit_share, seed)
+    shown = scored[needs_review | is_audit].reset_index(drop=True)
+    uncertainty = (1 - shown["confidence"] + shown.get("second_confidence", 0.0)).to_numpy(dtype=float)
+    # A product of the sample must not stand out by its place: it takes that of one that needs review.
+    is_audit = is_audit[needs_review | is_audit]
+    uncertainty = _hide_audit(uncertainty, is_audit, seed)
+    return _rows(
+        shown.assign(
+            source=Source.FILE.value,
+            prdtypecode=None,
+            predicted=shown["predicted_prdtypecode"].astype(int),
+            is_audit=is_audit,
+        ),
+        _top(shown),
+        images,
+        uncertainty,
+    )
+
+
+def from_label_issues(issues: pd.DataFrame, images: Mapping[str, Path], model_version: str) -> list[dict[str, Any]]:
+    """The train products whose label is doubted.
+
+    Args:
+        issues: label_issues.csv, with the designation and description of the products as they came.
+        model_version: of the model that doubts the labels.
+    """
+    # The less probable the label and the surer the model of another, the more a decision teaches.
+    uncertainty = (1 - issues["probability"]).to_numpy(dtype=float)
+    columns = ["suggested_prdtypecode", "suggested_probability", "prdtypecode", "probability"]
+    top: Top = [
+        [[int(code), float(proba)], [int(given), float(given_proba)]]
+        for code, proba, given, given_proba in issues[columns].itertuples(index=False)
+    ]
+    table = issues.assign(
+        source=Source.LABEL_ISSUES.value,
+        predicted=issues["suggested_prdtypecode"].astype(int),
+        confidence=issues["suggested_probability"].astype(float),
+        model_version=model_version,
+        is_audit=False,
+    )
+    return _rows(table.reset_index(drop=True), top, images, uncertainty)
+
+
+def draw_audit(needs_review: BoolArray, share: float, seed: int) -> BoolArray:
+    """A random sample of the products that need no review: `share` of all that are shown, or all if there are fewer."""
+    decided = np.flatnonzero(~needs_review)
+    number = min(len(decided), round(share / (1 - share) * int(needs_review.sum()))) if share < 1 else len(decided)
+    is_audit = np.zeros(len(needs_review), dtype=bool)
+    is_audit[np.random.default_rng(seed).choice(decided, number, replace=False)] = True
+    return is_audit
+
+
+def _hide_audit(uncertainty: FloatArray, is_audit: BoolArray, seed: int) -> FloatArray:
+    others = uncertainty[~is_audit]
+    if len(others) and is_audit.any():
+        uncertainty = uncertainty.copy()
+        uncertainty[is_audit] = np.random.default_rng(seed).choice(others, int(is_audit.sum()))
+    return uncertainty
+
+
+def _rows(table: pd.DataFrame, top: Top, images: Mapping[str, Path], uncertainty: FloatArray) -> list[dict[str, Any]]:
+    """The columns of ReviewProduct that `ReviewDesk.add` takes."""
+    titles = table["designation"].fillna("").astype(str)
+    descriptions = table.reindex(columns=["description"])["description"].fillna("").astype(str)
+    ids = table.reindex(columns=IDS).astype("Int64")
+    group = title_groups(titles)
+    priority = review_priority(uncertainty, group)
+    rows = []
+    for number, row in enumerate(table.to_dict("records")):
+        productid, imageid = (None if pd.isna(value) else int(value) for value in ids.iloc[number])
+        has_ids = productid is not None and imageid is not None
+        name = image_name(str(imageid), str(productid)) if has_ids else ""
+        text = f"{titles[number]}\0{descriptions[number]}"
+        rows.append(
+            {
+                "source": row["source"],
+                "key": f"{imageid}_{productid}"
+                if has_ids
+                else f"{pd.util.hash_array(np.array([text], object))[0]:016x}",
+                "productid": productid,
+                "imageid": imageid,
+                "designation": titles[number],
+                "description": descriptions[number],
+                "image": str(images[name]) if name in images else None,
+                "language": title_language(style_tokens(clean_cased_text(titles[number]), "", "")),
+                "prdtypecode": None if row["prdtypecode"] is None else int(row["prdtypecode"]),
+                "predicted": int(row["predicted"]),
+                "confidence": float(row["confidence"]),
+                "top": top[number],
+                "model_version": str(row["model_version"]),
+                "is_audit": bool(row["is_audit"]),
+                "group": "" if group[number] == 0 else f"{group[number]:016x}",
+                "priority": float(priority[number]),
+            }
+        )
+    return rows
+
+
+def title_groups(titles: pd.Series) -> HashArray:
+    """A number for each group of titles that are the same or differ by numbers or a word; 0 for a title of its own."""
+    rows, keys = title_keys(titles)
+    same_rows = np.arange(len(titles))
+    exact = pd.util.hash_array(titles.str.casefold().to_numpy(dtype=object), categorize=False)
+    rows, keys = np.concatenate([rows, same_rows]), np.concatenate([keys, exact])
+    _, column = np.unique(keys, return_inverse=True)
+    n_rows, n_keys = len(titles), int(column.max()) + 1 if len(column) else 0
+    graph = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, n_rows + column)), (n_rows + n_keys,) * 2)
+    component = connected_components(graph, directed=False)[1][:n_rows]
+    size = np.bincount(component, minlength=int(component.max()) + 1 if n_rows else 0)
+    return np.where(size[component] > 1, component + 1, 0).astype(np.uint64)
+
+
+def _top(scored: pd.DataFrame) -> Top:
+    """For each row of a scored file its likeliest codes with their confidences."""
+    there = [names for names in TOP_COLUMNS if set(names) <= set(scored.columns)]
+    return [[[int(row[code]), float(row[proba])] for code, proba in there] for row in scored.to_dict("records")]

@@ -1,0 +1,111 @@
+"""The tables of the review desk: products that wait for a person, who has one open, and every decision.
+
+Nothing is overwritten or deleted: a person who takes a decision back makes a new one.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+class Utc(TypeDecorator[datetime]):
+    """A time with its zone. SQLite stores none, so what it returns is given UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC)
+
+
+class Source(StrEnum):
+    """Where a product in the queue comes from."""
+
+    API = "api"  # the API answered with needs_review
+    FILE = "file"  # a scored file
+    LABEL_ISSUES = "label-issues"  # reports/label_issues.csv: a train product whose label is doubted
+
+
+class State(StrEnum):
+    """How far a product in the queue is."""
+
+    OPEN = "open"
+    DECIDED = "decided"
+    DISPUTED = "disputed"  # as many people as must agree have decided, and they disagree
+
+
+class Answer(StrEnum):
+    """What a person did with a product."""
+
+    CODE = "code"  # it has this prdtypecode
+    NO_CODE = "none"  # none of the codes fits
+    SKIP = "skip"  # left to others
+    UNDO = "undo"  # takes the person's last decision about the product back
+
+
+class Base(DeclarativeBase):
+    """The base class of the tables."""
+
+
+class ReviewProduct(Base):
+    """A product in the queue, with the model's last word on it."""
+
+    __tablename__ = "review_products"
+    __table_args__ = (
+        UniqueConstraint("source", "key"),
+        Index("review_products_order", "state", "priority"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    key: Mapped[str]  # names the product within its source: a product that comes again is the same row
+    productid: Mapped[int | None] = mapped_column(BigInteger)
+    imageid: Mapped[int | None] = mapped_column(BigInteger)
+    designation: Mapped[str]
+    description: Mapped[str]
+    image: Mapped[str | None]  # path of the picture
+    language: Mapped[str]
+    prdtypecode: Mapped[int | None]  # the label that it has; None: it has none yet
+    predicted: Mapped[int]
+    confidence: Mapped[float]
+    top: Mapped[list[list[float]]] = mapped_column(JSON)  # [prdtypecode, probability] of the likeliest codes
+    model_version: Mapped[str]
+    is_audit: Mapped[bool]  # decided by the model, and drawn at random to check it
+    group: Mapped[str]  # near-duplicates have the same; "": of none
+    priority: Mapped[float]  # the highest comes first
+    state: Mapped[str] = mapped_column(default=State.OPEN)
+    added_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class ReviewDecision(Base):
+    """What a person did with a product, and what the model had said."""
+
+    __tablename__ = "review_decisions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    product_id: Mapped[int] = mapped_column(ForeignKey("review_products.id"), index=True)
+    person: Mapped[str] = mapped_column(index=True)
+    answer: Mapped[str]
+    prdtypecode: Mapped[int | None]
+    note: Mapped[str] = mapped_column(default="")
+    decided_at: Mapped[datetime] = mapped_column(Utc)
+    seconds: Mapped[float | None]  # from the product's first sight to the decision
+    predicted: Mapped[int]
+    confidence: Mapped[float]
+    model_version: Mapped[str]
+
+
+class ReviewAssignment(Base):
+    """The person who has a product open, so that nobody else gets it until `until`."""
+
+    __tablename__ = "review_assignments"
+
+    product_id: Mapped[int] = mapped_column(ForeignKey("review_products.id"), primary_key=True)
+    person: Mapped[str] = mapped_column(index=True)
+    until: Mapped[datetime] = mapped_column(Utc)

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rakuten.review.sources import draw_audit, from_label_issues, from_scored, title_groups
+
+
+@pytest.fixture
+def scored() -> pd.DataFrame:
+    """Two products to review, and twenty that the model has decided."""
+    confidence = [0.4, 0.5] + [0.97] * 20
+    return pd.DataFrame(
+        {
+            "designation": ["Les chaises du jardin", "The used book of tales", *(f"Livre {n}" for n in range(20))],
+            "description": ["<p>Bois</p>", *[None] * 21],
+            "productid": range(100, 122),
+            "imageid": range(200, 222),
+            "predicted_prdtypecode": 2582,
+            "confidence": confidence,
+            "second_prdtypecode": 1560,
+            "second_confidence": [0.35, 0.1] + [0.01] * 20,
+            "needs_review": [True, True] + [False] * 20,
+            "model_version": "abc",
+        }
+    )
+
+
+def test_products_to_review_come_with_what_the_model_said(scored: pd.DataFrame) -> None:
+    images = {"image_200_product_100.jpg": Path("/data/image_200_product_100.jpg")}
+    first, second = from_scored(scored, images, audit_share=0, seed=1)
+    assert first["key"] == "200_100"
+    assert (first["productid"], first["imageid"], first["prdtypecode"]) == (100, 200, None)
+    assert (first["designation"], first["description"]) == ("Les chaises du jardin", "<p>Bois</p>")
+    assert first["image"] == "/data/image_200_product_100.jpg"
+    assert first["top"] == [[2582, 0.4], [1560, 0.35]]
+    assert (first["language"], second["language"]) == ("french", "english")
+    assert first["priority"] == pytest.approx(1 - 0.4 + 0.35)
+    assert second["priority"] == pytest.approx(1 - 0.5 + 0.1)
+    assert (second["description"], second["image"], second["is_audit"]) == ("", None, False)
+
+
+def test_a_product_without_ids_is_named_by_its_text(scored: pd.DataFrame) -> None:
+    without = scored.drop(columns=["productid", "imageid"])
+    first, second = from_scored(without, {}, audit_share=0, seed=1)
+    assert first["key"] != second["key"]
+    assert first["productid"] is None
+    again = from_scored(without, {}, audit_share=0, seed=1)
+    assert [product["key"] for product in again] == [first["key"], second["key"]]
+
+
+def test_a_random_share_of_the_decided_products_is_mixed_in_where_nobody_can_tell(scored: pd.DataFrame) -> None:
+    products = from_scored(scored, {}, audit_share=0.5, seed=1)
+    assert [product["is_audit"] for product in products] == [False, False, True, True]
+    assert {product["priority"] for product in products[2:]} <= {product["priority"] for product in products[:2]}
+    others = [from_scored(scored, {}, audit_share=0.5, seed=seed)[2]["key"] for seed in range(8)]
+    assert len(set(others)) > 1
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.1, 10), (0.5, 90), (0.9, 100)])
+def test_the_audit_sample_has_its_share_of_what_is_shown(share: float, expected: int) -> None:
+    needs_review = np.arange(190) < 90
+    is_audit = draw_audit(needs_review, share, seed=1)
+    assert is_audit.sum() == expected
+    assert not (is_audit & needs_review).any()
+
+
+def test_doubted_labels_come_with_the_code_that_is_suggested(scored: pd.DataFrame) -> None:
+    issues = pd.DataFrame(
+        {
+            "productid": [100, 101],
+            "imageid": [200, 201],
+            "designation": ["Chaise", "Livre"],
+            "description": ["", "Broché"],
+            "prdtypecode": [10, 2582],
+            "probability": [0.01, 0.2],
+            "suggested_prdtypecode": [2582, 10],
+            "suggested_probability": [0.9, 0.5],
+        }
+    )
+    first, second = from_label_issues(issues, {}, "abc")
+    assert (first["source"], first["prdtypecode"], first["predicted"], first["confidence"]) == (
+        "label-issues", 10, 2582, 0.9,
+    )  # fmt: skip
+    assert first["top"] == [[2582, 0.9], [10, 0.01]]
+    assert first["priority"] > second["priority"]
+    assert second["description"] == "Broché"
+
+
+def test_titles_that_differ_by_a_number_or_a_word_are_a_group() -> None:
+    titles = ["Bâche de piscine ronde 360 cm", "Bâche de piscine ronde 450 cm", "Livre", "Livre", "Chaise"]
+    groups = title_groups(pd.Series(titles)).tolist()
+    assert groups[0] == groups[1] != groups[2] == groups[3]
+    assert groups[4] == 0 and groups[0] and groups[2]
+    assert title_groups(pd.Series([], dtype=str)).tolist() == []
