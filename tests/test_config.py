@@ -113,7 +113,7 @@ def test_a_file_without_keys_is_told_those_it_must_have(tmp_path: Path, content:
 def test_of_many_wrong_parameters_the_first_are_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("seed: 42\n")
-    with pytest.raises(UserError, match=r"data is missing.*; features is missing.*; and 4 more$"):
+    with pytest.raises(UserError, match=r"data is missing.*; features is missing.*; and 5 more$"):
         load_params(path)
 
 

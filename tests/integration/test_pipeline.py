@@ -65,7 +65,7 @@ def test_the_run_holds_the_dvc_lock_the_data_digests_and_the_commit(trained: Pat
     inputs = {entry.dataset.name: entry.dataset.digest for entry in logged.inputs.dataset_inputs}
     raw = {Path(entry["path"]).name: entry["md5"] for entry in lock["ingest"]["deps"]}
     assert inputs == {
-        **{name: raw[name] for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images")},
+        **{name: raw[name] for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images", "corrections")},
         **{name: digest(trained / "data" / "processed" / name, "md5") for name in TRAINED_ON},
     }
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=trained, capture_output=True, text=True, check=True)
@@ -183,7 +183,7 @@ def test_a_prediction_leads_back_to_the_state_that_made_it(finished: Path, tmp_p
     assert "dirty   no" in traced
     assert "train.svm_c " in traced
     lock = yaml.safe_load((finished / "dvc.lock").read_text())["stages"]
-    for entry in (*lock["ingest"]["deps"][:2], lock["features"]["outs"][-1]):
+    for entry in (*lock["ingest"]["deps"], lock["features"]["outs"][-1]):
         if "train" in entry["path"]:
             assert f"{entry['path']}" in traced
             assert entry["md5"] in traced

@@ -25,7 +25,7 @@ def open_database(url: str) -> Engine:
     """Open the database, and create its tables or bring them up to date.
 
     Args:
-        url: as SQLAlchemy takes it: sqlite:///path or postgresql://user:password@host/database.
+        url: as SQLAlchemy takes it, of SQLite or PostgreSQL.
 
     Raises:
         UserError: the URL is wrong, or the database cannot be opened.

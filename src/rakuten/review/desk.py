@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from rakuten.errors import UserError
 from rakuten.review.database import transaction
 from rakuten.review.decisions import answers, cohen_kappa, outcome, standing_decisions
-from rakuten.review.tables import Answer, ReviewAssignment, ReviewDecision, ReviewProduct, State
+from rakuten.review.tables import Answer, ReviewDecision, ReviewProduct, State
 
 ASSIGNED_FOR = timedelta(minutes=10)  # how long a product is kept for the person who has it open
 WRITE_ROWS = 1000  # products that are added in one transaction
@@ -105,23 +105,20 @@ class ReviewDesk:
         that this person has neither decided nor skipped.
         """
         now = _now()
-        mine = select(ReviewAssignment.product_id).where(ReviewAssignment.person == person)
-        others = select(ReviewAssignment.product_id).where(
-            ReviewAssignment.person != person, ReviewAssignment.until > now
-        )
-        is_mine = case((ReviewProduct.id.in_(mine), 1), else_=0)
+        is_mine = ReviewProduct.assigned_to == person
+        is_free = or_(ReviewProduct.assigned_to.is_(None), is_mine, ReviewProduct.assigned_until <= now)
         query = (
             select(ReviewProduct)
             .where(*_conditions(wanted or QueueFilter()))
-            .where(ReviewProduct.id.not_in(others), ReviewProduct.id.not_in(_answered_by(person)))
-            .order_by(is_mine.desc(), ReviewProduct.priority.desc(), ReviewProduct.id)
+            .where(is_free, ReviewProduct.id.not_in(_answered_by(person)))
+            .order_by(case((is_mine, 0), else_=1), ReviewProduct.priority.desc(), ReviewProduct.id)
             .limit(number)
             .with_for_update(skip_locked=True, of=ReviewProduct)  # SQLite has one writer at a time
         )
         with transaction(self._engine) as session:
             found = list(session.scalars(query))
             for product in found:
-                session.merge(ReviewAssignment(product_id=product.id, person=person, until=now + ASSIGNED_FOR))
+                product.assigned_to, product.assigned_until = person, now + ASSIGNED_FOR
         return found
 
     def decide(self, new: NewDecision) -> State:
@@ -149,9 +146,8 @@ class ReviewDesk:
             )  # fmt: skip
             session.add(decision)
             product.state, _ = outcome(answers(standing_decisions([*made, decision])), self._agreement)
-            assigned = session.get(ReviewAssignment, new.product_id)
-            if assigned is not None and assigned.person == new.person and new.answer != Answer.UNDO:
-                session.delete(assigned)
+            if product.assigned_to == new.person and new.answer != Answer.UNDO:
+                product.assigned_to = product.assigned_until = None
             return State(product.state)
 
     def undo(self, person: str) -> int | None:
@@ -177,7 +173,8 @@ class ReviewDesk:
             return None
         self.decide(NewDecision(person, last, Answer.UNDO))
         with transaction(self._engine) as session:
-            session.merge(ReviewAssignment(product_id=last, person=person, until=_now() + ASSIGNED_FOR))
+            product = session.get_one(ReviewProduct, last, with_for_update=True)
+            product.assigned_to, product.assigned_until = person, _now() + ASSIGNED_FOR
         return last
 
     def decided(self) -> list[tuple[ReviewProduct, int, list[ReviewDecision]]]:

@@ -1,4 +1,4 @@
-"""The tables of the review desk: products that wait for a person, who has one open, and every decision.
+"""The tables of the review desk: products that wait for a person, and every decision.
 
 Nothing is overwritten or deleted: a person who takes a decision back makes a new one.
 """
@@ -81,6 +81,10 @@ class ReviewProduct(Base):
     priority: Mapped[float]  # the highest comes first
     state: Mapped[str] = mapped_column(default=State.OPEN)
     added_at: Mapped[datetime] = mapped_column(Utc)
+    # The person who has it open, so that nobody else gets it until then. In this row and not in a table of its own:
+    # PostgreSQL looks again at a row that was changed since it began to search, at nothing else.
+    assigned_to: Mapped[str | None]
+    assigned_until: Mapped[datetime | None] = mapped_column(Utc)
 
 
 class ReviewDecision(Base):
@@ -99,13 +103,3 @@ class ReviewDecision(Base):
     predicted: Mapped[int]
     confidence: Mapped[float]
     model_version: Mapped[str]
-
-
-class ReviewAssignment(Base):
-    """The person who has a product open, so that nobody else gets it until `until`."""
-
-    __tablename__ = "review_assignments"
-
-    product_id: Mapped[int] = mapped_column(ForeignKey("review_products.id"), primary_key=True)
-    person: Mapped[str] = mapped_column(index=True)
-    until: Mapped[datetime] = mapped_column(Utc)

@@ -31,6 +31,8 @@ def upgrade() -> None:
         sa.Column("priority", sa.Double(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("added_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("assigned_to", sa.String()),
+        sa.Column("assigned_until", sa.DateTime(timezone=True)),
         sa.UniqueConstraint("source", "key"),
     )
     op.create_index("review_products_order", "review_products", ["state", "priority"])
@@ -48,14 +50,8 @@ def upgrade() -> None:
         sa.Column("confidence", sa.Double(), nullable=False),
         sa.Column("model_version", sa.String(), nullable=False),
     )
-    op.create_table(
-        "review_assignments",
-        sa.Column("product_id", sa.Integer(), sa.ForeignKey("review_products.id"), primary_key=True),
-        sa.Column("person", sa.String(), nullable=False, index=True),
-        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
-    )
 
 
 def downgrade() -> None:
-    for table in ("review_assignments", "review_decisions", "review_products"):
+    for table in ("review_decisions", "review_products"):
         op.drop_table(table)
