@@ -11,7 +11,6 @@ from rakuten.review.desk import ReviewDesk
 from rakuten.review.tables import Base
 from tests.review.conftest import MakeProduct
 
-
 NOBODY = URL.create("postgresql", "user", "secret", "127.0.0.1", 1, "name").render_as_string(hide_password=False)
 
 
