@@ -58,10 +58,10 @@ doctor: $(DONE) ## check Python, the lock, .env, the tracking server, the DVC re
 promote: $(DONE) ## make the challenger the champion if the rules of params.yaml allow it
 	@$(BIN)/python src/models/promote.py $(ARGS)
 
-check: lint ## linters, types, and the tests that need no server, browser or training (under two minutes)
+check: lint ## linters, types, and the tests that need no server, browser or training (three minutes on two cores)
 	$(PYTEST) -m "not slow and not heavy" $(PARALLEL)
 
-test: lint ## linters, types and all tests (about twenty minutes)
+test: lint ## linters, types and all tests (about 25 minutes on two cores)
 	$(PYTEST) $(PARALLEL)
 
 format: $(DONE) ## format the code and fix what ruff can fix
