@@ -186,3 +186,9 @@ def test_regular_expressions_are_global_variables_of_the_library() -> None:
                 is_type_or_flag = node.attr in ("Match", "Pattern") or node.attr.isupper()
                 is_global = node.attr == "compile" and id(node) in in_assignments and file.startswith(LIBRARY)
                 assert is_type_or_flag or is_global, f"{file}:{node.lineno}: re.{node.attr}"
+
+
+def test_every_folder_of_the_library_is_a_package() -> None:
+    """Otherwise it is missing from an installation that is not editable."""
+    folders = {path.parent for path in (ROOT / LIBRARY).rglob("*.py")}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []

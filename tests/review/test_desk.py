@@ -100,7 +100,7 @@ def test_a_product_that_comes_again_has_the_new_prediction_unless_it_is_decided(
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        ({"source": "api"}, ["1_2"]),
+        ({"source": "label-issues"}, ["1_2"]),
         ({"predicted": 40}, ["1_2"]),
         ({"predicted": 2583}, ["1_3"]),  # a label that is doubted
         ({"language": "english"}, ["1_1"]),
@@ -115,7 +115,7 @@ def test_the_queue_is_filtered(
     desk.add(
         [
             product("1_1", language="english", designation="Une chaise 100 kg"),
-            product("1_2", source="api", predicted=40),
+            product("1_2", source="label-issues", predicted=40),
             product("1_3", confidence=0.2, prdtypecode=2583),
         ]
     )
@@ -143,11 +143,11 @@ def test_wrong_decisions_are_refused(desk: ReviewDesk, product: MakeProduct) -> 
 
 
 def test_counts_are_those_of_open_products(desk: ReviewDesk, product: MakeProduct) -> None:
-    desk.add([product("1_1"), product("1_2", source="api", predicted=40), product("1_3")])
+    desk.add([product("1_1"), product("1_2", source="label-issues", predicted=40), product("1_3")])
     desk.decide(code("ann", 1, 40))
     assert desk.counts() == {
         "state": {"decided": 1, "open": 2},
-        "source": {"api": 1, "file": 1},
+        "source": {"file": 1, "label-issues": 1},
         "predicted": {"10": 1, "40": 1},
         "person": {"ann": 1},
     }

@@ -1,11 +1,6 @@
 import numpy as np
 
-from rakuten.review.order import margin_uncertainty, review_priority
-
-
-def test_uncertainty_is_the_nearness_of_the_two_likeliest_codes() -> None:
-    proba = np.array([[0.5, 0.5, 0.0], [0.1, 0.1, 0.8], [0.0, 0.0, 1.0]])
-    assert np.allclose(margin_uncertainty(proba), [1, 0.3, 0])
+from rakuten.review.order import review_priority
 
 
 def test_a_near_duplicate_comes_after_the_first_of_every_other_group() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import requests
 import urllib3
 
 from rakuten.errors import UserError
@@ -388,3 +389,20 @@ def test_settings_that_contradict_each_other_are_quoted(
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tls_server.authority))
     with pytest.raises(UserError, match=re.escape("cannot be asked (When 'ignore_tls_verification' is true")):
         check_server()
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [
+        ("certificate has expired", "must be renewed"),
+        ("certificate is not yet valid", "check this machine's clock"),
+        ("Hostname mismatch, certificate is not valid for 'a'", "use the host name"),
+        ("self-signed certificate in certificate chain", "MLFLOW_TRACKING_SERVER_CERT_PATH"),
+    ],
+)
+def test_each_fault_of_a_certificate_has_its_remedy(fault: str, hint: str) -> None:
+    """All of them are CERTIFICATE_VERIFY_FAILED too."""
+    reason = f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {fault} (_ssl.c:1006)"
+    state, found = probe._state_and_hint(requests.exceptions.SSLError(reason), reason)
+    assert state == "is not trusted"
+    assert hint in found

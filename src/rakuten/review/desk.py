@@ -179,24 +179,22 @@ class ReviewDesk:
 
     def decided(self) -> list[tuple[ReviewProduct, int, list[ReviewDecision]]]:
         """Each decided product with its answer (a prdtypecode or NO_CODE) and the decisions that stand for it."""
-        results = []
         with transaction(self._engine) as session:
             query = select(ReviewProduct).where(ReviewProduct.state == State.DECIDED).order_by(ReviewProduct.id)
-            for product in session.scalars(query):
-                standing = standing_decisions(_decisions(session, product.id))
-                given = answers(standing)
-                _, answer = outcome(given, self._agreement)
-                if answer is not None:
-                    results.append((product, answer, [standing[name] for name in given if given[name] == answer]))
+            products, made = list(session.scalars(query)), _decisions_by_product(session)
+        results = []
+        for product in products:
+            standing = standing_decisions(made[product.id])
+            given = answers(standing)
+            _, answer = outcome(given, self._agreement)
+            if answer is not None:  # None: more people must agree now than when it was decided
+                results.append((product, answer, [standing[name] for name in given if given[name] == answer]))
         return results
 
     def agreement(self) -> tuple[float, int] | None:
         """Cohen's kappa between people and the number of pairs of answers; see `cohen_kappa`."""
         with transaction(self._engine) as session:
-            rows = session.scalars(select(ReviewDecision).order_by(ReviewDecision.product_id, ReviewDecision.id))
-            by_product: dict[int, list[ReviewDecision]] = {}
-            for decision in rows:
-                by_product.setdefault(decision.product_id, []).append(decision)
+            by_product = _decisions_by_product(session)
         return cohen_kappa(answers(standing_decisions(made)) for made in by_product.values())
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -256,6 +254,14 @@ def _conditions(wanted: QueueFilter) -> list[ColumnElement[bool]]:
 def _decisions(session: Session, product_id: int) -> list[ReviewDecision]:
     query = select(ReviewDecision).where(ReviewDecision.product_id == product_id).order_by(ReviewDecision.id)
     return list(session.scalars(query))
+
+
+def _decisions_by_product(session: Session) -> dict[int, list[ReviewDecision]]:
+    """All decisions by product, in the order in which they were made."""
+    by_product: dict[int, list[ReviewDecision]] = {}
+    for decision in session.scalars(select(ReviewDecision).order_by(ReviewDecision.id)):
+        by_product.setdefault(decision.product_id, []).append(decision)
+    return by_product
 
 
 def _count(session: Session, column: Any, *conditions: ColumnElement[bool]) -> dict[str, int]:

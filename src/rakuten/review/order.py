@@ -5,17 +5,6 @@ import numpy as np
 from rakuten.types import FloatArray, HashArray
 
 
-def margin_uncertainty(proba: FloatArray) -> FloatArray:
-    """1 minus the distance between the two likeliest codes: 1 where the model cannot tell them apart.
-
-    Args:
-        proba: products × codes.
-    """
-    top = -np.sort(-proba, axis=1)[:, :2]
-    uncertainty: FloatArray = 1 - (top[:, 0] - top[:, 1])
-    return uncertainty
-
-
 def review_priority(uncertainty: FloatArray, group: HashArray) -> FloatArray:
     """The priority of each product in the queue: its uncertainty, less one for each near-duplicate before it.
 

@@ -27,7 +27,6 @@ class Utc(TypeDecorator[datetime]):
 class Source(StrEnum):
     """Where a product in the queue comes from."""
 
-    API = "api"  # the API answered with needs_review
     FILE = "file"  # a scored file
     LABEL_ISSUES = "label-issues"  # reports/label_issues.csv: a train product whose label is doubted
 
