@@ -64,7 +64,7 @@ def run_stages(raw: Path, folder: Path, encoders: bool) -> Model:
     features = params.features if encoders else TEXT_ONLY
     params = params.model_copy(update={"train": train, "features": features})
     interim, processed, models, cache = (folder / name for name in ("interim", "processed", "models", "cache"))
-    load_script("src/data/make_dataset.py").ingest(params, raw, interim, folder)
+    load_script("src/data/make_dataset.py").ingest(params, raw, folder / "corrections", interim, folder)
     load_script("src/features/build_features.py").features(params, interim, raw, processed, cache, folder)
     feature_set = FeatureSet.open(processed, TRAIN)
     classifier, _ = fit(feature_set, params, encoder_fingerprints(params.features), folder / "scratch")
