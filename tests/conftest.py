@@ -37,7 +37,7 @@ X_TEST = """\
 
 
 HEAVY_FOLDERS = ("finetuning", "integration")
-HEAVY_FIXTURES = {"workshop", "trained"}  # projects that ran the pipeline; an API and a browser need `trained`
+HEAVY_FIXTURES = {"workshop", "finished", "trained"}  # projects that ran; an API and a browser need `trained`
 HEAVY_FILES = {  # which train, or start one process after the other
     "commands/test_remote.py", "flows/test_common.py", "models/test_score_file.py", "models/test_text_model.py",
     "models/test_training.py", "tracking/test_load_versions.py",
@@ -126,6 +126,17 @@ def workshop(once: Once, sample: Path) -> Path:
         run_in(folder, "dvc", "repro", "features")
 
     return once("workshop", make)
+
+
+@pytest.fixture(scope="session")
+def finished(once: Once, workshop: Path) -> Path:
+    """The workshop after its whole pipeline ran. Copy it, do not use it."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(workshop, folder, symlinks=True)
+        run_in(folder, "dvc", "repro")
+
+    return once("finished", make)
 
 
 @pytest.fixture(scope="session")

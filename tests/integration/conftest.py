@@ -48,17 +48,6 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres
 
 
 @pytest.fixture(scope="session")
-def finished(once: Once, workshop: Path) -> Path:
-    """The workshop after its whole pipeline ran. Copy it, do not use it."""
-
-    def make(folder: Path) -> None:
-        shutil.copytree(workshop, folder, symlinks=True)
-        run_in(folder, "dvc", "repro")
-
-    return once("finished", make)
-
-
-@pytest.fixture(scope="session")
 def with_raw_data(once: Once, finished: Path) -> Path:
     """The same, with its raw data under DVC. Copy it, do not use it."""
 

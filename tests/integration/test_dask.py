@@ -16,6 +16,7 @@ import yaml
 from rakuten.compute import dask, executor_from, is_remote, parallel, parallel_map
 from rakuten.compute.dask import SCHEDULER_ADDRESS, DaskExecutor
 from rakuten.config import ComputeParams
+from rakuten.data.synthetic import write_catalogue
 from rakuten.errors import UserError
 from tests.support.cluster import Cluster
 from tests.support.project import ROOT, copy_project, environment, run_in
@@ -177,7 +178,7 @@ class Project:
     def __init__(self, folder: Path, raw: object, address: str) -> None:
         self.folder, self.raw, self.address = folder, raw, address
         values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-        values["train"] |= {"bootstrap": 50, "folds": 3, "shard_rows": 120, "blocks": values["train"]["blocks"][:2]}
+        values["train"] |= {"bootstrap": 50, "folds": 3, "shard_rows": 60, "blocks": values["train"]["blocks"][:2]}
         folder.mkdir()
         for engine in ("local", "dask"):
             values["compute"] = {"engine": engine}
@@ -213,12 +214,14 @@ class Project:
             assert filecmp.cmpfiles(one, other, files, shallow=False)[1:] == ([], []), name
 
 
-def test_the_pipeline_gives_the_same_bytes_from_s3_on_two_workers(sample: Path, tmp_path: Path, s3: S3) -> None:
+def test_the_pipeline_gives_the_same_bytes_from_s3_on_two_workers(tmp_path: Path, s3: S3) -> None:
     """Raw files, pictures, a file to score and its result on S3; the rest in a folder that all see."""
     folder = tmp_path / "cluster"
     folder.mkdir()
     keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "eu-west-3"}
     env = keys | {"AWS_ENDPOINT_URL": s3.url}
+    sample = tmp_path / "sample"
+    write_catalogue(130, 30, 7, sample)
     s3.client.create_bucket(Bucket="scale")
     for path in sample.rglob("*"):
         if path.is_file():

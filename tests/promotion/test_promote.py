@@ -19,11 +19,10 @@ PROMOTE = (sys.executable, "src/models/promote.py")
 
 
 @pytest.fixture(scope="module")
-def promoted(tmp_path_factory: pytest.TempPathFactory, workshop: Path) -> Path:
+def promoted(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
     """A project whose first model is trained and promoted. Copy it, do not use it."""
     folder = tmp_path_factory.mktemp("promote") / "project"
-    shutil.copytree(workshop, folder, symlinks=True)
-    run_in(folder, "dvc", "repro")
+    shutil.copytree(finished, folder, symlinks=True)
     assert "version 1 promoted over no champion" in run_in(folder, *PROMOTE)
     return folder
 
