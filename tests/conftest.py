@@ -36,25 +36,30 @@ X_TEST = """\
 """
 
 
+TESTS = Path(__file__).parent
 HEAVY_FOLDERS = ("finetuning", "integration")
 HEAVY_FIXTURES = {"workshop", "finished", "trained"}  # projects that ran; an API and a browser need `trained`
-HEAVY_FILES = {  # which train, or start one process after the other
-    "commands/test_remote.py", "flows/test_common.py", "models/test_score_file.py", "models/test_text_model.py",
-    "models/test_training.py", "tracking/test_load_versions.py",
+HEAVY_FILES = {  # whose tests all train, need a server or a browser, or start one process after the other
+    "commands/test_remote.py", "commands/test_serve.py", "commands/test_sign.py", "flows/test_common.py",
+    "models/test_score_file.py", "models/test_text_model.py", "models/test_training.py", "promotion/test_promote.py",
+    "serving/test_app.py", "serving/test_attack.py", "serving/test_hostile.py", "serving/test_page.py",
+    "test_stage_deps.py", "tracking/test_load_versions.py",
 }  # fmt: skip
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not import what `make check` leaves out as a whole: that alone takes seconds."""
-    leaves_out_heavy = "not heavy" in str(config.getoption("markexpr"))
-    return True if leaves_out_heavy and collection_path.name in HEAVY_FOLDERS else None
+    if "not heavy" not in str(config.getoption("markexpr")) or not collection_path.is_relative_to(TESTS):
+        return None
+    path = collection_path.relative_to(TESTS).as_posix()
+    return True if path in HEAVY_FILES or path in HEAVY_FOLDERS else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make check` leaves out, and put the longest files first: two processes share them."""
     for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
+        file = item.path.relative_to(TESTS)
         is_heavy = file.parts[0] in HEAVY_FOLDERS or file.as_posix() in HEAVY_FILES
         if is_heavy or HEAVY_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("heavy")

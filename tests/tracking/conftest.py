@@ -6,7 +6,6 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow.cli import gc
 
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.models.pyfunc_model import OUTPUTS
@@ -98,5 +97,7 @@ def deleted(record_training: Callable[..., TrainingRun], store: mlflow.MlflowCli
     assert version is not None
     registry.promote(version, None)
     store.delete_run(version.run_id)
+    from mlflow.cli import gc  # takes seconds: it imports MLflow's server
+
     gc.main(["--backend-store-uri", server.EMBEDDED, "--tracking-uri", server.EMBEDDED], standalone_mode=False)
     return version
