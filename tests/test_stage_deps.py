@@ -25,10 +25,11 @@ UNRELATED = (
     "docs/model.md",
     "README.md",
 )
-RERUN_BY = {  # changed one after the other: a file -> the stages whose own dependencies have changed by then
+RERUN_BY = {  # a changed file -> the stages whose own dependencies have changed
     "src/models/predict_model.py": {"predict"},
     "src/rakuten/features/style.py": {"features", "finetune", "train", "predict"},
     "src/rakuten/data/images.py": {"ingest", "features", "finetune", "train", "predict"},
+    "data/taxonomy.csv": {"ingest", "train", "predict"},
 }
 
 
@@ -64,3 +65,4 @@ def test_a_changed_comment_reruns_only_the_stages_that_use_the_file(committed: P
     for name, stages in RERUN_BY.items():
         append_comment(committed / name)
         assert stages_to_rerun(committed) == stages, name
+        run_in(committed, "git", "checkout", "--quiet", "--", name)

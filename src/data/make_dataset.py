@@ -18,6 +18,7 @@ from rakuten.data.ingestion import InterimPaths, make_dataset
 from rakuten.data.raw_files import RawFiles
 from rakuten.data.schema import X_TEST, X_TRAIN, normalise_ids
 from rakuten.data.tables import read_raw_chunks
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 
@@ -27,10 +28,10 @@ log = logging.getLogger(__name__)
 def ingest(params: Params, raw: Path, corrections: Path, interim: Path, reports: Path) -> str:
     """Validate the raw files, join titles and labels, apply corrections, and report on the data's quality."""
     raw_files = RawFiles.open(raw)
-    corrected = Corrections.read(corrections)
+    corrected, taxonomy = Corrections.read(corrections), current_taxonomy()
     images = check_images(find_images(raw))
     with atomic_write(*InterimPaths.of(interim), reports / "data_quality.json") as (*tables, report):
-        quality, examples = make_dataset(raw_files, corrected, images, params.data, InterimPaths(*tables))
+        quality, examples = make_dataset(raw_files, corrected, images, params.data, taxonomy, InterimPaths(*tables))
         quality["pictures"] |= {"unusable": images.count_errors(), "unusual": dict(sorted(images.unusual.items()))}
         log_warnings(quality, examples)
         dump_json(quality, report)

@@ -23,6 +23,7 @@ SOURCE = ROOT / "src"
 DATA = ROOT / "data"
 RAW = DATA / "raw"
 CORRECTIONS = DATA / "corrections"
+TAXONOMY = DATA / "taxonomy.csv"
 INTERIM = DATA / "interim"
 PROCESSED = DATA / "processed"
 CACHE = PROJECT / "data" / "cache"  # the embedding cache: no result depends on it, so DVC does not track it

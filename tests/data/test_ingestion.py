@@ -16,6 +16,7 @@ from rakuten.data.ingestion import InterimPaths, make_dataset
 from rakuten.data.raw_files import RawFiles
 from rakuten.data.schema import INDEX, image_name
 from rakuten.data.tables import read_table
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
 
 LENIENT = DataParams(max_rejected=1.0, unknown_labels="reject")
@@ -35,7 +36,9 @@ class Dataset(NamedTuple):
 def ingest(raw: Path, params: DataParams = LENIENT, error_by_image: Mapping[str, str] = NO_IMAGES) -> Dataset:
     with tempfile.TemporaryDirectory() as folder:
         paths = InterimPaths.of(Path(folder))
-        quality, examples = make_dataset(RawFiles.open(raw), Corrections.read(raw), error_by_image, params, paths)
+        quality, examples = make_dataset(
+            RawFiles.open(raw), Corrections.read(raw), error_by_image, params, current_taxonomy(), paths
+        )
         return Dataset(*map(read_table, paths), quality, examples)
 
 

@@ -5,24 +5,16 @@ import pandas as pd
 import pytest
 
 from rakuten.data.schema import (
-    LABELS,
     has_valid_ids,
     id_of,
     image_name,
     image_names,
     is_synthetic,
     is_synthetic_image,
-    label_of,
     normalise_id,
     normalise_ids,
     synthetic_imageid,
 )
-
-
-def test_the_27_codes_have_names() -> None:
-    assert len(LABELS) == 27
-    assert label_of(2583) == "piscine et spa"
-    assert label_of(1) == ""
 
 
 def test_an_image_is_named_after_imageid_and_productid() -> None:

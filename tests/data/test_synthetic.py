@@ -10,7 +10,7 @@ from rakuten.data.corrections import Corrections
 from rakuten.data.images import ImageFiles, check_images
 from rakuten.data.ingestion import InterimPaths, make_dataset
 from rakuten.data.raw_files import RawFiles
-from rakuten.data.schema import LABELS, X_COLUMNS
+from rakuten.data.schema import X_COLUMNS
 from rakuten.data.synthetic import (
     SyntheticProduct,
     check_complete,
@@ -21,6 +21,7 @@ from rakuten.data.synthetic import (
     write_catalogue,
 )
 from rakuten.data.tables import read_raw
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
 from rakuten.files import digest
 
@@ -56,7 +57,7 @@ def test_ingestion_finds_no_fault_and_all_images(sample: Path, tmp_path: Path) -
     images = check_images(ImageFiles(sample / "images"))
     params = DataParams(max_rejected=0.0, unknown_labels="reject")
     quality, _ = make_dataset(
-        RawFiles.open(sample), Corrections.read(tmp_path), images, params, InterimPaths.of(tmp_path)
+        RawFiles.open(sample), Corrections.read(tmp_path), images, params, current_taxonomy(), InterimPaths.of(tmp_path)
     )
     assert quality["synthetic"]
     assert quality["train"]["rows_out"] == 300
@@ -78,7 +79,7 @@ def test_codes_have_the_challenges_proportions() -> None:
 
 def test_few_codes_are_rounded_to_the_requested_number_and_cover_all_classes() -> None:
     counts = Counter(proportional_codes(1000, 1))
-    assert set(counts) == set(LABELS)
+    assert set(counts) == current_taxonomy().codes
     assert counts[2583] == 120
     assert counts.total() == 1000
 

@@ -44,18 +44,18 @@ REASONS = {
 @pytest.mark.parametrize("row", REASONS)
 def test_a_row_is_rejected_for_each_of_its_faults(row: tuple[str, ...]) -> None:
     train = pd.DataFrame([row], columns=COLUMNS).assign(has_image=False)
-    unusable = find_unusable(train, "reject")
+    unusable = find_unusable(train, {10, 40})
     assert list(unusable["reason"] + " = " + unusable["value"]) == ([REASONS[row]] if REASONS[row] else [])
 
 
 def test_unknown_codes_are_kept_on_request() -> None:
     train = pd.DataFrame([("t", "", "1", "2", "9999")], columns=COLUMNS).assign(has_image=False)
-    assert find_unusable(train, "keep").empty
+    assert find_unusable(train, None).empty
 
 
 def test_an_image_alone_keeps_a_row() -> None:
     train = pd.DataFrame([("", "", "1", "2", "10")] * 2, columns=COLUMNS).assign(has_image=[True, False])
-    assert find_unusable(train, "reject")["reason"].to_dict() == {1: "no title, no description and no picture"}
+    assert find_unusable(train, {10, 40})["reason"].to_dict() == {1: "no title, no description and no picture"}
 
 
 def frame(rows: list[tuple[str, str, str]]) -> pd.DataFrame:

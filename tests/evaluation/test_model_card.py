@@ -25,7 +25,7 @@ def test_scores_have_their_intervals(card: str, scores: dict[str, Any]) -> None:
 
 def test_every_class_and_part_has_a_row(card: str, scores: dict[str, Any]) -> None:
     low, high = scores["f1_interval"]["2583"]
-    assert f"| 2583 | piscine et spa | {scores['f1']['2583']:.4f} | {low:.3f} to {high:.3f} |" in card
+    assert f"| 2583 | pools and spas | {scores['f1']['2583']:.4f} | {low:.3f} to {high:.3f} |" in card
     for name, part in scores["parts"].items():
         assert f"| {name} | {part['rows']} | {part['weighted_f1']:.4f} |" in card
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from rakuten.data.schema import label_of
+from rakuten.data.taxonomy import label_of
 from rakuten.evaluation.plots import (
     confusion_figure,
     coverage_figure,

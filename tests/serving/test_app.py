@@ -64,8 +64,9 @@ def test_json_and_form_are_answered_alike(api: Api) -> None:
     assert form["picture"] == "used"
 
 
-def test_the_most_probable_codes_are_ranked(api: Api) -> None:
-    prediction = post(f"{api.url}/predict", json=POOL | {"top_k": 27}).json()
+@pytest.mark.parametrize("top_k", [27, 28, 10**9])
+def test_the_most_probable_codes_are_ranked_up_to_all(top_k: int, api: Api) -> None:
+    prediction = post(f"{api.url}/predict", json=POOL | {"top_k": top_k}).json()
     confidences = [choice["confidence"] for choice in prediction["top"]]
     assert len(confidences) == 27
     assert confidences == sorted(confidences, reverse=True)
@@ -186,9 +187,30 @@ def test_the_model_has_its_origin_and_scores(api: Api, trained: Path) -> None:
 def test_the_model_has_its_classes_views_and_limits(api: Api) -> None:
     model = get(f"{api.url}/model").json()
     assert len(model["classes"]) == 27
-    assert model["classes"][0] == {"prdtypecode": 10, "label": "livres d'occasion"}
+    names = {"fr": "livres d'occasion", "en": "second-hand books"}
+    assert model["classes"][0] == {"prdtypecode": 10, "label": names["fr"], "names": names, "parent": "books"}
     assert model["views"] == ["words", "meaning", "picture"]
     assert model["limits"] == {"batch": 100, "picture_bytes": 10_000_000, "text_characters": 50_000}
+
+
+@pytest.mark.parametrize(("wanted", "language"), [("en-GB,fr;q=0.5", "en"), ("de", "fr")])
+def test_names_are_in_the_readers_language(wanted: str, language: str, api: Api) -> None:
+    headers = {"accept-language": wanted}
+    model = get(f"{api.url}/model", headers=headers)
+    names = {each["prdtypecode"]: each["names"][language] for each in model.json()["classes"]}
+    assert {each["prdtypecode"]: each["label"] for each in model.json()["classes"]} == names
+    answers = [
+        post(f"{api.url}/predict", json=POOL, headers=headers),
+        post(f"{api.url}/predict/batch", json={"products": [POOL]}, headers=headers),
+        post(f"{api.url}/explain", json=POOL | {"picture": base64_of(jpeg())}, headers=headers),
+    ]
+    single, batch, explained = (answer.json() for answer in answers)
+    choices = [*single["top"], *batch["predictions"][0]["top"], *explained["prediction"]["top"], *explained["pictures"]]
+    assert len(choices) > 9
+    assert {choice["label"] for choice in choices} <= set(names.values())
+    assert all(choice["label"] == names[choice["prdtypecode"]] for choice in [single, *choices])
+    for answer in [model, *answers]:
+        assert (answer.headers["content-language"], answer.headers["vary"]) == (language, "accept-language")
 
 
 # stop

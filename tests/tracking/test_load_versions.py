@@ -126,7 +126,9 @@ def test_an_old_version_loads_in_a_process_that_knows_no_tree(tracking_uri: str,
 
 
 def test_a_new_version_loads_in_a_process_that_knows_no_tree(tracking_uri: str, tmp_path: Path) -> None:
-    assert predict(tracking_uri, NEW, f"{ELSEWHERE}\n{PREDICT}", tmp_path) == NEW_PREDICTIONS
+    """With the names of its codes, which it carries."""
+    has_names = "assert predicted['label'].tolist() == [\"livres d'occasion\", 'piscine et spa']"
+    assert predict(tracking_uri, NEW, f"{ELSEWHERE}\n{PREDICT}\n{has_names}", tmp_path) == NEW_PREDICTIONS
 
 
 def test_a_new_version_loads_beside_a_package_called_src(tracking_uri: str, tmp_path: Path) -> None:

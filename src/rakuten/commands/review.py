@@ -14,8 +14,8 @@ from rakuten.cli import run_command
 from rakuten.config import CORRECTIONS, INTERIM, MODELS, RAW, load_params
 from rakuten.data.corrections import CORRECTIONS_FILE
 from rakuten.data.images import ImageFiles
-from rakuten.data.schema import LABELS
 from rakuten.data.tables import write_table
+from rakuten.data.taxonomy import DEFAULT_LANGUAGE, LANGUAGES, current_taxonomy
 from rakuten.errors import UserError
 from rakuten.files import atomic_write
 from rakuten.review import exchange, sources
@@ -69,11 +69,12 @@ def status(_: argparse.Namespace) -> str:
 
 def tasks(arguments: argparse.Namespace) -> str:
     """Write the open products as tasks for Label Studio, and the labelling configuration of their project."""
-    products = open_desk().open_products()
+    products, taxonomy = open_desk().open_products(), current_taxonomy()
+    names = {code: taxonomy.label(code, arguments.language) for code in sorted(taxonomy.codes)}
     config = arguments.output.with_suffix(".xml")
     with atomic_write(arguments.output, config) as (json_file, xml_file):
         json_file.write_text(json.dumps(exchange.tasks(products), ensure_ascii=False, indent=1), encoding="utf-8")
-        xml_file.write_text(exchange.label_config(LABELS), encoding="utf-8")
+        xml_file.write_text(exchange.label_config(names), encoding="utf-8")
     return f"{len(products):,} tasks in {arguments.output}; the labelling configuration is in {config}"
 
 
@@ -132,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--images", type=Path, default=RAW / "images", help="folder of the pictures; default: data/raw/images"
     )
     command("status", status)
-    command("tasks", tasks).add_argument("--output", type=Path, default=Path("tasks.json"), help="default: tasks.json")
+    writing = command("tasks", tasks)
+    writing.add_argument("--output", type=Path, default=Path("tasks.json"), help="default: tasks.json")
+    writing.add_argument("--language", choices=LANGUAGES, default=DEFAULT_LANGUAGE, help="of the codes' names")
     command("annotations", annotations).add_argument("file", type=Path, help="JSON export of a Label Studio project")
     exporting = command("export", export)
     exporting.add_argument(

@@ -10,7 +10,7 @@ names are kept, some tens of bytes per row.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from rakuten.data.corrections import Corrections
 from rakuten.data.raw_files import RawFiles
 from rakuten.data.schema import INDEX, X_COLUMNS, X_TEST, X_TRAIN, Y_TRAIN, has_valid_ids, image_names, is_synthetic
 from rakuten.data.tables import table_writer, write_table
+from rakuten.data.taxonomy import Taxonomy
 from rakuten.data.text_hashes import TextHashes, find_sorted, hash_texts
 from rakuten.data.validation import QualityCounts
 from rakuten.types import HashArray
@@ -119,6 +120,7 @@ def make_dataset(
     corrections: Corrections,
     error_by_image: Mapping[str, str],
     params: DataParams,
+    taxonomy: Taxonomy,
     paths: InterimPaths,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Write the interim tables of all rows.
@@ -133,7 +135,8 @@ def make_dataset(
     Raises:
         UserError: too many rows are rejected, or the usable rows have fewer than two classes.
     """
-    train = write_train_tables(raw_files, corrections, error_by_image, params.unknown_labels, paths)
+    known_codes = None if params.unknown_labels == "keep" else taxonomy.codes
+    train = write_train_tables(raw_files, corrections, error_by_image, known_codes, paths)
     write_table(corrections.outcome_table(), paths.corrections)
     n_rows = raw_files.n_rows[X_TRAIN]
     validation.check_rejected(train.count_by_reason, n_rows, params.max_rejected, train.example_by_reason)
@@ -156,7 +159,7 @@ def write_train_tables(
     raw_files: RawFiles,
     corrections: Corrections,
     error_by_image: Mapping[str, str],
-    unknown_labels: str,
+    known_codes: Collection[int] | None,
     paths: InterimPaths,
 ) -> TrainCounts:
     """Write the usable train rows, corrected, to `paths.train` and the rejected ones to `paths.rejected`."""
@@ -164,7 +167,7 @@ def write_train_tables(
     with table_writer(paths.train) as write_usable, table_writer(paths.rejected) as write_rejected:
         for chunk in _corrected_chunks(raw_files, corrections):
             chunk = _with_image_errors(chunk, error_by_image)
-            usable, rejected = split_rejected(chunk, unknown_labels)
+            usable, rejected = split_rejected(chunk, known_codes)
             write_usable(usable[[*COLUMNS, "prdtypecode"]])
             write_rejected(rejected)
             counts.add(chunk, usable, rejected)
@@ -196,13 +199,13 @@ def write_test_table(
     return counts
 
 
-def split_rejected(chunk: pd.DataFrame, unknown_labels: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_rejected(chunk: pd.DataFrame, known_codes: Collection[int] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Separate the usable rows from the rejected ones; for the arguments see `validation.find_unusable`.
 
     Returns:
         The usable rows, with prdtypecode as int64; and of each rejected row: row (its index), file, reason, value.
     """
-    unusable = validation.find_unusable(chunk, unknown_labels)
+    unusable = validation.find_unusable(chunk, known_codes)
     usable = chunk.drop(unusable.index).astype({"prdtypecode": "int64"})
     files = unusable["reason"].str.startswith("label").map({True: Y_TRAIN, False: X_TRAIN}).astype("str")
     rejected = pd.DataFrame({"row": chunk.loc[unusable.index, INDEX], "file": files, **unusable})

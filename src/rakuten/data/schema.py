@@ -1,4 +1,4 @@
-"""The challenge's data format: files, columns, product type codes, ids, image names; how synthetic rows are marked."""
+"""The challenge's data format: files, columns, ids, image names; how synthetic rows are marked."""
 
 import re
 from collections.abc import Collection
@@ -24,42 +24,6 @@ MAX_TEXT = 50_000  # characters of a title or description that are read; the cha
 INTEGER_PATTERN = re.compile(r"[0-9]{1,18}")  # fits int64
 _NORMAL_INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 _WHOLE_NUMBER = re.compile(r"([0-9]{1,18})(\.0+)?")
-
-# Rakuten publishes no names for the codes; the wording is ours.
-LABELS: dict[int, str] = {
-    10: "livres d'occasion",
-    40: "jeux vidéo importés, accessoires",
-    50: "accessoires de jeu vidéo",
-    60: "consoles",
-    1140: "figurines, produits dérivés",
-    1160: "cartes à collectionner",
-    1180: "jeux de figurines, wargames",
-    1280: "jouets pour enfants",
-    1281: "jeux de société",
-    1300: "modélisme, drones",
-    1301: "chaussettes bébé, petits jeux",
-    1302: "loisirs de plein air",
-    1320: "puériculture",
-    1560: "meubles d'intérieur",
-    1920: "linge de maison",
-    1940: "épicerie",
-    2060: "décoration",
-    2220: "animalerie",
-    2280: "journaux et revues",
-    2403: "lots de livres et revues, mangas",
-    2462: "lots de consoles et jeux",
-    2522: "papeterie",
-    2582: "mobilier de jardin",
-    2583: "piscine et spa",
-    2585: "outillage de jardin",
-    2705: "livres neufs",
-    2905: "jeux à télécharger",
-}
-
-
-def label_of(code: int) -> str:
-    """The code's name, or "" for a code outside the challenge's 27."""
-    return LABELS.get(code, "")
 
 
 def image_name(imageid: str | int, productid: str | int) -> str:

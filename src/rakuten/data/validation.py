@@ -9,7 +9,7 @@ file is read again to find the line numbers for the error message.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import compress
 from typing import Any, NamedTuple
 
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from rakuten.data.schema import (
     INDEX,
     INTEGER_PATTERN,
-    LABELS,
     MAX_TEXT,
     X_TRAIN,
     Y_TRAIN,
@@ -143,12 +142,12 @@ def image_errors(products: pd.DataFrame, error_by_image: Mapping[str, str]) -> p
     return pd.Series(errors, index=products.index, dtype="str")
 
 
-def find_unusable(train: pd.DataFrame, unknown_labels: str) -> pd.DataFrame:
+def find_unusable(train: pd.DataFrame, known_codes: Collection[int] | None) -> pd.DataFrame:
     """The train rows that cannot be used.
 
     Args:
         train: the columns of X_train.csv, prdtypecode, and has_image as bool.
-        unknown_labels: "reject" or "keep": what to do with integer codes outside the challenge's 27.
+        known_codes: the codes that a label may be; None for any whole number.
 
     Returns:
         For each such row, under its label in `train`: reason, and value, the beginning of the ids or label at fault.
@@ -163,8 +162,9 @@ def find_unusable(train: pd.DataFrame, unknown_labels: str) -> pd.DataFrame:
         ("label missing", ""): is_missing,
         ("label is not a number", "prdtypecode"): ~is_missing & ~is_integer,
     }
-    if unknown_labels == "reject":
-        faults["label is not a known code", "prdtypecode"] = is_integer & ~label.isin([str(code) for code in LABELS])
+    if known_codes is not None:
+        known = [str(code) for code in known_codes]
+        faults["label is not a known code", "prdtypecode"] = is_integer & ~label.isin(known)
     has_fault = np.column_stack([rows.to_numpy(dtype=np.bool_) for rows in faults.values()])
     is_unusable = has_fault.any(axis=1)
     unusable = train[pd.Series(is_unusable, train.index)]

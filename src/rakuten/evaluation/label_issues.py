@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from cleanlab.filter import find_label_issues
 
-from rakuten.data.schema import label_of
+from rakuten.data.taxonomy import label_of
 from rakuten.evaluation.folds import assign_shards
 from rakuten.evaluation.out_of_fold import OutOfFold
 from rakuten.features.feature_set import FeatureSet

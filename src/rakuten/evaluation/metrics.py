@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
-from rakuten.data.schema import label_of
+from rakuten.data.taxonomy import label_of
 from rakuten.types import IntArray
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rakuten.config import ImageEncoderParams, Params, TextEncoderParams
-from rakuten.data.schema import label_of
+from rakuten.data.taxonomy import label_of
 from rakuten.types import FINETUNED_IMAGE, FINETUNED_TEXT, IMAGE
 
 INTERVAL = "95 % interval"
@@ -105,7 +105,7 @@ def _parts(scores: Mapping[str, Any]) -> str:
 
 def _classes(scores: Mapping[str, Any]) -> str:
     rows = [
-        (code, label_of(int(code)), _number(f1), _interval(scores["f1_interval"][code]))
+        (code, label_of(int(code), "en"), _number(f1), _interval(scores["f1_interval"][code]))
         for code, f1 in scores["f1"].items()
     ]
     return _table(("prdtypecode", "what it is", "F1", INTERVAL), rows)
@@ -127,9 +127,10 @@ def _decided(scores: Mapping[str, Any]) -> str:
 
 def _limits(scores: Mapping[str, Any], encoders: Mapping[str, str]) -> str:
     worst = sorted(scores["f1"], key=lambda code: float(scores["f1"][code]))[:3]
+    weakest = ", ".join(f"{code} ({label_of(int(code), 'en')})" for code in worst)
     lines = [
         "- It knows only the codes it was trained on; a product of a new kind gets one of them.",
-        f"- Weakest classes: {', '.join(f'{code} ({label_of(int(code))})' for code in worst)}.",
+        f"- Weakest classes: {weakest}.",
         f"- {scores['label_issues']:,} labels look wrong (`label_issues.csv`); the scores count them as they are.",
         "- Intervals account for the sampling of products, not for the choice of settings or changes of the catalogue.",
     ]

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rakuten.data.schema import label_of
+from rakuten.data.taxonomy import label_of
 
 DARK, ACCENT = "#333333", "#2f6690"  # text and guide lines; data
 COLOURS = "Blues"  # of shares, from none to all

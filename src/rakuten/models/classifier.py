@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from rakuten.config import FeatureParams
-from rakuten.data.schema import label_of
+from rakuten.data.taxonomy import label_of
 from rakuten.disk_array import missing_rows, row_chunks
 from rakuten.errors import UserError
 from rakuten.features.encoders.finetuned import NETWORK_FOLDERS, NETWORKS_FOLDER, NetworkFolder

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from rakuten.data.schema import label_of
+from rakuten.data.taxonomy import label_of
 from rakuten.disk_array import missing_rows
 from rakuten.features.encoders.finetuned_text import ProductText, cased_texts
 from rakuten.features.feature_set import FeatureBatch

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rakuten.config import Params
-from rakuten.data.schema import label_of
+from rakuten.data.taxonomy import label_of
 from rakuten.features.monitored_columns import PREDICTED_COLUMN
 from rakuten.monitoring import live_score
 from rakuten.monitoring.drift import ColumnDrift

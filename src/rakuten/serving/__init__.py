@@ -14,6 +14,7 @@ scorer            the queue of products, the threads that score them in batches,
 model_holder      loads the model, checks it, keeps the last good copy, replaces it when there is a new champion
 keys              API keys and their file
 settings          the API_... environment variables
+languages         the language of the codes' names, by Accept-Language
 metrics           the API's own Prometheus metrics
 exported_metrics  Prometheus metrics read from the files of the monitoring and the pipeline
 page/             HTML, CSS and JavaScript of the web page

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 from threadpoolctl import threadpool_limits
 
-from rakuten.data.schema import label_of
+from rakuten.data.taxonomy import LANGUAGES, Language, current_taxonomy, label_of
 from rakuten.errors import UserError
 from rakuten.models.explain import Explanation
 from rakuten.models.pyfunc_model import image_outcome
@@ -29,6 +29,7 @@ from rakuten.monitoring.prediction_log import PredictionLog
 from rakuten.serving import schemas
 from rakuten.serving.exported_metrics import MonitoringCollector
 from rakuten.serving.image_decoder import ImageDecoder
+from rakuten.serving.languages import language_headers, language_of
 from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.middleware import PUBLIC_PATHS, RequestMiddleware
 from rakuten.serving.model_holder import ModelHolder
@@ -148,7 +149,7 @@ def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
     app = FastAPI(
         title="Rakuten product classification",
         version="1",
-        description="Assigns a product one of 27 product type codes, with a calibrated confidence.",
+        description="Assigns a product one of the catalogue's product type codes, with a calibrated confidence.",
         docs_url=None,  # FastAPI's page would load files from another host
         redoc_url=None,
         lifespan=lifespan,
@@ -187,7 +188,8 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
     async def predict(request: Request) -> Response:
         product = await read_product(request, service.settings)
         scored = await service.score(request, [product])
-        return _json_response(_single_prediction(scored, product.fields.top_k))
+        language = language_of(request)
+        return _json_response(_single_prediction(scored, product.fields.top_k, language), language)
 
     @app.post(
         "/explain",
@@ -200,8 +202,9 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
         product = await read_product(request, service.settings)
         scored = await service.score(request, [product], with_explanation=True)
         assert scored.explanation is not None
-        prediction = _single_prediction(scored, product.fields.top_k)
-        return _json_response({"prediction": prediction, **_explanation_body(scored.explanation)})
+        language = language_of(request)
+        prediction = _single_prediction(scored, product.fields.top_k, language)
+        return _json_response({"prediction": prediction, **_explanation_body(scored.explanation, language)}, language)
 
     @app.post(
         "/predict/batch",
@@ -213,8 +216,9 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
     async def predict_batch(request: Request) -> Response:
         products = await read_batch(request, service.settings)
         scored = await service.score(request, products)
-        predictions = [_prediction(scored, row, product.fields.top_k) for row, product in enumerate(products)]
-        return _json_response({"predictions": predictions, **_model_info(scored)})
+        language = language_of(request)
+        predictions = [_prediction(scored, row, product.fields.top_k, language) for row, product in enumerate(products)]
+        return _json_response({"predictions": predictions, **_model_info(scored)}, language)
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:
@@ -247,7 +251,9 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         summary="Which model answers",
         responses={401: schemas.PROBLEM_RESPONSES[401]},
     )
-    async def model() -> dict[str, Any]:
+    async def model(request: Request, response: Response) -> dict[str, Any]:
+        language = language_of(request)
+        response.headers.update(language_headers(language))
         current, settings = service.holder.current(), service.settings
         classifier = current.model.classifier
         return {
@@ -257,7 +263,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             **current.metadata,
             "target_precision": classifier.config.target_precision,
             "threshold": classifier.config.threshold,
-            "classes": [{"prdtypecode": int(code), "label": label_of(int(code))} for code in classifier.classes],
+            "classes": [_class_body(int(code), language) for code in classifier.classes],
             "views": list(classifier.linear),
             "limits": {
                 "batch": settings.max_batch,
@@ -271,10 +277,20 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _prediction(scored: ScoredProducts, row: int, top_k: int) -> dict[str, Any]:
+def _class_body(code: int, language: Language) -> dict[str, Any]:
+    """The body of `schemas.ClassOut`."""
+    return {
+        "prdtypecode": code,
+        "label": label_of(code, language),
+        "names": {each: label_of(code, each) for each in LANGUAGES},
+        "parent": current_taxonomy().parent_of.get(code),
+    }
+
+
+def _prediction(scored: ScoredProducts, row: int, top_k: int, language: Language) -> dict[str, Any]:
     """The body of `schemas.Prediction` for one of the products."""
     top = [
-        {"prdtypecode": code, "label": label_of(code), "confidence": confidence}
+        {"prdtypecode": code, "label": label_of(code, language), "confidence": confidence}
         for code, confidence in zip(scored.codes[row][:top_k], scored.confidence[row][:top_k], strict=True)
     ]
     return {
@@ -290,24 +306,25 @@ def _model_info(scored: ScoredProducts) -> dict[str, Any]:
     return {"model_version": scored.model.model_version, "run_id": scored.model.metadata["run_id"]}
 
 
-def _single_prediction(scored: ScoredProducts, top_k: int) -> dict[str, Any]:
+def _single_prediction(scored: ScoredProducts, top_k: int, language: Language) -> dict[str, Any]:
     """The body of `schemas.PredictionOut`."""
-    return _prediction(scored, 0, top_k) | _model_info(scored)
+    return _prediction(scored, 0, top_k, language) | _model_info(scored)
 
 
-def _explanation_body(explanation: Explanation) -> dict[str, Any]:
+def _explanation_body(explanation: Explanation, language: Language) -> dict[str, Any]:
     """The body of `schemas.ExplanationOut`, but the prediction."""
     images = explanation.similar_images.to_dict("records")
     return {
         "views": explanation.views.to_dict("records"),
         "spoke_for": explanation.positive_terms.to_dict("records"),
         "spoke_against": explanation.negative_terms.to_dict("records"),
-        "pictures": [{**image, "label": label_of(int(image["prdtypecode"]))} for image in images],
+        "pictures": [{**image, "label": label_of(int(image["prdtypecode"]), language)} for image in images],
     }
 
 
-def _json_response(content: Any) -> Response:
-    return Response(json.dumps(content, ensure_ascii=False, allow_nan=False), media_type="application/json")
+def _json_response(content: Any, language: Language) -> Response:
+    body = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return Response(body, media_type="application/json", headers=language_headers(language))
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -19,7 +19,7 @@ class ProductIn(BaseModel):
     designation: str = Field(description="title")
     description: str | None = Field(None, description="may contain HTML")
     picture: str | None = Field(None, description="a picture file in base64: JPEG, PNG, GIF or WebP")
-    top_k: Annotated[int, Field(ge=1, le=27, description="how many codes to rank")] = 3
+    top_k: Annotated[int, Field(ge=1, description="how many codes to rank; all if there are fewer")] = 3
 
 
 class BatchIn(BaseModel):
@@ -34,7 +34,7 @@ class Choice(BaseModel):
     """One code and its calibrated confidence."""
 
     prdtypecode: int
-    label: str
+    label: str = Field(description="the code's name in the language of Accept-Language: fr (the default) or en")
     confidence: float
 
 
@@ -99,11 +99,20 @@ class ExplanationOut(BaseModel):
     pictures: list[SimilarImage] = Field(description="training products with the most similar pictures")
 
 
-class Label(BaseModel):
-    """A code and its name."""
+class NamesOut(BaseModel):
+    """What a code is called; empty where the taxonomy does not have it."""
+
+    fr: str
+    en: str
+
+
+class ClassOut(BaseModel):
+    """A code that the model knows."""
 
     prdtypecode: int
-    label: str
+    label: str = Field(description="its name in the language of Accept-Language: fr (the default) or en")
+    names: NamesOut
+    parent: str | None = Field(description="key of its parent in the taxonomy, such as `books`; null if it has none")
 
 
 class Limits(BaseModel):
@@ -130,7 +139,7 @@ class ModelOut(BaseModel):
     )
     target_precision: float
     threshold: float
-    classes: list[Label]
+    classes: list[ClassOut]
     views: list[str]
     limits: Limits
 
@@ -178,7 +187,7 @@ PRODUCT_BODY = {  # of a route that takes one product, for `openapi_extra`
                         "designation": {"type": "string"},
                         "description": {"type": "string"},
                         "picture": {"type": "string", "format": "binary"},
-                        "top_k": {"type": "integer", "minimum": 1, "maximum": 27, "default": 3},
+                        "top_k": {"type": "integer", "minimum": 1, "default": 3},
                     },
                 }
             },

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH = 32  # products
 COSTLY_CHARACTERS = 20_000  # of all texts of a request, from which it is in the lane of the costly
-TOP_CODES = 27  # ranked for each product: all codes of the challenge
 INITIAL_SECONDS_PER_PRODUCT = 0.02
 SMOOTHING = 0.1  # weight of the newest batch in the moving average of seconds per product
 
@@ -48,7 +47,7 @@ class ScoredProducts:
 
     model: LoadedModel  # that made them
     prediction_ids: Sequence[str]
-    codes: Sequence[Sequence[int]]  # products x TOP_CODES at most, the most probable first
+    codes: Sequence[Sequence[int]]  # products x classes, the most probable first
     confidence: Sequence[Sequence[float]]  # like codes
     needs_review: Sequence[bool]
     image_states: Sequence[str]  # what became of each image: see `PyfuncModel.featurise_many`
@@ -236,7 +235,7 @@ def _predict(model: LoadedModel, jobs: Sequence[_Job]) -> tuple[FeatureBatch, To
     texts = [(product.designation, product.description) for product in products]
     batch, image_states = model.model.featurise_many(texts, [product.image for product in products])
     classifier = model.model.classifier
-    top = classifier.top_k(batch, TOP_CODES)
+    top = classifier.top_k(batch, len(classifier.classes))
     codes, confidence, needs_review = top.codes.tolist(), top.confidence.tolist(), top.needs_review.tolist()
     results, start = [], 0
     for job in jobs:

@@ -13,7 +13,8 @@ from rakuten.yaml_files import read_yaml
 MODEL_TAG = "model_digest"  # tag of a run and of a version: see `model_digest`
 # What the stages read and Git tracks. Other files, changed or untracked, cannot change a result.
 STAGE_INPUTS = (
-    "src", "params.yaml", "dvc.yaml", "data/raw", "data/corrections", "data/encoders", "pyproject.toml", "uv.lock",
+    "src", "params.yaml", "dvc.yaml", "data/raw", "data/corrections", "data/encoders", "data/taxonomy.csv",
+    "pyproject.toml", "uv.lock",
 )  # fmt: skip
 DVC_LOCK_NAME = "dvc.lock"  # of the artifact of a run
 VERSION_LENGTH = 12  # hex digits of the model's digest in a prediction's model_version

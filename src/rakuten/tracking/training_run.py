@@ -38,7 +38,7 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 
-from rakuten.config import DVC_YAML, MODELS, PARAMS, PROCESSED, PROJECT, ROOT, SOURCE
+from rakuten.config import DVC_YAML, MODELS, PARAMS, PROCESSED, PROJECT, ROOT, SOURCE, TAXONOMY
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.tracking import registry, server
@@ -308,7 +308,7 @@ def _log_model(run_id: str, files: Path, record: Mapping[str, Any]) -> Any:
             name="model",
             loader_module=LOADER_MODULE,
             data_path=str(files),
-            code_paths=[str(SOURCE / "rakuten")],
+            code_paths=[str(SOURCE / "rakuten"), str(TAXONOMY)],
             signature=ModelSignature(
                 INPUT_SCHEMA, Schema([ColSpec(kind, name) for name, kind in record["outputs"].items()])
             ),
