@@ -194,6 +194,7 @@ class ReviewParams(_Section):
 
     agreement: Annotated[int, Field(ge=1, le=5)]
     audit_share: Annotated[float, Field(ge=0, lt=1)]
+    new_code_rows: Count
 
 
 class ComputeParams(_Section):

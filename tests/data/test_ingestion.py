@@ -1,6 +1,8 @@
 import csv
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from rakuten.data.ingestion import InterimPaths, make_dataset
 from rakuten.data.raw_files import RawFiles
 from rakuten.data.schema import INDEX, image_name
 from rakuten.data.tables import read_table
-from rakuten.data.taxonomy import current_taxonomy
+from rakuten.data.taxonomy import Taxonomy, current_taxonomy
 from rakuten.errors import UserError
 
 LENIENT = DataParams(max_rejected=1.0, unknown_labels="reject")
@@ -33,11 +35,17 @@ class Dataset(NamedTuple):
     examples: dict[str, str]
 
 
-def ingest(raw: Path, params: DataParams = LENIENT, error_by_image: Mapping[str, str] = NO_IMAGES) -> Dataset:
+def ingest(
+    raw: Path,
+    params: DataParams = LENIENT,
+    error_by_image: Mapping[str, str] = NO_IMAGES,
+    taxonomy: Taxonomy | None = None,
+) -> Dataset:
+    taxonomy = taxonomy or current_taxonomy()
     with tempfile.TemporaryDirectory() as folder:
         paths = InterimPaths.of(Path(folder))
         quality, examples = make_dataset(
-            RawFiles.open(raw), Corrections.read(raw), error_by_image, params, current_taxonomy(), paths
+            RawFiles.open(raw), Corrections.read(raw, taxonomy, 2), error_by_image, params, taxonomy, paths
         )
         return Dataset(*map(read_table, paths), quality, examples)
 
@@ -164,6 +172,8 @@ def test_the_report_counts_the_kept_rows(raw: Path) -> None:
             "repeated_title": 1,
         },
         "corrections": {},
+        "merged_codes": {"train": {}, "corrections": {}},
+        "proposed_codes": {},
         "test": {
             "rows_in": 3,
             "rows_out": 3,
@@ -222,6 +232,33 @@ def test_more_rejected_rows_than_allowed_stop_ingestion_with_an_example(
     assert len(ingest(raw, DataParams(max_rejected=0.5, unknown_labels="reject")).rejected) == 4
     with pytest.raises(UserError, match=r"4 of 8 rows are unusable.*\(4: label missing, for example index 100\)"):
         ingest(raw, DataParams(max_rejected=0.49, unknown_labels="reject"))
+
+
+def test_labels_of_merged_codes_become_the_code_that_is_left(raw: Path) -> None:
+    taxonomy = current_taxonomy()
+    taxonomy = replace(taxonomy, merged_into={2705: 10})
+    (raw / "corrections.csv").write_text(
+        "productid,imageid,old_prdtypecode,prdtypecode,decisions,decided_at,designation,description\n"
+        "12,22,2705,40,1,2026-01-02T03:04:05+00:00,,\n13,23,2583,2705,2,2026-01-02T03:04:05+00:00,,\n"
+    )
+    dataset = ingest(raw, taxonomy=taxonomy)
+    assert dataset.train["prdtypecode"].tolist() == ["2583", "40", "10", "10"]
+    assert dataset.quality["merged_codes"] == {"train": {"2705": 2}, "corrections": {"2705": 1}}
+    assert dataset.quality["train"]["rows_rejected"] == 0
+
+
+@pytest.mark.parametrize(("codes", "rows"), [((3000, 3001), 2), ((3000, 3000), 4)])
+def test_a_proposed_code_is_learnt_once_it_has_enough_products(codes: tuple[int, int], rows: int, raw: Path) -> None:
+    (raw / "corrections.csv").write_text(
+        "productid,imageid,old_prdtypecode,prdtypecode,decisions,decided_at,designation,description\n"
+        f"12,22,2705,{codes[0]},1,2026-01-02T03:04:05+00:00,,\n"
+        f"13,23,2583,{codes[1]},2,2026-01-02T03:04:05+00:00,,\n"
+    )
+    dataset = ingest(raw)
+    assert len(dataset.train) == dataset.quality["train"]["rows_in"] == rows
+    assert (dataset.train["prdtypecode"] == "3000").sum() == rows - 2
+    assert dataset.quality["proposed_codes"] == Counter(map(str, codes))
+    assert dataset.rejected.empty
 
 
 def test_a_single_class_stops_ingestion(raw: Path) -> None:

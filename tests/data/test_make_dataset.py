@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -12,6 +13,8 @@ from PIL import Image
 
 from rakuten.data.schema import X_COLUMNS, image_name
 from rakuten.data.tables import read_table
+from rakuten.data.taxonomy import current_taxonomy
+from tests.support.project import load_script
 
 MakeDataset = Callable[[Path], "CompletedProcess[str]"]
 
@@ -69,6 +72,22 @@ def test_tables_and_report_are_written_and_findings_logged(
         "WARNING ingest: class 2705 has only 2 rows",
     ]
     assert closing.startswith("INFO ingest: 35 train rows read, 34 kept, 1 rejected; 2 test rows kept (")
+
+
+def test_what_becomes_of_merged_and_proposed_codes_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    taxonomy = replace(current_taxonomy(), merged_into={2705: 10})
+    quality = {
+        "merged_codes": {"train": {"2705": 1200}, "corrections": {}},
+        "proposed_codes": {"3000": 25, "3001": 4},
+    }
+    with caplog.at_level("INFO"):
+        load_script("src/data/make_dataset.py").log_codes(quality, taxonomy, {3000}, 20)
+    assert [record.levelname for record in caplog.records] == ["INFO"] * 3
+    assert caplog.messages == [
+        "1,200 labels (train) of code 2705, merged into 10",
+        "the proposed code 3000 is a class: 25 products; data/taxonomy.csv can name it",
+        "the proposed code 3001 has 4 products; from 20 on it is a class (review.new_code_rows in params.yaml)",
+    ]
 
 
 def test_missing_and_unusable_images_are_logged_and_counted(

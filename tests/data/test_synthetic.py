@@ -57,7 +57,12 @@ def test_ingestion_finds_no_fault_and_all_images(sample: Path, tmp_path: Path) -
     images = check_images(ImageFiles(sample / "images"))
     params = DataParams(max_rejected=0.0, unknown_labels="reject")
     quality, _ = make_dataset(
-        RawFiles.open(sample), Corrections.read(tmp_path), images, params, current_taxonomy(), InterimPaths.of(tmp_path)
+        RawFiles.open(sample),
+        Corrections.read(tmp_path, current_taxonomy()),
+        images,
+        params,
+        current_taxonomy(),
+        InterimPaths.of(tmp_path),
     )
     assert quality["synthetic"]
     assert quality["train"]["rows_out"] == 300

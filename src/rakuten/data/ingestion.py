@@ -135,7 +135,8 @@ def make_dataset(
     Raises:
         UserError: too many rows are rejected, or the usable rows have fewer than two classes.
     """
-    known_codes = None if params.unknown_labels == "keep" else taxonomy.codes
+    raw_files, merged = raw_files.follow_mergers(taxonomy)
+    known_codes = None if params.unknown_labels == "keep" else taxonomy.codes | corrections.new_codes
     train = write_train_tables(raw_files, corrections, error_by_image, known_codes, paths)
     write_table(corrections.outcome_table(), paths.corrections)
     n_rows = raw_files.n_rows[X_TRAIN]
@@ -147,6 +148,8 @@ def make_dataset(
         "train": train.as_dict(),
         "test": test.as_dict(),
         "corrections": corrections.counts(),
+        "merged_codes": {"train": merged, "corrections": dict(corrections.merged)},
+        "proposed_codes": dict(corrections.proposed),
         "pictures": {
             "files": len(error_by_image),
             "not_referenced": len(error_by_image) - len(train.referenced_images.union(test.referenced_images)),

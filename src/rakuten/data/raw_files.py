@@ -3,7 +3,7 @@
 import logging
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rakuten.cli import progress
 from rakuten.data import validation
 from rakuten.data.schema import INDEX, X_COLUMNS, X_TEST, X_TRAIN, Y_COLUMNS, Y_TRAIN, normalise_ids
 from rakuten.data.tables import CHUNK_ROWS, check_raw, read_raw_chunks
+from rakuten.data.taxonomy import Taxonomy
 from rakuten.data.text_hashes import find_sorted
 from rakuten.errors import UserError
 from rakuten.types import IntArray
@@ -78,6 +79,16 @@ class RawFiles:
             labels=list(position_by_label),
             next_index=1 + max(int(file_keys.row_ids.max()) for file_keys in keys.values()),
         )
+
+    def follow_mergers(self, taxonomy: Taxonomy) -> tuple["RawFiles", dict[str, int]]:
+        """The same with the labels of merged codes replaced by those that they became part of.
+
+        Returns:
+            The files, and the number of train rows of each merged code.
+        """
+        n_rows = np.bincount(self.label_ids, minlength=len(self.labels)).tolist()
+        merged = {label: n for label, n in zip(self.labels, n_rows, strict=True) if taxonomy.follow(label) != label}
+        return replace(self, labels=list(map(taxonomy.follow, self.labels))), merged
 
     def chunks(self, file: str) -> Iterator[pd.DataFrame]:
         """Read X_train.csv, with column prdtypecode joined to it, or X_test.csv; all as `normalise_ids` writes it.

@@ -9,7 +9,7 @@ import re
 import sysconfig
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -54,6 +54,18 @@ class Taxonomy:
     def parent_label(self, key: str, language: Language = DEFAULT_LANGUAGE) -> str:
         """The parent's name, or "" for a key that is not there."""
         return getattr(self.parents[key], language) if key in self.parents else ""
+
+    def follow(self, label: str) -> str:
+        """The code that products with a label have now: another one if its code was merged, else the label itself.
+
+        Args:
+            label: any text, with `schema.normalise_id` applied.
+        """
+        return self._followed.get(label, label)
+
+    @cached_property
+    def _followed(self) -> dict[str, str]:
+        return {str(code): str(target) for code, target in self.merged_into.items()}
 
     @classmethod
     def read(cls, path: Path) -> "Taxonomy":
