@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from rakuten.commands.keys import main
-from rakuten.serving.keys import ApiKeys
+from rakuten.serving.keys import ApiKeys, Owner
+from rakuten.serving.roles import Role
 
 
 @pytest.fixture
@@ -17,8 +18,13 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_key_alone_is_written_to_standard_output(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["one"]) == 0
     output = capsys.readouterr()
-    assert ApiKeys(path).owner(output.out.rstrip("\n")) == "one"
+    assert ApiKeys(path).owner(output.out.rstrip("\n")) == Owner("one", Role.CLASSIFY)
     assert str(path) in output.err
+
+
+def test_a_key_is_made_for_a_role(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["one", "--role", "review"]) == 0
+    assert ApiKeys(path).owner(capsys.readouterr().out.rstrip("\n")) == Owner("one", Role.REVIEW)
 
 
 def test_a_second_key_for_a_name_is_an_error(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,7 +42,7 @@ def test_a_key_can_go_into_a_file_that_its_owner_alone_can_read(
     assert main(["one", "--output", str(tmp_path / "one.key")]) == 0
     output = capsys.readouterr()
     key = (tmp_path / "one.key").read_text()
-    assert ApiKeys(path).owner(key) == "one"
+    assert ApiKeys(path).owner(key) == Owner("one", Role.CLASSIFY)
     assert key not in output.out + output.err
     assert (tmp_path / "one.key").stat().st_mode & 0o777 == 0o600
 

@@ -149,5 +149,6 @@ def test_counts_are_those_of_open_products(desk: ReviewDesk, product: MakeProduc
         "state": {"decided": 1, "open": 2},
         "source": {"file": 1, "label-issues": 1},
         "predicted": {"10": 1, "40": 1},
+        "language": {"french": 2},
         "person": {"ann": 1},
     }

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,12 @@ from rakuten.data.taxonomy import DEFAULT_LANGUAGE, LANGUAGES, current_taxonomy
 from rakuten.errors import UserError
 from rakuten.files import atomic_write
 from rakuten.review import exchange, sources
-from rakuten.review.database import DEFAULT_URL, open_database
-from rakuten.review.desk import ReviewDesk
+from rakuten.review.desk import open_desk
 from rakuten.tracking import lineage
 
 log = logging.getLogger(__name__)
 
 TEXTS = ["productid", "imageid", "designation", "description"]
-
-
-def open_desk() -> ReviewDesk:
-    """The desk whose database REVIEW_DATABASE_URL names, or data/review/review.db."""
-    url = os.environ.get("REVIEW_DATABASE_URL") or DEFAULT_URL
-    return ReviewDesk(open_database(url), load_params().review.agreement)
 
 
 def add(arguments: argparse.Namespace) -> str:

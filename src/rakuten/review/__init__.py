@@ -5,7 +5,9 @@ migrations  how they are created and changed, for Alembic
 database    opening SQLite or PostgreSQL, transactions
 order       in which order products are shown
 sources     products for the queue, from scored files and doubted labels
+audit       the sample of decided products that nobody can tell from the others
 decisions   what several decisions about a product amount to; agreement between people
+queue       queries: orders, filters, counts
 desk        the queue: who gets which product, and what is decided
 exchange    corrections.csv for the pipeline; Label Studio's tasks and annotations
 """

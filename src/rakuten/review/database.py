@@ -1,8 +1,12 @@
 """The database of the review desk: SQLite in a file by default, PostgreSQL by its URL."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from alembic import command
 from alembic.config import Config
@@ -18,7 +22,17 @@ from rakuten.errors import UserError
 MIGRATIONS = Path(__file__).parent / "migrations"
 DEFAULT_URL = f"sqlite:///{(PROJECT / 'data' / 'review' / 'review.db').as_posix()}"
 BUSY_SECONDS = 30  # how long to wait while another process writes to an SQLite file
+MAX_CONNECTIONS = 16  # kept open
+READING = {"review_reading": True}  # marks a connection that writes nothing
 MIGRATION_LOCK = 0x72766577  # of PostgreSQL's advisory locks: any number that nothing else uses
+
+_write_locks: WeakKeyDictionary[Engine, Lock] = WeakKeyDictionary()
+_write_locks_lock = Lock()
+
+
+def database_url() -> str:
+    """What REVIEW_DATABASE_URL says, or the file data/review/review.db."""
+    return os.environ.get("REVIEW_DATABASE_URL") or DEFAULT_URL
 
 
 def open_database(url: str) -> Engine:
@@ -37,7 +51,7 @@ def open_database(url: str) -> Engine:
         else:
             if address.drivername == "postgresql":
                 address = address.set(drivername="postgresql+psycopg2")  # the driver that MLflow uses too
-            engine = create_engine(address, pool_pre_ping=True)
+            engine = create_engine(address, pool_pre_ping=True, pool_size=MAX_CONNECTIONS)
         _migrate(engine)
     except (ArgumentError, ModuleNotFoundError) as error:
         raise UserError(f"REVIEW_DATABASE_URL: {error}") from error
@@ -49,15 +63,30 @@ def open_database(url: str) -> Engine:
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Session]:
-    """A session whose changes are committed together when the block ends, or not at all if it raises."""
-    with Session(engine, expire_on_commit=False) as session, session.begin():
+    """A session whose changes are committed together when the block ends, or not at all if it raises.
+
+    Threads that write to an SQLite file wait for each other here: SQLite itself looks again after ever longer pauses.
+    """
+    with _write_lock(engine), Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """A session that changes nothing. It waits for no writer, and no writer waits for it."""
+    with Session(engine.execution_options(**READING), expire_on_commit=False) as session:
+        yield session
+
+
+def _write_lock(engine: Engine) -> AbstractContextManager[Any]:
+    with _write_locks_lock:
+        return _write_locks.setdefault(engine, Lock()) if engine.dialect.name == "sqlite" else nullcontext()
 
 
 def _open_sqlite(address: URL) -> Engine:
     if address.database:
         Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_engine(address, connect_args={"timeout": BUSY_SECONDS}, pool_size=MAX_CONNECTIONS)
 
     # Python's sqlite3 begins a transaction at the first write only: a reader that then writes would fail, not wait.
     @event.listens_for(engine, "connect")
@@ -71,7 +100,8 @@ def _open_sqlite(address: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        is_reading = READING.items() <= connection.get_execution_options().items()
+        connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -5,30 +5,26 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, case, func, or_, select
+from sqlalchemy import Engine, insert, or_, select
 from sqlalchemy.orm import Session
 
+from rakuten.config import load_params
 from rakuten.errors import UserError
-from rakuten.review.database import transaction
+from rakuten.review import queue
+from rakuten.review.database import database_url, open_database, reading, transaction
 from rakuten.review.decisions import answers, cohen_kappa, outcome, standing_decisions
+from rakuten.review.queue import Order, QueueFilter
 from rakuten.review.tables import Answer, ReviewDecision, ReviewProduct, State
 
 ASSIGNED_FOR = timedelta(minutes=10)  # how long a product is kept for the person who has it open
-WRITE_ROWS = 1000  # products that are added in one transaction
+WRITE_ROWS = 200  # products that are added in one transaction, for which people wait
+SPARE = 40  # products looked for beyond those asked for, since others may take some at the same moment
+MAX_TRIES = 5  # if others took all of these
 # What a product that comes again takes over from the model's last word on it.
-UPDATED = ("predicted", "confidence", "top", "model_version", "priority", "group", "image")
-
-
-@dataclass(frozen=True)
-class QueueFilter:
-    """Which products of the queue a person wants to see; None: all."""
-
-    source: str | None = None
-    predicted: int | None = None
-    language: str | None = None
-    max_confidence: float | None = None
-    search: str | None = None  # in titles, whatever the case
-    state: State = State.OPEN
+UPDATED = (
+    "predicted", "confidence", "top", "shown_confidence", "shown_top", "model_version", "is_audit", "is_novel",
+    "priority", "group", "image",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,11 @@ class Added:
     decided: int  # they were decided already, and stay as they were
 
 
+def open_desk() -> "ReviewDesk":
+    """The desk whose database REVIEW_DATABASE_URL names, or data/review/review.db."""
+    return ReviewDesk(open_database(database_url()), load_params().review.agreement)
+
+
 class ReviewDesk:
     """The queue of products, and the decisions about them, in a database."""
 
@@ -64,28 +65,38 @@ class ReviewDesk:
         """
         self._engine, self._agreement = engine, agreement
 
+    @property
+    def required_agreement(self) -> int:
+        """How many people must give the same answer."""
+        return self._agreement
+
     def add(self, products: Sequence[Mapping[str, Any]]) -> Added:
         """Put products into the queue. One that is there already gets the new prediction, unless it is decided.
 
         Args:
-            products: the columns of ReviewProduct except id, state and added_at.
+            products: the columns of ReviewProduct except id, state and added_at. Without shown_top and
+                shown_confidence people see what the model said.
         """
         new = updated = decided = 0
         for start in range(0, len(products), WRITE_ROWS):
-            chunk = products[start : start + WRITE_ROWS]
+            chunk = [_with_shown(product) for product in products[start : start + WRITE_ROWS]]
             with transaction(self._engine) as session:
                 there = _by_key(session, chunk)
+                rows = {}  # a product that comes twice counts once
                 for product in chunk:
-                    found = there.get((product["source"], product["key"]))
+                    key = (product["source"], product["key"])
+                    found = there.get(key)
                     if found is None:
-                        session.add(ReviewProduct(**product, state=State.OPEN, added_at=_now()))
-                        new += 1
+                        new += key not in rows
+                        rows[key] = product | {"state": State.OPEN, "added_at": _now()}
                     elif found.state == State.DECIDED:
                         decided += 1
                     else:
                         for name in UPDATED:
                             setattr(found, name, product[name])
                         updated += 1
+                if rows:
+                    session.execute(insert(ReviewProduct), list(rows.values()))
         return Added(new, updated, decided)
 
     def open_products(self) -> list[ReviewProduct]:
@@ -95,31 +106,60 @@ class ReviewDesk:
             .where(ReviewProduct.state == State.OPEN)
             .order_by(ReviewProduct.priority.desc(), ReviewProduct.id)
         )
-        with transaction(self._engine) as session:
+        with reading(self._engine) as session:
             return list(session.scalars(query))
 
-    def take(self, person: str, number: int, wanted: QueueFilter | None = None) -> list[ReviewProduct]:
-        """The next products for a person, the most urgent first. Nobody else gets them for the next ten minutes.
+    def take(
+        self, person: str, number: int, wanted: QueueFilter | None = None, order: Order = Order.TEACHING
+    ) -> list[ReviewProduct]:
+        """The next products for a person. Nobody else gets them for the next ten minutes.
 
-        Products that the person has open come first, then those of the highest priority that nobody else has open and
-        that this person has neither decided nor skipped.
+        Products that the person has open come first, then those that nobody else has open and that this person has
+        neither decided nor skipped. They are looked for before the transaction that assigns them, in which everybody
+        else would wait.
         """
-        now = _now()
-        is_mine = ReviewProduct.assigned_to == person
-        is_free = or_(ReviewProduct.assigned_to.is_(None), is_mine, ReviewProduct.assigned_until <= now)
+        wanted, now = wanted or QueueFilter(), _now()
+        found: list[ReviewProduct] = []
+        for _ in range(MAX_TRIES):
+            with reading(self._engine) as session:
+                mine = list(session.scalars(queue.opened_by(person, wanted, order, now).limit(number)))
+                n_free = number - len(mine) + SPARE if len(mine) < number else 0
+                free = list(session.scalars(queue.free_for(person, wanted, order, now).limit(n_free))) if n_free else []
+            found = self._assign(person, mine, free, number, wanted.state, now)
+            if len(found) == number or len(free) < n_free:  # else others were faster
+                break
+        return found
+
+    def _assign(
+        self, person: str, mine: list[int], free: list[int], number: int, state: State, now: datetime
+    ) -> list[ReviewProduct]:
+        """Of some products, those that the person may still have, the first `number`, kept for this person."""
+        candidates = [*mine, *free]
+        is_available = or_(ReviewProduct.assigned_to == person, queue.is_free(now))
         query = (
             select(ReviewProduct)
-            .where(*_conditions(wanted or QueueFilter()))
-            .where(is_free, ReviewProduct.id.not_in(_answered_by(person)))
-            .order_by(case((is_mine, 0), else_=1), ReviewProduct.priority.desc(), ReviewProduct.id)
-            .limit(number)
-            .with_for_update(skip_locked=True, of=ReviewProduct)  # SQLite has one writer at a time
+            .where(ReviewProduct.id.in_(candidates), ReviewProduct.state == state, is_available)
+            .with_for_update(skip_locked=True)  # SQLite has one writer at a time
         )
+        if not candidates:
+            return []
         with transaction(self._engine) as session:
-            found = list(session.scalars(query))
+            place = {product_id: number for number, product_id in enumerate(candidates)}
+            found = sorted(session.scalars(query), key=lambda product: place[product.id])[:number]
             for product in found:
                 product.assigned_to, product.assigned_until = person, now + ASSIGNED_FOR
         return found
+
+    def product(self, product_id: int) -> ReviewProduct | None:
+        """One product of the queue, whatever its state; None if there is none of this id."""
+        with reading(self._engine) as session:
+            return session.get(ReviewProduct, product_id)
+
+    def decisions(self, product_ids: Sequence[int]) -> dict[int, list[ReviewDecision]]:
+        """All decisions about some products, in the order in which they were made."""
+        query = select(ReviewDecision).where(ReviewDecision.product_id.in_(product_ids)).order_by(ReviewDecision.id)
+        with reading(self._engine) as session:
+            return _by_product(session.scalars(query))
 
     def decide(self, new: NewDecision) -> State:
         """Record a decision; returns the state of the product after it. The same decision again changes nothing.
@@ -132,23 +172,28 @@ class ReviewDesk:
             needs = "needs a" if new.answer == Answer.CODE else "takes no"
             raise UserError(f"the answer {new.answer.value!r} {needs} prdtypecode")
         with transaction(self._engine) as session:
-            product = session.get(ReviewProduct, new.product_id, with_for_update=True)
-            if product is None:
-                raise UserError(f"the review desk has no product {new.product_id}")
-            made = _decisions(session, new.product_id)
-            if any(each.person == new.person and each.decided_at == new.decided_at for each in made):
-                return State(product.state)
-            if new.answer == Answer.UNDO and new.person not in standing_decisions(made):
-                raise UserError(f"{new.person} has decided nothing about product {new.product_id}")
-            decision = ReviewDecision(
-                **vars(new), predicted=product.predicted, confidence=product.confidence,
-                model_version=product.model_version,
-            )  # fmt: skip
-            session.add(decision)
-            product.state, _ = outcome(answers(standing_decisions([*made, decision])), self._agreement)
-            if product.assigned_to == new.person and new.answer != Answer.UNDO:
-                product.assigned_to = product.assigned_until = None
+            return self._decide(session, new)
+
+    def _decide(self, session: Session, new: NewDecision) -> State:
+        product = session.get(ReviewProduct, new.product_id, with_for_update=True)
+        if product is None:
+            raise UserError(f"the review desk has no product {new.product_id}")
+        made = queue.decisions_about(session, new.product_id)
+        if any(each.person == new.person and each.decided_at == new.decided_at for each in made):
             return State(product.state)
+        if new.answer == Answer.UNDO and new.person not in standing_decisions(made):
+            raise UserError(f"{new.person} has decided nothing about product {new.product_id}")
+        decision = ReviewDecision(
+            **vars(new), predicted=product.predicted, confidence=product.confidence,
+            model_version=product.model_version,
+        )  # fmt: skip
+        session.add(decision)
+        product.state, _ = outcome(answers(standing_decisions([*made, decision])), self._agreement)
+        if new.answer == Answer.UNDO:
+            product.assigned_to, product.assigned_until = new.person, _now() + ASSIGNED_FOR
+        elif product.assigned_to == new.person:
+            product.assigned_to = product.assigned_until = None
+        return State(product.state)
 
     def undo(self, person: str) -> int | None:
         """Take back the person's last decision that stands; returns the id of its product, None if there is none.
@@ -156,32 +201,17 @@ class ReviewDesk:
         The product is open for this person again.
         """
         with transaction(self._engine) as session:
-            made = session.scalars(
-                select(ReviewDecision).where(ReviewDecision.person == person).order_by(ReviewDecision.id.desc())
-            )
-            undone = 0
-            last = None
-            for decision in made:
-                if decision.answer == Answer.UNDO:
-                    undone += 1
-                elif undone:
-                    undone -= 1
-                else:
-                    last = decision.product_id
-                    break
-        if last is None:
-            return None
-        self.decide(NewDecision(person, last, Answer.UNDO))
-        with transaction(self._engine) as session:
-            product = session.get_one(ReviewProduct, last, with_for_update=True)
-            product.assigned_to, product.assigned_until = person, _now() + ASSIGNED_FOR
+            last = queue.last_standing(session, person)
+            if last is not None:
+                self._decide(session, NewDecision(person, last, Answer.UNDO))
         return last
 
     def decided(self) -> list[tuple[ReviewProduct, int, list[ReviewDecision]]]:
         """Each decided product with its answer (a prdtypecode or NO_CODE) and the decisions that stand for it."""
-        with transaction(self._engine) as session:
+        with reading(self._engine) as session:
             query = select(ReviewProduct).where(ReviewProduct.state == State.DECIDED).order_by(ReviewProduct.id)
-            products, made = list(session.scalars(query)), _decisions_by_product(session)
+            products = list(session.scalars(query))
+            made = _by_product(session.scalars(select(ReviewDecision).order_by(ReviewDecision.id)))
         results = []
         for product in products:
             standing = standing_decisions(made[product.id])
@@ -193,20 +223,33 @@ class ReviewDesk:
 
     def agreement(self) -> tuple[float, int] | None:
         """Cohen's kappa between people and the number of pairs of answers; see `cohen_kappa`."""
-        with transaction(self._engine) as session:
-            by_product = _decisions_by_product(session)
-        return cohen_kappa(answers(standing_decisions(made)) for made in by_product.values())
+        with reading(self._engine) as session:
+            several = queue.answers_of_several(session)
+        return cohen_kappa(several)
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """The number of products by state, source and predicted code of those open, and of decisions by person."""
-        is_open = ReviewProduct.state == State.OPEN
-        with transaction(self._engine) as session:
+    def waiting(self, wanted: QueueFilter) -> int:
+        """The number of products that match a filter, whoever has them open."""
+        with reading(self._engine) as session:
+            return queue.count_waiting(session, wanted)
+
+    def counts(self, wanted: QueueFilter | None = None) -> dict[str, dict[str, int]]:
+        """The number of products by state, and by source, predicted code and language of those that match a filter.
+
+        Also that of decisions by person, those taken back included.
+        """
+        where = queue.conditions(wanted or QueueFilter())
+        with reading(self._engine) as session:
             return {
-                "state": _count(session, ReviewProduct.state),
-                "source": _count(session, ReviewProduct.source, is_open),
-                "predicted": _count(session, ReviewProduct.predicted, is_open),
-                "person": _count(session, ReviewDecision.person, ReviewDecision.answer != Answer.UNDO),
+                "state": queue.count_by(session, ReviewProduct.state, *where[1:]),
+                "source": queue.count_by(session, ReviewProduct.source, *where),
+                "predicted": queue.count_by(session, ReviewProduct.predicted, *where),
+                "language": queue.count_by(session, ReviewProduct.language, *where),
+                "person": queue.count_by(session, ReviewDecision.person, ReviewDecision.answer != Answer.UNDO),
             }
+
+
+def _with_shown(product: Mapping[str, Any]) -> dict[str, Any]:
+    return {"is_novel": False, "shown_top": product["top"], "shown_confidence": product["confidence"], **product}
 
 
 def _by_key(session: Session, products: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], ReviewProduct]:
@@ -223,50 +266,11 @@ def _by_key(session: Session, products: Iterable[Mapping[str, Any]]) -> dict[tup
     return {(row.source, row.key): row for row in found}
 
 
-def _answered_by(person: str) -> Any:
-    """A query of the ids of the products about which a person has a decision that stands."""
-    balance = func.sum(case((ReviewDecision.answer == Answer.UNDO, -1), else_=1))
-    return (
-        select(ReviewDecision.product_id)
-        .where(ReviewDecision.person == person)
-        .group_by(ReviewDecision.product_id)
-        .having(balance > 0)
-    )
-
-
-def _conditions(wanted: QueueFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [ReviewProduct.state == wanted.state]
-    if wanted.source is not None:
-        conditions.append(ReviewProduct.source == wanted.source)
-    if wanted.predicted is not None:
-        conditions.append(
-            or_(ReviewProduct.predicted == wanted.predicted, ReviewProduct.prdtypecode == wanted.predicted)
-        )
-    if wanted.language is not None:
-        conditions.append(ReviewProduct.language == wanted.language)
-    if wanted.max_confidence is not None:
-        conditions.append(ReviewProduct.confidence <= wanted.max_confidence)
-    if wanted.search:
-        conditions.append(ReviewProduct.designation.icontains(wanted.search, autoescape=True))
-    return conditions
-
-
-def _decisions(session: Session, product_id: int) -> list[ReviewDecision]:
-    query = select(ReviewDecision).where(ReviewDecision.product_id == product_id).order_by(ReviewDecision.id)
-    return list(session.scalars(query))
-
-
-def _decisions_by_product(session: Session) -> dict[int, list[ReviewDecision]]:
-    """All decisions by product, in the order in which they were made."""
+def _by_product(decisions: Iterable[ReviewDecision]) -> dict[int, list[ReviewDecision]]:
     by_product: dict[int, list[ReviewDecision]] = {}
-    for decision in session.scalars(select(ReviewDecision).order_by(ReviewDecision.id)):
+    for decision in decisions:
         by_product.setdefault(decision.product_id, []).append(decision)
     return by_product
-
-
-def _count(session: Session, column: Any, *conditions: ColumnElement[bool]) -> dict[str, int]:
-    query = select(column, func.count()).where(*conditions).group_by(column).order_by(column)
-    return {str(value): number for value, number in session.execute(query)}
 
 
 def _now() -> datetime:

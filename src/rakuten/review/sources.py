@@ -13,12 +13,12 @@ from rakuten.data.schema import image_name
 from rakuten.features.near_duplicates import title_keys
 from rakuten.features.style import style_tokens, title_language
 from rakuten.features.text import clean_cased_text
+from rakuten.review.audit import Top, draw_audit, shown_tops, uncertainty_of
 from rakuten.review.order import review_priority
 from rakuten.review.tables import Source
-from rakuten.types import BoolArray, FloatArray, HashArray
+from rakuten.types import FloatArray, HashArray
 
 IDS = ["productid", "imageid"]
-Top = list[list[list[float]]]  # for each product [prdtypecode, confidence] of its likeliest codes
 # Columns of a scored file with the likeliest codes and their confidences.
 TOP_COLUMNS = (
     ("predicted_prdtypecode", "confidence"),
@@ -41,21 +41,19 @@ def from_scored(
     """
     needs_review = scored["needs_review"].to_numpy(dtype=bool)
     is_audit = draw_audit(needs_review, audit_share, seed)
-    shown = scored[needs_review | is_audit].reset_index(drop=True)
-    uncertainty = (1 - shown["confidence"] + shown.get("second_confidence", 0.0)).to_numpy(dtype=float)
-    # A product of the sample must not stand out by its place: it takes that of one that needs review.
-    is_audit = is_audit[needs_review | is_audit]
-    uncertainty = _hide_audit(uncertainty, is_audit, seed)
+    shown = needs_review | is_audit
+    table, is_audit = scored[shown].reset_index(drop=True), is_audit[shown]
+    top = _top(table)
     return _rows(
-        shown.assign(
+        table.assign(
             source=Source.FILE.value,
             prdtypecode=None,
-            predicted=shown["predicted_prdtypecode"].astype(int),
+            predicted=table["predicted_prdtypecode"].astype(int),
             is_audit=is_audit,
         ),
-        _top(shown),
+        top,
         images,
-        uncertainty,
+        shown_tops(top, is_audit, seed),
     )
 
 
@@ -66,10 +64,8 @@ def from_label_issues(issues: pd.DataFrame, images: Mapping[str, Path], model_ve
         issues: label_issues.csv, with the designation and description of the products as they came.
         model_version: of the model that doubts the labels.
     """
-    # The less probable the label and the surer the model of another, the more a decision teaches.
-    uncertainty = (1 - issues["probability"]).to_numpy(dtype=float)
     columns = ["suggested_prdtypecode", "suggested_probability", "prdtypecode", "probability"]
-    top: Top = [
+    top: list[Top] = [
         [[int(code), float(proba)], [int(given), float(given_proba)]]
         for code, proba, given, given_proba in issues[columns].itertuples(index=False)
     ]
@@ -80,28 +76,21 @@ def from_label_issues(issues: pd.DataFrame, images: Mapping[str, Path], model_ve
         model_version=model_version,
         is_audit=False,
     )
-    return _rows(table.reset_index(drop=True), top, images, uncertainty)
+    # The less probable the label and the surer the model of another, the more a decision teaches.
+    uncertainty = (1 - issues["probability"]).to_numpy(dtype=float)
+    return _rows(table.reset_index(drop=True), top, images, top, uncertainty)
 
 
-def draw_audit(needs_review: BoolArray, share: float, seed: int) -> BoolArray:
-    """A random sample of the products that need no review: `share` of all that are shown, or all if there are fewer."""
-    decided = np.flatnonzero(~needs_review)
-    number = min(len(decided), round(share / (1 - share) * int(needs_review.sum()))) if share < 1 else len(decided)
-    is_audit = np.zeros(len(needs_review), dtype=bool)
-    is_audit[np.random.default_rng(seed).choice(decided, number, replace=False)] = True
-    return is_audit
-
-
-def _hide_audit(uncertainty: FloatArray, is_audit: BoolArray, seed: int) -> FloatArray:
-    others = uncertainty[~is_audit]
-    if len(others) and is_audit.any():
-        uncertainty = uncertainty.copy()
-        uncertainty[is_audit] = np.random.default_rng(seed).choice(others, int(is_audit.sum()))
-    return uncertainty
-
-
-def _rows(table: pd.DataFrame, top: Top, images: Mapping[str, Path], uncertainty: FloatArray) -> list[dict[str, Any]]:
-    """The columns of ReviewProduct that `ReviewDesk.add` takes."""
+def _rows(
+    table: pd.DataFrame,
+    tops: list[Top],
+    images: Mapping[str, Path],
+    shown: list[Top],
+    uncertainty: FloatArray | None = None,
+) -> list[dict[str, Any]]:
+    """The columns of ReviewProduct that `ReviewDesk.add` takes; the uncertainty is by default that of what is shown."""
+    if uncertainty is None:
+        uncertainty = np.array([uncertainty_of(top) for top in shown], dtype=float)
     titles = table["designation"].fillna("").astype(str)
     descriptions = table.reindex(columns=["description"])["description"].fillna("").astype(str)
     ids = table.reindex(columns=IDS).astype("Int64")
@@ -128,9 +117,12 @@ def _rows(table: pd.DataFrame, top: Top, images: Mapping[str, Path], uncertainty
                 "prdtypecode": None if row["prdtypecode"] is None else int(row["prdtypecode"]),
                 "predicted": int(row["predicted"]),
                 "confidence": float(row["confidence"]),
-                "top": top[number],
+                "top": tops[number],
                 "model_version": str(row["model_version"]),
                 "is_audit": bool(row["is_audit"]),
+                "is_novel": bool(row.get("is_novel", False)),
+                "shown_top": shown[number],
+                "shown_confidence": float(shown[number][0][1]),
                 "group": "" if group[number] == 0 else f"{group[number]:016x}",
                 "priority": float(priority[number]),
             }
@@ -152,7 +144,7 @@ def title_groups(titles: pd.Series) -> HashArray:
     return np.where(size[component] > 1, component + 1, 0).astype(np.uint64)
 
 
-def _top(scored: pd.DataFrame) -> Top:
+def _top(scored: pd.DataFrame) -> list[Top]:
     """For each row of a scored file its likeliest codes with their confidences."""
     there = [names for names in TOP_COLUMNS if set(names) <= set(scored.columns)]
     return [[[int(row[code]), float(row[proba])] for code, proba in there] for row in scored.to_dict("records")]

@@ -6,7 +6,7 @@ Nothing is overwritten or deleted: a person who takes a decision back makes a ne
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -29,6 +29,7 @@ class Source(StrEnum):
 
     FILE = "file"  # a scored file
     LABEL_ISSUES = "label-issues"  # reports/label_issues.csv: a train product whose label is doubted
+    API = "api"  # what the API has answered with needs_review
 
 
 class State(StrEnum):
@@ -58,7 +59,15 @@ class ReviewProduct(Base):
     __tablename__ = "review_products"
     __table_args__ = (
         UniqueConstraint("source", "key"),
-        Index("review_products_order", "state", "priority"),
+        # Each order of the queue, so that the next products are the first entries of an index.
+        Index("review_products_teaching", "state", text("priority DESC"), "id"),
+        Index("review_products_confidence", "state", "shown_confidence", "id"),
+        Index("review_products_oldest", "state", "id"),
+        Index("review_products_code", "state", "predicted"),
+        Index("review_products_label", "state", "prdtypecode"),
+        Index("review_products_assigned", "assigned_to"),
+        # Has all columns that products are counted by: the products themselves, with their texts, are not read.
+        Index("review_products_counts", "state", "source", "predicted", "prdtypecode", "language", "shown_confidence"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -76,6 +85,10 @@ class ReviewProduct(Base):
     top: Mapped[list[list[float]]] = mapped_column(JSON)  # [prdtypecode, probability] of the likeliest codes
     model_version: Mapped[str]
     is_audit: Mapped[bool]  # decided by the model, and drawn at random to check it
+    is_novel: Mapped[bool] = mapped_column(default=False)  # unlike all that the model was trained on
+    # What people see in place of confidence and top: see `audit.with_shown_confidences`.
+    shown_confidence: Mapped[float]
+    shown_top: Mapped[list[list[float]]] = mapped_column(JSON)
     group: Mapped[str]  # near-duplicates have the same; "": of none
     priority: Mapped[float]  # the highest comes first
     state: Mapped[str] = mapped_column(default=State.OPEN)
@@ -90,10 +103,14 @@ class ReviewDecision(Base):
     """What a person did with a product, and what the model had said."""
 
     __tablename__ = "review_decisions"
+    __table_args__ = (
+        Index("review_decisions_once", "product_id", "person", "decided_at", unique=True),
+        Index("review_decisions_person", "person", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    product_id: Mapped[int] = mapped_column(ForeignKey("review_products.id"), index=True)
-    person: Mapped[str] = mapped_column(index=True)
+    product_id: Mapped[int] = mapped_column(ForeignKey("review_products.id"))
+    person: Mapped[str]
     answer: Mapped[str]
     prdtypecode: Mapped[int | None]
     note: Mapped[str] = mapped_column(default="")

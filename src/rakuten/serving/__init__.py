@@ -12,6 +12,9 @@ problems          error responses as application/problem+json
 image_decoder     decodes pictures in processes with a limit of time and memory, of which decoding_worker is the code
 scorer            the queue of products, the threads that score them in batches, overload
 model_holder      loads the model, checks it, keeps the last good copy, replaces it when there is a new champion
+review            the review desk's routes; their bodies are in review_schemas, what is slow to count in kept_answers
+responses         bodies that several routes have
+roles             which role of a key each path needs
 keys              API keys and their file
 settings          the API_... environment variables
 languages         the language of the codes' names, by Accept-Language

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 import uuid
@@ -23,7 +22,6 @@ from threadpoolctl import threadpool_limits
 
 from rakuten.data.taxonomy import LANGUAGES, Language, current_taxonomy, label_of
 from rakuten.errors import UserError
-from rakuten.models.explain import Explanation
 from rakuten.models.pyfunc_model import image_outcome
 from rakuten.monitoring.prediction_log import PredictionLog
 from rakuten.serving import schemas
@@ -35,6 +33,9 @@ from rakuten.serving.middleware import PUBLIC_PATHS, RequestMiddleware
 from rakuten.serving.model_holder import ModelHolder
 from rakuten.serving.parsing import ParsedProduct, invalid_request, read_batch, read_product
 from rakuten.serving.problems import Problem
+from rakuten.serving.responses import explanation_body, json_response
+from rakuten.serving.review import ReviewService, add_review_routes
+from rakuten.serving.review_schemas import DecisionIn
 from rakuten.serving.scorer import BatchingScorer, ScoredProducts
 from rakuten.serving.settings import MB, ApiSettings
 
@@ -65,6 +66,7 @@ class Service:
         )
         self.decoder = ImageDecoder(lambda: holder.current().model.image_sizes(), settings)
         self.metrics.registry.register(MonitoringCollector(settings.live, holder.current))
+        self.review = ReviewService(settings)
         self.stopping = False
         self.publish_model_info()
 
@@ -156,6 +158,7 @@ def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
     )
     _add_prediction_routes(app, service)
     _add_state_routes(app, service)
+    add_review_routes(app, service, PAGE)
     app.mount("/static/docs", StaticFiles(packages=[("fastapi_offline", "static")]), name="docs files")
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
     _add_error_handlers(app)
@@ -168,14 +171,14 @@ def _complete_document(app: FastAPI, keys_required: bool) -> None:
     fastapi_document = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = schemas.add_request_schemas(fastapi_document())
+        document = schemas.add_request_schemas(fastapi_document(), DecisionIn)
         return schemas.add_security(document, PUBLIC_PATHS) if keys_required else document
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _add_prediction_routes(app: FastAPI, service: Service) -> None:
-    # The routes take the bare request, see `parsing`; their responses are made by `_json_response`.
+    # The routes take the bare request, see `parsing`; their responses are made by `json_response`.
     problems = schemas.PROBLEM_RESPONSES
 
     @app.post(
@@ -189,7 +192,7 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
         product = await read_product(request, service.settings)
         scored = await service.score(request, [product])
         language = language_of(request)
-        return _json_response(_single_prediction(scored, product.fields.top_k, language), language)
+        return json_response(_single_prediction(scored, product.fields.top_k, language), language)
 
     @app.post(
         "/explain",
@@ -204,7 +207,7 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
         assert scored.explanation is not None
         language = language_of(request)
         prediction = _single_prediction(scored, product.fields.top_k, language)
-        return _json_response({"prediction": prediction, **_explanation_body(scored.explanation, language)}, language)
+        return json_response({"prediction": prediction, **explanation_body(scored.explanation, language)}, language)
 
     @app.post(
         "/predict/batch",
@@ -218,7 +221,7 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
         scored = await service.score(request, products)
         language = language_of(request)
         predictions = [_prediction(scored, row, product.fields.top_k, language) for row, product in enumerate(products)]
-        return _json_response({"predictions": predictions, **_model_info(scored)}, language)
+        return json_response({"predictions": predictions, **_model_info(scored)}, language)
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:
@@ -309,22 +312,6 @@ def _model_info(scored: ScoredProducts) -> dict[str, Any]:
 def _single_prediction(scored: ScoredProducts, top_k: int, language: Language) -> dict[str, Any]:
     """The body of `schemas.PredictionOut`."""
     return _prediction(scored, 0, top_k, language) | _model_info(scored)
-
-
-def _explanation_body(explanation: Explanation, language: Language) -> dict[str, Any]:
-    """The body of `schemas.ExplanationOut`, but the prediction."""
-    images = explanation.similar_images.to_dict("records")
-    return {
-        "views": explanation.views.to_dict("records"),
-        "spoke_for": explanation.positive_terms.to_dict("records"),
-        "spoke_against": explanation.negative_terms.to_dict("records"),
-        "pictures": [{**image, "label": label_of(int(image["prdtypecode"]), language)} for image in images],
-    }
-
-
-def _json_response(content: Any, language: Language) -> Response:
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    return Response(body, media_type="application/json", headers=language_headers(language))
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -18,6 +18,7 @@ from rakuten.serving.keys import ApiKeys
 from rakuten.serving.large_bodies import Body, LargeBodies
 from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.problems import Problem
+from rakuten.serving.roles import required_role
 from rakuten.serving.settings import MB, ApiSettings, is_loopback
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,15 @@ SECURITY_HEADERS = {
 }
 SWAGGER_CSP = SECURITY_HEADERS[CSP].replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 DEFAULT_CACHE_CONTROL = "no-store"  # unless the route sets its own, as the page's files do
-PUBLIC_PATHS = ("", "/", "/docs", "/openapi.json", "/health", "/ready")  # need no key, as nothing under /static/ does
+PUBLIC_PATHS = (
+    "",
+    "/",
+    "/review",
+    "/docs",
+    "/openapi.json",
+    "/health",
+    "/ready",
+)  # need no key, as nothing under /static/ does
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 PORT_PATTERN = re.compile(r":\d+$")
 MIN_LARGE_AT_ONCE = 2  # requests with a large body that are worked on; with more cores as many as those
@@ -124,7 +133,12 @@ class RequestMiddleware:
             # Limits guesses by address, without using up the requests of a key's owner.
             self._rate_limiter.acquire(f"address {request.address}")
             raise Problem("unauthorized", "send a valid key in the header X-API-Key")
-        request.client = owner
+        request.client = owner.name
+        request.scope["state"]["key_owner"] = owner
+        if owner.role < (needed := required_role(request.path)):
+            raise Problem(
+                "forbidden", f"the key of {owner.name} has the role {owner.role.word}: this needs {needed.word}"
+            )
 
     def _record(self, request: "_Request") -> None:
         """Count a request in the metrics and write its line of the access log."""

@@ -68,6 +68,20 @@ async def read_batch(request: Request, settings: ApiSettings) -> list[ParsedProd
     return await _parse_body(_parse_json_batch, await _read_body(request), settings)
 
 
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """The JSON object of a request's body as a model; for objects of a few values.
+
+    Raises:
+        Problem: the body is not JSON, is invalid, or has more values than such an object.
+    """
+    if _media_type(request) != "application/json":
+        raise Problem("unsupported_media_type", "send application/json")
+    body = await _read_body(request)
+    if len(body) > LARGE_BODY_BYTES or is_bloated(body, MAX_OTHER_VALUES, LARGE_BODY_BYTES):
+        raise Problem("body_too_large", "more than such an object needs")
+    return _validate(model.model_validate_json, body)
+
+
 def invalid_request(errors: Sequence[Any]) -> Problem:
     """The problem that describes the first of pydantic's errors, with the path of the field."""
     first = errors[0]

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rakuten.serving.roles import required_role
+
 TITLE = "Piscine gonflable ronde 360 cm"
 DESCRIPTION = "<p>Avec pompe de filtration</p>"
 
@@ -165,6 +167,7 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemOut, "content": {"application/problem+json": {}}, "description": description}
     for status, description in (
         (401, "an API key is required"),
+        (403, "the key's role does not allow this"),
         (413, "too large"),
         (415, "neither JSON nor a form"),
         (422, "not valid"),
@@ -194,21 +197,25 @@ PRODUCT_BODY = {  # of a route that takes one product, for `openapi_extra`
         },
     }
 }
-BATCH_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": SCHEMA_REF.format(model="BatchIn")}}},
-    }
-}
 
 
-def add_request_schemas(document: dict[str, Any]) -> dict[str, Any]:
-    """Add ProductIn and BatchIn to an OpenAPI document, and return it.
+def json_body(model: str) -> dict[str, Any]:
+    """What a route that takes a model as JSON says of its body, for `openapi_extra`."""
+    schema = {"$ref": SCHEMA_REF.format(model=model)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+BATCH_BODY = json_body("BatchIn")
+
+
+def add_request_schemas(document: dict[str, Any], *models: type[BaseModel]) -> dict[str, Any]:
+    """Add ProductIn, BatchIn and other models to an OpenAPI document, and return it.
 
     FastAPI lists only the models of bodies that it parses itself; here `parsing` does.
     """
     schemas = document["components"]["schemas"]
-    for model in (ProductIn, BatchIn):
+    request_models: tuple[type[BaseModel], ...] = (ProductIn, BatchIn, *models)
+    for model in request_models:
         schema = model.model_json_schema(ref_template=SCHEMA_REF)
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
@@ -228,4 +235,5 @@ def add_security(document: dict[str, Any], public_paths: Collection[str]) -> dic
         if path not in public_paths:
             for operation in operations.values():
                 operation["security"] = [{"X-API-Key": []}, {"Bearer": []}]
+                operation["description"] = f"Needs a key of the role {required_role(path).word} or above."
     return document

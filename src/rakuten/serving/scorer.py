@@ -61,6 +61,7 @@ class _Job:
     products: Sequence[RawProduct]
     name: str  # for `prediction_ids`
     with_explanation: bool
+    is_logged: bool
     deadline: float  # of time.monotonic(): not scored after it
     is_costly: bool
     future: "asyncio.Future[ScoredProducts]"
@@ -115,12 +116,15 @@ class BatchingScorer:
         for thread in self._threads:
             thread.start()
 
-    async def score(self, products: Sequence[RawProduct], name: str, with_explanation: bool = False) -> ScoredProducts:
+    async def score(
+        self, products: Sequence[RawProduct], name: str, with_explanation: bool = False, is_logged: bool = True
+    ) -> ScoredProducts:
         """Score the products of one request.
 
         Args:
             name: unique; the predictions' ids are made from it.
             with_explanation: also explain the prediction of the first product.
+            is_logged: whether the prediction log gets them; only a request with an explanation may say no.
 
         Raises:
             Problem: the queue is full, the products waited too long, or the server is stopping.
@@ -128,7 +132,7 @@ class BatchingScorer:
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + self._queue_timeout_seconds
         is_costly = sum(len(product.designation) + len(product.description) for product in products) > COSTLY_CHARACTERS
-        job = _Job(products, name, with_explanation, deadline, is_costly, loop.create_future())
+        job = _Job(products, name, with_explanation, is_logged, deadline, is_costly, loop.create_future())
         with self._condition:
             if self._stopping:
                 raise Problem("stopping", "try again, another instance will answer", 1)
@@ -210,7 +214,7 @@ class BatchingScorer:
             for job, result in zip(jobs, results, strict=True):
                 job.set_result(result)
             self._metrics.batch_size.observe(len(batch))
-            if self._prediction_log is not None:
+            if self._prediction_log is not None and jobs[0].is_logged:
                 ids = [prediction_id for result in results for prediction_id in result.prediction_ids]
                 texts = [(product.designation, product.description) for job in jobs for product in job.products]
                 self._prediction_log.enqueue(prediction_record(model.model_version, ids, texts, batch, top))
