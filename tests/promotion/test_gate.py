@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from rakuten.config import load_params
 from rakuten.errors import UserError
 from rakuten.evaluation.bootstrap import PairedComparison
 from rakuten.promotion import gate
-from rakuten.promotion.gate import PromotionDecision, compare_models, decide
+from rakuten.promotion.gate import PromotionDecision, VersionComparison, compare_models, decide
 from rakuten.tracking import registry
 from rakuten.tracking.registry import Version
 
@@ -32,6 +33,7 @@ def comparison(low: float, f1_gain: dict[int, tuple[float, float, float]]) -> Pa
 
 
 BETTER = comparison(0.01, {10: (0.0, 0.1, 0.2)})
+WORSE = comparison(-0.01, {10: (0.0, 0.1, 0.2)})
 
 
 def failed(decision: PromotionDecision) -> list[str]:
@@ -99,6 +101,44 @@ def test_models_that_share_too_few_products_are_not_compared(predictions: pd.Dat
     assert compare_models(predictions, predictions[:2], PARAMS).gain == 0
     with pytest.raises(UserError, match="share 1 of 4 products"):
         compare_models(predictions, predictions[:1], PARAMS)
+
+
+def test_models_that_share_nothing_are_not_compared(predictions: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="share 0 of 0 products"):
+        compare_models(predictions[:0], predictions, PARAMS)
+
+
+def test_what_people_decided_is_left_out_for_both_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Product 4 was added by a decision, and only the challenger was trained on it; product 3 had its label changed."""
+    ids = [1, 2, 3, 4]
+    challenger = pd.DataFrame({"productid": ids, "imageid": ids, "prdtypecode": [10, 40, 10, 40], "predicted": 10})
+    champion = challenger[:3].assign(predicted=[10, 40, 40])
+    unseen = challenger[3:].assign(predicted=10)
+    monkeypatch.setattr(registry, "get_run", {"run 1": "its run"}.get)
+    monkeypatch.setattr(gate, "_download_out_of_fold", {version(2): challenger, version(1): champion}.get)
+    monkeypatch.setattr(gate, "predict_unseen", lambda *_: unseen)
+    monkeypatch.setattr(gate, "decided_products", lambda _: pd.DataFrame({"productid": ["3", "4"], "imageid": [3, 4]}))
+    compared = gate._compare_versions(version(2), version(1), PARAMS)
+    assert compared.n_decided == 2
+    # Of products 1 and 2 the challenger has one right, the champion both.
+    assert compared.gain.gain == pytest.approx(f1_score([10, 40], [10, 10], average="weighted") - 1)
+
+
+def test_the_decision_says_how_many_products_were_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Registry(monkeypatch, version(1), version(2), challenger="2", champion="1")
+    tags: list[str] = []
+    monkeypatch.setattr(registry, "tag_decision", lambda _, text: tags.append(text))
+    monkeypatch.setattr(gate, "_compare_versions", lambda *_: VersionComparison(BETTER, 1234))
+    with caplog.at_level(logging.INFO):
+        gate.promote_challenger(PARAMS, dry_run=False)
+    left_out = "1,234 products that people decided, or near-duplicates of them, were left out"
+    assert f"version 2: {left_out}" in caplog.messages
+    assert [text.split("; ")[-1] for text in tags] == [left_out, left_out]
+    monkeypatch.setattr(gate, "_compare_versions", lambda *_: VersionComparison(BETTER, 0))
+    gate.promote_challenger(PARAMS, dry_run=False)
+    assert "left out" not in tags[-1]
 
 
 class StubModel:
@@ -169,14 +209,14 @@ def test_the_first_version_is_promoted_over_no_champion(monkeypatch: pytest.Monk
 
 def test_a_better_challenger_becomes_champion_and_both_are_tagged(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = Registry(monkeypatch, version(1), version(2), challenger="2", champion="1")
-    monkeypatch.setattr(gate, "_compare_versions", lambda *_: BETTER)
+    monkeypatch.setattr(gate, "_compare_versions", lambda *_: VersionComparison(BETTER, 0))
     assert gate.promote_challenger(PARAMS, dry_run=False).endswith("version 2 promoted over version 1")
     assert versions.actions == [("promote", "2", "1"), ("tag_decision", "2", "-"), ("tag_decision", "1", "-")]
 
 
 def test_a_worse_challenger_is_tagged_only(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = Registry(monkeypatch, version(1), version(2), challenger="2", champion="1")
-    monkeypatch.setattr(gate, "_compare_versions", lambda *_: comparison(-0.01, {10: (0.0, 0.1, 0.2)}))
+    monkeypatch.setattr(gate, "_compare_versions", lambda *_: VersionComparison(WORSE, 0))
     line = gate.promote_challenger(PARAMS, dry_run=False)
     assert line.endswith("version 2 not promoted, champion stays version 1")
     assert versions.names() == ["tag_decision", "tag_decision"]

@@ -21,7 +21,8 @@ from rakuten.evaluation.report import OUT_OF_FOLD_FILE
 from rakuten.models.classifier import ProductClassifier
 from rakuten.models.pyfunc_model import PyfuncModel
 from rakuten.models.self_check import self_check
-from rakuten.promotion.unseen_products import predict_unseen
+from rakuten.promotion.decided_products import decided_products, without
+from rakuten.promotion.unseen_products import is_among, predict_unseen
 from rakuten.tracking import registered_model, registry, server
 from rakuten.tracking.registry import CHALLENGER, CHAMPION, MODEL_NAME, Version
 from rakuten.tracking.signatures import NO_SIGNATURE
@@ -105,7 +106,7 @@ def compare_models(challenger: pd.DataFrame, champion: pd.DataFrame, params: Par
     """
     keys = ["productid", "imageid", "prdtypecode"]
     shared = challenger.merge(champion, on=keys, suffixes=("", "_champion"))
-    if 2 * len(shared) < len(challenger):
+    if not len(shared) or 2 * len(shared) < len(challenger):
         raise UserError(
             f"challenger and champion share {len(shared):,} of {len(challenger):,} products with the same code: too "
             "few to compare them; train the champion's code on today's data, or use `--without-comparison`"
@@ -180,9 +181,10 @@ def promote_challenger(params: Params, dry_run: bool, with_comparison: bool = Tr
         raise UserError(f"version {challenger.number} was rolled back: train another challenger")
     commit = registry.check_traceable(challenger)
     cost = measure_cost(challenger, params.models.require_signature)
-    gain = _compare_versions(challenger, champion, params) if champion is not None and with_comparison else None
-    decision = decide(gain, cost.latency_ms, cost.size_mb, params)
-    for reason in decision.reasons:
+    comparison = _compare_versions(challenger, champion, params) if champion is not None and with_comparison else None
+    decision = decide(comparison and comparison.gain, cost.latency_ms, cost.size_mb, params)
+    reasons = [*decision.reasons, *(comparison.notes() if comparison else ())]
+    for reason in reasons:
         log.info("version %s: %s", challenger.number, reason)
     text = f"{_now()}: version {challenger.number} {_outcome(decision, champion)}"
     if dry_run:
@@ -192,7 +194,7 @@ def promote_challenger(params: Params, dry_run: bool, with_comparison: bool = Tr
     if decision.promoted:
         registry.promote(challenger, champion)
     for version in filter(None, (challenger, champion)):
-        registry.tag_decision(version, "; ".join([text, *decision.reasons]))
+        registry.tag_decision(version, "; ".join([text, *reasons]))
     return text
 
 
@@ -203,7 +205,19 @@ def _outcome(decision: PromotionDecision, champion: Version | None) -> str:
     return f"{verb} version {champion.number}"
 
 
-def _compare_versions(challenger: Version, champion: Version, params: Params) -> PairedComparison:
+class VersionComparison(NamedTuple):
+    """The gain of the challenger over the champion, and how many of its products were left out of the comparison."""
+
+    gain: PairedComparison
+    n_decided: int  # which people decided, and near-duplicates of these
+
+    def notes(self) -> list[str]:
+        """What was left out, as a text for the decision."""
+        left_out = f"{self.n_decided:,} products that people decided, or near-duplicates of them, were left out"
+        return [left_out] if self.n_decided else []
+
+
+def _compare_versions(challenger: Version, champion: Version, params: Params) -> VersionComparison:
     if registry.get_run(champion.run_id) is None:
         raise UserError(
             f"version {champion.number}, the champion, cannot be compared: its run was deleted in MLflow, and its "
@@ -213,7 +227,10 @@ def _compare_versions(challenger: Version, champion: Version, params: Params) ->
     unseen = predict_unseen(challenger, champion, champion_oof, params)
     if len(unseen):
         log.info("the champion was not trained on %s of these products; it predicts them now", f"{len(unseen):,}")
-    return compare_models(challenger_oof, pd.concat([champion_oof, unseen]), params)
+    decided = decided_products(challenger)
+    champion_predictions = without(pd.concat([champion_oof, unseen]), decided)
+    gain = compare_models(without(challenger_oof, decided), champion_predictions, params)
+    return VersionComparison(gain, int(is_among(challenger_oof, decided).sum()))
 
 
 def roll_back_champion(params: Params, dry_run: bool) -> str:

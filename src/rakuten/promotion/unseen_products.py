@@ -43,7 +43,7 @@ def predict_unseen(
         made with other parameters than the champion's, or if this code cannot read its model files.
     """
     no_rows = pd.DataFrame(columns=[*ID_COLUMNS, "prdtypecode", "predicted"])
-    if not _are_features_of(challenger, data / "processed"):
+    if not are_features_of(challenger, data / "processed"):
         log.info("the challenger's features are not here: comparing only on products that both were trained on")
         return no_rows
     features = FeatureSet.open(data / "processed", TRAIN)
@@ -93,14 +93,20 @@ def is_unseen(products: pd.DataFrame, seen: pd.DataFrame) -> BoolArray:
         products: productid, imageid, group (see `FeatureSet.metadata`).
         seen: productid, imageid.
     """
-    seen_ids = pd.MultiIndex.from_frame(seen[ID_COLUMNS].astype("int64"))
-    is_seen = pd.MultiIndex.from_frame(products[ID_COLUMNS].astype("int64")).isin(seen_ids)
+    is_seen = is_among(products, seen)
     group = products["group"].to_numpy()
     unseen: BoolArray = ~is_seen & ~np.isin(group, group[is_seen])
     return unseen
 
 
-def _are_features_of(version: Version, processed: Path) -> bool:
+def is_among(products: pd.DataFrame, others: pd.DataFrame) -> BoolArray:
+    """For each product, whether one of the others has its productid and imageid."""
+    ids, other_ids = (pd.MultiIndex.from_frame(table[ID_COLUMNS].astype("int64")) for table in (products, others))
+    is_in: BoolArray = ids.isin(other_ids)
+    return is_in
+
+
+def are_features_of(version: Version, processed: Path) -> bool:
     """Whether the train features in this folder are those that a version was trained on."""
     inputs = trace.inputs_of_run(version.run_id)
     return all(
