@@ -32,7 +32,17 @@ from threadpoolctl import threadpool_limits
 
 from bench.measure import run
 from bench.review_orders import ORDERS, Queue
-from bench.review_report import CONFIDENCE, DESK, LABEL, RANDOM, SHARES, curve_tables, label_table, review_figure
+from bench.review_report import (
+    CONFIDENCE,
+    DESK,
+    LABEL,
+    RANDOM,
+    SHARES,
+    curve_tables,
+    label_table,
+    review_figure,
+    save_small,
+)
 from bench.text_features import CountedTable
 from rakuten.config import PARAMS, ROOT, Params, load_params
 from rakuten.data.synthetic import proportional_codes, synthetic_products, write_catalogue
@@ -40,7 +50,6 @@ from rakuten.data.tables import read_table
 from rakuten.evaluation.folds import assign_folds
 from rakuten.evaluation.label_issues import label_issues_table
 from rakuten.evaluation.metrics import classification_scores
-from rakuten.evaluation.plots import save_figure
 from rakuten.features.encoders.factory import encoder_fingerprints
 from rakuten.features.feature_set import TEST, TRAIN, FeatureSet
 from rakuten.files import dump_json
@@ -235,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if str(seed) not in found["labels"]:
                 found["labels"][str(seed)] = wrong_labels(folder / f"sample-{seed}", seed, params)
                 dump_json(found, results)
-    curves = {order: np.array(list(by_seed.values())) for order, by_seed in found["curves"].items()}
+    curves = {order: np.array(list(by_seed.values())) for order in ORDERS if (by_seed := found["curves"].get(order))}
     catalogues = list(found["labels"].values())
     labels = {order: np.array([each[order] for each in catalogues]) for order in (RANDOM, LABEL, DESK)}
     lines = [
@@ -246,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines += ["planted", "", *label_table(labels), ""]
     lines += [f"{name}: {[each[name][0] for each in catalogues]}" for name in ("planted", "queue")]
     sys.stdout.write("\n".join(lines) + "\n")
-    save_figure(review_figure(curves, labels), arguments.plot or folder / "review-curve.png")
+    save_small(review_figure(curves, labels), arguments.plot or folder / "review-curve.png")
     return 0
 
 

@@ -1,15 +1,17 @@
 """The tables and the figure of bench.review."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
+from PIL import Image
 from scipy.stats import t as student
 
 from rakuten.evaluation.bootstrap import CONFIDENCE_LEVEL
-from rakuten.evaluation.plots import ACCENT, DARK
+from rakuten.evaluation.plots import ACCENT, DARK, save_figure
 from rakuten.types import FloatArray
 
 RANDOM, CONFIDENCE, DESK, LABEL = "random", "least confidence", "the desk's", "least probable label"
@@ -30,8 +32,11 @@ def interval(values: ArrayLike) -> tuple[FloatArray, FloatArray]:
 
 
 def decisions_needed(shares: FloatArray, scores: FloatArray, target: float) -> float | None:
-    """The first share of the queue at which a curve reaches a score, on straight lines between its points."""
-    reached = np.flatnonzero(scores >= target)
+    """The first share of the queue at which a curve reaches a score, on straight lines between its points.
+
+    The last point, all decisions, does not count: there are none between it and the one before.
+    """
+    reached = np.flatnonzero(scores[:-1] >= target)
     if not len(reached):
         return None
     last = max(int(reached[0]), 1)
@@ -46,25 +51,22 @@ def curve_tables(curves: Mapping[str, FloatArray]) -> list[str]:
         curves: for each order, seeds x points x (share of the queue, SCORES); the last point has all decisions.
     """
     shares = curves[RANDOM][0, :, 0]
-    shown = range(len(shares))
     lines = []
     for column, name in enumerate(SCORES, 1):
-        random = curves[RANDOM][..., column]
-        lines += ["", f"Weighted F1, {name}, by the share of the queue that is decided; difference from random order; "]
-        lines += ["share of the decisions that random order needs to reach its score with half, with all", ""]
-        lines += [f"| order | {' | '.join(f'{shares[point]:.0%}' for point in shown)} | {' | '.join(TARGETS)} |"]
-        lines += [f"| --- |{' --- |' * (len(shown) + len(TARGETS))}"]
+        lines += ["", f"Weighted F1, {name}, by the share of the queue that is decided; difference from random order;"]
+        lines += ["decisions that reach random order's score with half of the queue, with all, as a share of those", ""]
+        lines += [f"| order | {' | '.join(f'{share:.0%}' for share in shares)} | {' | '.join(TARGETS)} |"]
+        lines += [f"| --- |{' --- |' * (len(shares) + len(TARGETS))}"]
         for order, curve in curves.items():
-            scores = curve[..., column]
-            mean, (gain, half) = scores.mean(axis=0), interval(scores - random[: len(scores)])
+            scores, random = curve[..., column], curves[RANDOM][: len(curve), :, column]
+            mean, (gain, half) = scores.mean(axis=0), interval(scores - random)
             cells = [
                 f"{mean[point]:.3f}" + ("" if half[point] == 0 else f" ({gain[point]:+.3f} ± {half[point]:.3f})")
-                for point in shown
+                for point in range(len(shares))
             ]
             for share in TARGETS.values():
-                target = random.mean(axis=0)[np.isclose(shares, share)][0]
-                needed = decisions_needed(shares, mean, target)
-                cells.append("never" if needed is None else f"{needed / share:.0%}")
+                needed = decisions_needed(shares, mean, random.mean(axis=0)[np.isclose(shares, share)][0])
+                cells.append(f"above {shares[-2] / share:.0%}" if needed is None else f"{needed / share:.0%}")
             lines.append(f"| {order} | {' | '.join(cells)} |")
     return lines
 
@@ -95,7 +97,9 @@ def review_figure(curves: Mapping[str, FloatArray], labels: Mapping[str, FloatAr
                 # The last point is the same for all.
                 _plot(axes, order, curve[0, :-1, 0], curve[:, :-1, column])
         if name != PANELS[-1]:  # there it is 1
-            axes.axhline(curves[RANDOM][:, -1, column].mean(), color=DARK, linewidth=1, linestyle=":", label="all")
+            axes.axhline(
+                curves[RANDOM][:, -1, column].mean(), color=DARK, linewidth=1, linestyle=":", label="all decided"
+            )
         axes.set(xlabel="products decided, share of the queue", ylabel=name)
         axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     for order, found in labels.items():
@@ -109,6 +113,14 @@ def review_figure(curves: Mapping[str, FloatArray], labels: Mapping[str, FloatAr
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def save_small(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG of 64 colours, a quarter of the bytes."""
+    save_figure(figure, path)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(64)
+    small.save(path, optimize=True)
 
 
 def _plot(axes: Axes, order: str, x: FloatArray, values: FloatArray) -> None:
