@@ -18,6 +18,7 @@ export class Problem extends Error {
 
 let key = null;
 let refused = () => {};
+const always = {}; // headers of every call
 try {
   key = sessionStorage.getItem(KEY);
 } catch {
@@ -31,6 +32,12 @@ export function keepKey(given) {
   } catch {
     // as above
   }
+}
+
+/** Send a header with every call from now on; without a value no longer. */
+export function sendAlways(name, value) {
+  if (value) always[name] = value;
+  else delete always[name];
 }
 
 /** What to do when the service asks for a key. */
@@ -63,16 +70,23 @@ async function once(path, body, signal) {
     headers["Content-Type"] = "application/json";
     body = JSON.stringify(body);
   }
+  Object.assign(headers, always);
   let response;
   try {
     response = await fetch(path, { method: body ? "POST" : "GET", headers, body, signal });
-    if (response.ok) return await response.json();
+    if (response.ok) return await contentOf(response);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("network");
   }
   if (response.status === 401) refused();
   throw await problemOf(response);
+}
+
+/** JSON as what it says, anything else as a Blob. */
+function contentOf(response) {
+  const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
+  return isJson ? response.json() : response.blob();
 }
 
 async function problemOf(response) {
