@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from rakuten.commands import review
+from rakuten.review import files
 from rakuten.review.desk import NewDecision
 from rakuten.review.tables import Answer
 
@@ -23,7 +24,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr("rakuten.cli.load_env", lambda: None)
     monkeypatch.setenv("REVIEW_DATABASE_URL", f"sqlite:///{tmp_path / 'review.db'}")
     for folder in ("INTERIM", "RAW", "MODELS"):
-        monkeypatch.setattr(review, folder, tmp_path)
+        monkeypatch.setattr(files, folder, tmp_path)
 
     def call(*argv: str, code: int = 0) -> str:
         assert review.main(list(argv)) == code
@@ -73,6 +74,29 @@ def test_decisions_come_back_from_label_studio(run: Run, tmp_path: Path) -> None
     for _ in range(2):  # the second time changes nothing
         assert "1 decisions taken over" in run("annotations", str(exported))
     assert review.open_desk().counts()["person"] == {"label-studio:1": 1}
+
+
+def test_decisions_are_written_and_taken_over_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scored.csv").write_text(SCORED, encoding="utf-8")
+    run("add", str(tmp_path / "scored.csv"))
+    desk = review.open_desk()
+    desk.decide(NewDecision("Ann É", 1, Answer.CODE, 40, note='a, "b"\nc', seconds=1.25))
+    desk.undo("Ann É")
+    desk.decide(NewDecision("bob", 1, Answer.NO_CODE))
+    file, again = tmp_path / "decisions.csv", tmp_path / "again.csv"
+    assert f"3 decisions in {file}" in run("decisions", "--output", str(file))
+    assert "0 of 3 decisions were new" in run("decisions", "--input", str(file))
+    monkeypatch.setenv("REVIEW_DATABASE_URL", f"sqlite:///{tmp_path / 'other.db'}")
+    assert "has no product 21_11 of the source file" in run("decisions", "--input", str(file), code=1)
+    run("add", str(tmp_path / "scored.csv"))
+    assert "3 of 3 decisions were new" in run("decisions", "--input", str(file))
+    assert "0 of 3 decisions were new" in run("decisions", "--input", str(file))
+    assert "1 products decided" in run("status")
+    run("decisions", "--output", str(again))
+    assert again.read_bytes() == file.read_bytes()
+    file.write_text(file.read_text(encoding="utf-8").replace("none", "maybe"), encoding="utf-8")
+    assert "line 4 of the decisions: 'maybe' is not a valid Answer" in run("decisions", "--input", str(file), code=1)
+    assert "it has no column source" in run("decisions", "--input", str(tmp_path / "scored.csv"), code=1)
 
 
 def test_a_file_of_another_kind_is_refused(run: Run, tmp_path: Path) -> None:

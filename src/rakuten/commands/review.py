@@ -7,41 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from rakuten.cli import run_command
-from rakuten.config import CORRECTIONS, INTERIM, MODELS, RAW, load_params
-from rakuten.data.corrections import CORRECTIONS_FILE
-from rakuten.data.images import ImageFiles
+from rakuten.config import RAW
 from rakuten.data.tables import write_table
 from rakuten.data.taxonomy import DEFAULT_LANGUAGE, LANGUAGES, current_taxonomy
 from rakuten.errors import UserError
 from rakuten.files import atomic_write
-from rakuten.review import exchange, sources
+from rakuten.review import exchange, files
 from rakuten.review.desk import open_desk
-from rakuten.tracking import lineage
 
 log = logging.getLogger(__name__)
-
-TEXTS = ["productid", "imageid", "designation", "description"]
 
 
 def add(arguments: argparse.Namespace) -> str:
     """Put the products of predictions.csv, of any scored file or of label_issues.csv into the queue."""
-    params = load_params()
-    images = ImageFiles(arguments.images) if arguments.images.is_dir() else {}
-    table = _read(arguments.file)
-    if "suggested_prdtypecode" in table:
-        table = _with_texts(table, INTERIM / "merged_train.csv")
-        products = sources.from_label_issues(table, images, lineage.model_version(MODELS))
-    elif {"predicted_prdtypecode", "confidence", "needs_review"} <= set(table.columns):
-        table = table if "designation" in table else _with_texts(table, INTERIM / "merged_test.csv")
-        products = sources.from_scored(table, images, params.review.audit_share, params.seed)
-    else:
-        raise UserError(
-            f"{arguments.file}: neither a scored file nor label_issues.csv; `rakuten score` makes the former"
-        )
-    added = open_desk().add(products)
+    added = open_desk().add(files.products_of(arguments.file, str(arguments.file), arguments.images))
     return f"{added.new:,} products added, {added.updated:,} updated, {added.decided:,} already decided"
 
 
@@ -85,26 +65,19 @@ def annotations(arguments: argparse.Namespace) -> str:
 
 def export(arguments: argparse.Namespace) -> str:
     """Write corrections.csv: the products whose label people changed, or that got their first."""
-    table = exchange.corrections(open_desk().decided())
+    return f"{files.export_corrections(open_desk(), arguments.output):,} corrections in {arguments.output}"
+
+
+def decisions(arguments: argparse.Namespace) -> str:
+    """Write every decision as CSV, or take over those of such a file; ones that are there already change nothing."""
+    desk = open_desk()
+    if arguments.input is not None:
+        table = files.read_table(arguments.input, str(arguments.input))
+        new = desk.import_decisions(exchange.decisions_of(table))
+        return f"{new:,} of {len(table):,} decisions were new"
+    table = exchange.decisions_table(desk.all_decisions())
     write_table(table, arguments.output)
-    return f"{len(table):,} corrections in {arguments.output}"
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-
-
-def _with_texts(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table with the texts of its products as ingest wrote them."""
-    texts = _read(path)[TEXTS]
-    ids = TEXTS[:2]
-    merged = table.drop(columns=["designation", "description"], errors="ignore").merge(texts, on=ids, how="left")
-    if merged["designation"].isna().any():
-        raise UserError(f"{path} has not all of these products: run `dvc repro`, then try again")
-    return merged
+    return f"{len(table):,} decisions in {arguments.output}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,8 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     writing.add_argument("--output", type=Path, default=Path("tasks.json"), help="default: tasks.json")
     writing.add_argument("--language", choices=LANGUAGES, default=DEFAULT_LANGUAGE, help="of the codes' names")
     command("annotations", annotations).add_argument("file", type=Path, help="JSON export of a Label Studio project")
+    exchanging = command("decisions", decisions).add_mutually_exclusive_group(required=True)
+    exchanging.add_argument("--output", type=Path, metavar="FILE", help="write every decision to this file")
+    exchanging.add_argument("--input", type=Path, metavar="FILE", help="take over the decisions of such a file")
     exporting = command("export", export)
     exporting.add_argument(
-        "--output", type=Path, default=CORRECTIONS / CORRECTIONS_FILE, help="default: data/corrections/corrections.csv"
+        "--output", type=Path, default=files.EXPORTED, help="default: data/corrections/corrections.csv"
     )
     return run_command("review", lambda arguments: str(arguments.function(arguments)), parser, argv)

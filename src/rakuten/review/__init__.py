@@ -9,5 +9,6 @@ audit       the sample of decided products that nobody can tell from the others
 decisions   what several decisions about a product amount to; agreement between people
 queue       queries: orders, filters, counts
 desk        the queue: who gets which product, and what is decided
+files       files of products, read for the queue; corrections.csv, written
 exchange    corrections.csv for the pipeline; Label Studio's tasks and annotations
 """

@@ -23,6 +23,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 DEFAULT_URL = f"sqlite:///{(PROJECT / 'data' / 'review' / 'review.db').as_posix()}"
 BUSY_SECONDS = 30  # how long to wait while another process writes to an SQLite file
 MAX_CONNECTIONS = 16  # kept open
+MAPPED_BYTES = 256 * 2**20  # of an SQLite file, as far as it is that long
 READING = {"review_reading": True}  # marks a connection that writes nothing
 MIGRATION_LOCK = 0x72766577  # of PostgreSQL's advisory locks: any number that nothing else uses
 
@@ -96,6 +97,7 @@ def _open_sqlite(address: URL) -> Engine:
         cursor.execute("PRAGMA journal_mode = WAL")  # readers do not wait for the writer
         cursor.execute("PRAGMA synchronous = FULL")  # a decision that was answered survives a power cut
         cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")  # every connection reads the system's one copy
         cursor.close()
 
     @event.listens_for(engine, "begin")

@@ -122,7 +122,7 @@ class ReviewDesk:
         found: list[ReviewProduct] = []
         for _ in range(MAX_TRIES):
             with reading(self._engine) as session:
-                mine = list(session.scalars(queue.opened_by(person, wanted, order, now).limit(number)))
+                mine = queue.opened_by(session, person, wanted, order, now)[:number]
                 n_free = number - len(mine) + SPARE if len(mine) < number else 0
                 free = list(session.scalars(queue.free_for(person, wanted, order, now).limit(n_free))) if n_free else []
             found = self._assign(person, mine, free, number, wanted.state, now)
@@ -221,6 +221,41 @@ class ReviewDesk:
                 results.append((product, answer, [standing[name] for name in given if given[name] == answer]))
         return results
 
+    def all_decisions(self) -> list[tuple[ReviewProduct, ReviewDecision]]:
+        """Every decision, those taken back and the taking back included, in the order in which they were made."""
+        query = select(ReviewProduct, ReviewDecision).join(ReviewProduct).order_by(ReviewDecision.id)
+        with reading(self._engine) as session:
+            return [(product, made) for product, made in session.execute(query)]
+
+    def import_decisions(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Take over decisions that were made elsewhere, all or none; returns how many of them are new here.
+
+        Args:
+            rows: source and key of the product, and the columns of ReviewDecision but id and product_id, in the order
+                in which they were made.
+
+        Raises:
+            UserError: a product is not in the queue.
+        """
+        new = 0
+        with transaction(self._engine) as session:
+            products = _by_key(session, rows)
+            for row in rows:
+                product = products.get((row["source"], row["key"]))
+                if product is None:
+                    raise UserError(
+                        f"the review desk has no product {row['key']} of the source {row['source']}: add its file first"
+                    )
+                made = queue.decisions_about(session, product.id)
+                if any((each.person, each.decided_at) == (row["person"], row["decided_at"]) for each in made):
+                    continue
+                fields = {name: value for name, value in row.items() if name not in ("source", "key")}
+                decision = ReviewDecision(product_id=product.id, **fields)
+                session.add(decision)
+                product.state, _ = outcome(answers(standing_decisions([*made, decision])), self._agreement)
+                new += 1
+        return new
+
     def agreement(self) -> tuple[float, int] | None:
         """Cohen's kappa between people and the number of pairs of answers; see `cohen_kappa`."""
         with reading(self._engine) as session:
@@ -259,8 +294,11 @@ def _by_key(session: Session, products: Iterable[Mapping[str, Any]]) -> dict[tup
     found = [
         row
         for source, named in keys.items()
+        for start in range(0, len(named), WRITE_ROWS)
         for row in session.scalars(
-            select(ReviewProduct).where(ReviewProduct.source == source, ReviewProduct.key.in_(named))
+            select(ReviewProduct).where(
+                ReviewProduct.source == source, ReviewProduct.key.in_(named[start : start + WRITE_ROWS])
+            )
         )
     ]
     return {(row.source, row.key): row for row in found}

@@ -1,4 +1,4 @@
-"""Decisions as files: corrections.csv for the pipeline; tasks and annotations in Label Studio's JSON. All are pure."""
+"""Decisions as files: corrections.csv for the pipeline, all as CSV, Label Studio's tasks and annotations. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -13,6 +13,10 @@ from rakuten.review.desk import NewDecision
 from rakuten.review.tables import Answer, ReviewDecision, ReviewProduct
 
 NO_CODE_CHOICE = "none"  # Label Studio's choice for "none of the codes"
+DECISION_COLUMNS = (
+    "source", "key", "productid", "imageid", "person", "answer", "prdtypecode", "note", "decided_at", "seconds",
+    "predicted", "confidence", "model_version",
+)  # fmt: skip
 LABEL_CONFIG = """\
 <View>
   <Image name="image" value="$image"/>
@@ -53,6 +57,63 @@ def corrections(decided: Iterable[tuple[ReviewProduct, int, Sequence[ReviewDecis
     return pd.DataFrame(rows, columns=list(corrections_file.COLUMNS))
 
 
+def decisions_table(decisions: Iterable[tuple[ReviewProduct, ReviewDecision]]) -> pd.DataFrame:
+    """Every decision with what names its product, in the order in which they were made.
+
+    Args:
+        decisions: from `ReviewDesk.all_decisions`.
+    """
+    rows = [
+        {
+            "source": product.source,
+            "key": product.key,
+            "productid": product.productid,
+            "imageid": product.imageid,
+            "person": made.person,
+            "answer": made.answer,
+            "prdtypecode": made.prdtypecode,
+            "note": made.note,
+            "decided_at": made.decided_at.isoformat(),
+            "seconds": made.seconds,
+            "predicted": made.predicted,
+            "confidence": made.confidence,
+            "model_version": made.model_version,
+        }
+        for product, made in decisions
+    ]
+    table = pd.DataFrame(rows, columns=list(DECISION_COLUMNS))
+    return table.astype(dict.fromkeys(["productid", "imageid", "prdtypecode", "predicted"], "Int64"))
+
+
+def decisions_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table that `decisions_table` made, as `ReviewDesk.import_decisions` takes them.
+
+    Raises:
+        UserError: it is no such table, or a row is not valid.
+    """
+    if missing := [name for name in DECISION_COLUMNS if name not in table]:
+        raise UserError(f"no file of decisions: it has no column {missing[0]}; `rakuten review decisions` writes one")
+    rows = []
+    for number, row in enumerate(table.astype(str).to_dict("records"), start=2):
+        try:
+            decided_at = datetime.fromisoformat(row["decided_at"])
+            if decided_at.tzinfo is None:
+                raise ValueError("decided_at has no time zone")
+            answer = Answer(row["answer"])
+            code = int(float(row["prdtypecode"])) if answer == Answer.CODE else None
+            rows.append(
+                {
+                    "source": row["source"], "key": row["key"], "person": row["person"], "answer": answer.value,
+                    "prdtypecode": code, "note": row["note"], "decided_at": decided_at,
+                    "seconds": float(row["seconds"]) if row["seconds"] else None, "predicted": int(row["predicted"]),
+                    "confidence": float(row["confidence"]), "model_version": row["model_version"],
+                }
+            )  # fmt: skip
+        except ValueError as error:
+            raise UserError(f"line {number} of the decisions: {error}") from error
+    return rows
+
+
 def label_config(names: Mapping[int, str]) -> str:
     """The labelling configuration of a Label Studio project for `tasks`.
 
@@ -77,7 +138,7 @@ def tasks(products: Iterable[ReviewProduct]) -> list[dict[str, Any]]:
             "predictions": [
                 {
                     "model_version": product.model_version,
-                    "score": product.confidence,
+                    "score": product.shown_confidence,
                     "result": [_choice(str(product.predicted))],
                 }
             ],

@@ -10,6 +10,8 @@ from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, U
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+FILTERED = ("source", "predicted", "prdtypecode", "language")
+
 
 class Utc(TypeDecorator[datetime]):
     """A time with its zone. SQLite stores none, so what it returns is given UTC."""
@@ -59,15 +61,13 @@ class ReviewProduct(Base):
     __tablename__ = "review_products"
     __table_args__ = (
         UniqueConstraint("source", "key"),
-        # Each order of the queue, so that the next products are the first entries of an index.
-        Index("review_products_teaching", "state", text("priority DESC"), "id"),
-        Index("review_products_confidence", "state", "shown_confidence", "id"),
-        Index("review_products_oldest", "state", "id"),
-        Index("review_products_code", "state", "predicted"),
-        Index("review_products_label", "state", "prdtypecode"),
-        Index("review_products_assigned", "assigned_to"),
-        # Has all columns that products are counted by: the products themselves, with their texts, are not read.
-        Index("review_products_counts", "state", "source", "predicted", "prdtypecode", "language", "shown_confidence"),
+        # Each order of the queue, so that the next products are the first entries of an index. With all columns that
+        # products are filtered and counted by: their texts are not read for that.
+        Index("review_products_teaching", "state", text("priority DESC"), "id", *FILTERED, "shown_confidence"),
+        Index("review_products_confidence", "state", "shown_confidence", "id", *FILTERED),
+        Index("review_products_oldest", "state", "id", *FILTERED, "shown_confidence"),
+        Index("review_products_assigned", "assigned_to", "state"),
+        Index("review_products_assigned_until", "assigned_until"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

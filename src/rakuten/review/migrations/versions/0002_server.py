@@ -10,14 +10,13 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+FILTERED = ["source", "predicted", "prdtypecode", "language"]
 INDICES: dict[str, list[str | sa.TextClause]] = {
-    "teaching": ["state", sa.text("priority DESC"), "id"],
-    "confidence": ["state", "shown_confidence", "id"],
-    "oldest": ["state", "id"],
-    "code": ["state", "predicted"],
-    "label": ["state", "prdtypecode"],
-    "assigned": ["assigned_to"],
-    "counts": ["state", "source", "predicted", "prdtypecode", "language", "shown_confidence"],
+    "teaching": ["state", sa.text("priority DESC"), "id", *FILTERED, "shown_confidence"],
+    "confidence": ["state", "shown_confidence", "id", *FILTERED],
+    "oldest": ["state", "id", *FILTERED, "shown_confidence"],
+    "assigned": ["assigned_to", "state"],
+    "assigned_until": ["assigned_until"],
 }
 
 

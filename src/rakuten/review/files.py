@@ -1,0 +1,78 @@
+"""Files of products for the queue: predictions.csv, any scored file, label_issues.csv; and corrections.csv."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rakuten.config import CORRECTIONS, INTERIM, MODELS, PROCESSED, RAW, REPORTS, load_params
+from rakuten.data.corrections import CORRECTIONS_FILE
+from rakuten.data.images import ImageFiles
+from rakuten.data.tables import write_table
+from rakuten.errors import UserError
+from rakuten.review import exchange, sources
+from rakuten.review.desk import ReviewDesk
+from rakuten.review.tables import Source
+from rakuten.tracking import lineage
+
+TEXTS = ["productid", "imageid", "designation", "description"]
+SCORED_COLUMNS = {"predicted_prdtypecode", "confidence", "needs_review", "model_version"}
+PIPELINE_FILES = {"predictions": PROCESSED / "predictions.csv", "label-issues": REPORTS / "label_issues.csv"}
+EXPORTED = CORRECTIONS / CORRECTIONS_FILE
+
+
+def products_of(file: Path | bytes, name: str, images: Path | None = None, source: str = "") -> list[dict[str, Any]]:
+    """The products of a file, as `ReviewDesk.add` takes them.
+
+    Args:
+        file: CSV or Parquet: a path, or the file's bytes.
+        name: of the file, for errors and to tell Parquet by its suffix.
+        images: folder of the pictures; by default that of the pipeline.
+        source: of a scored file's products, other than `file`.
+
+    Raises:
+        UserError: it cannot be read, is neither a scored file nor label_issues.csv, or lacks texts that ingest has not.
+    """
+    params = load_params()
+    folder = RAW / "images" if images is None else images
+    pictures = ImageFiles(folder) if folder.is_dir() else {}
+    table = read_table(file, name)
+    if "suggested_prdtypecode" in table:
+        table = _with_texts(table, INTERIM / "merged_train.csv")
+        return sources.from_label_issues(table, pictures, lineage.model_version(MODELS))
+    if set(table.columns) >= SCORED_COLUMNS:
+        table = table if "designation" in table else _with_texts(table, INTERIM / "merged_test.csv")
+        products = sources.from_scored(table, pictures, params.review.audit_share, params.seed)
+        return [product | {"source": Source(source)} for product in products] if source else products
+    raise UserError(f"{name}: neither a scored file nor label_issues.csv; `rakuten score` makes the former")
+
+
+def read_table(file: Path | bytes, name: str) -> pd.DataFrame:
+    """A CSV or Parquet file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    content = io.BytesIO(file) if isinstance(file, bytes) else file
+    try:
+        return pd.read_parquet(content) if name.endswith(".parquet") else pd.read_csv(content, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name}: cannot be read ({error})") from error
+
+
+def export_corrections(desk: ReviewDesk, path: Path = EXPORTED) -> int:
+    """Write the products whose label people changed, or that got their first; returns their number."""
+    table = exchange.corrections(desk.decided())
+    write_table(table, path)
+    return len(table)
+
+
+def _with_texts(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with the texts of its products as ingest wrote them."""
+    texts = read_table(path, str(path))[TEXTS]
+    ids = TEXTS[:2]
+    merged = table.drop(columns=["designation", "description"], errors="ignore").merge(texts, on=ids, how="left")
+    if merged["designation"].isna().any():
+        raise UserError(f"{path} has not all of these products: run `dvc repro`, then try again")
+    return merged
