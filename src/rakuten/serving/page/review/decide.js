@@ -265,7 +265,7 @@ function render() {
   else renderMessage();
   renderConnection();
   const { waiting } = queue;
-  const counts = [h("span", {}, t("count_waiting", { n: waiting ?? 0 })), h("span", {}, t("count_today", { n: today(person) }))];
+  const counts = [h("span", {}, t("count_waiting", { n: waiting ?? 0 })), h("span", {}, ` · ${t("count_today", { n: today(person) })}`)];
   $("count").replaceChildren(...(waiting === null ? [] : counts));
 }
 
