@@ -11,6 +11,7 @@ import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_stage
 from rakuten.config import METRICS_FILE, MODELS, PROCESSED, REPORTS, SCORES_FILE, Params
 from rakuten.data.schema import is_synthetic
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.evaluation.label_issues import label_issues_table
 from rakuten.evaluation.learning_curves import LEARNING_CURVES_FILE, learning_curve_metrics, read_learning_curves
 from rakuten.evaluation.model_card import model_card
@@ -21,6 +22,7 @@ from rakuten.features.feature_set import GROUPS_FILE, TRAIN, FeaturePaths, Featu
 from rakuten.features.monitored_columns import reference_sample
 from rakuten.files import atomic_write, dump_json, scratch_folder
 from rakuten.models.classifier import VECTORIZER_FILE
+from rakuten.models.parents import fit_parents
 from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel
 from rakuten.models.self_check import self_check_answers
 from rakuten.models.training import fit
@@ -44,10 +46,12 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
     ):
         classifier, out_of_fold = fit(features, params, encoder_fingerprints(params.features), scratch, networks)
         classifier.self_check_answers = self_check_answers(PyfuncModel(classifier))
-        threshold = classifier.config.threshold
+        threshold, parent_of = classifier.config.threshold, current_taxonomy().parent_of
+        target = params.predict.target_precision
+        classifier.parents, parent_scores = fit_parents(out_of_fold, threshold, target, parent_of)
         issues = label_issues_table(features, out_of_fold, params.train.shard_rows, params.seed)
         scores = measure(out_of_fold, threshold, features.metadata, params)
-        scores |= {"synthetic": synthetic, "label_issues": len(issues)}
+        scores |= {"synthetic": synthetic, "label_issues": len(issues), "parents": parent_scores}
         reference = reference_sample(
             features, out_of_fold.predicted_codes, out_of_fold.confidence.round(6), threshold, params.seed
         )

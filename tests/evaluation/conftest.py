@@ -56,4 +56,8 @@ def out_of_fold() -> OutOfFold:
 @pytest.fixture(scope="session")
 def scores(out_of_fold: OutOfFold, metadata: pd.DataFrame, params: Params) -> dict[str, Any]:
     """What models/scores.json would hold."""
-    return measure(out_of_fold, THRESHOLD, metadata, params) | {"synthetic": False, "label_issues": 1234}
+    return measure(out_of_fold, THRESHOLD, metadata, params) | {
+        "synthetic": False,
+        "label_issues": 1234,
+        "parents": {"threshold": 0.8125, "coverage": 0.25, "precision": 0.96},
+    }

@@ -52,6 +52,15 @@ def test_what_is_decided_is_a_sentence_or_nothing_is(card: str, scores: dict[str
     assert "No confidence reaches the target precision of 0.95 out of fold" in card
 
 
+def test_the_share_that_gets_a_parent_is_said_where_there_is_one(
+    card: str, scores: dict[str, Any], params: Params
+) -> None:
+    assert "25.0% of the products to review get the parent of their code" in card
+    assert "at least 0.812 together: 96.0% of these are correct." in card
+    none = {"threshold": 1.1, "coverage": 0.0, "precision": 1.0}
+    assert "parent" not in model_card(scores | {"parents": none}, params, ENCODERS, DIGESTS)
+
+
 def test_limits_name_the_weakest_classes_and_the_doubtful_labels(scores: dict[str, Any], params: Params) -> None:
     f1 = {"10": 0.9, "40": 0.1, "50": 0.8, "2583": 0.2}
     interval = dict.fromkeys(f1, [0.0, 1.0])

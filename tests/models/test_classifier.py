@@ -23,6 +23,7 @@ from rakuten.models.classifier import (
 from rakuten.models.fusion import CONTEXT, N_TERMS, Fusion
 from rakuten.models.linear import LinearModel
 from rakuten.models.neighbours import N_COMPONENTS, ImageNeighbours
+from rakuten.models.parents import ParentFallback
 from rakuten.models.pyfunc_model import PREDICTIONS
 from rakuten.models.training import ngram_blocks
 from rakuten.types import FINETUNED_TEXT, IMAGE, NGRAMS, TEXT
@@ -43,6 +44,39 @@ def test_predictions_are_three_codes_in_descending_order(classifier: ProductClas
     assert confidence.sum(axis=1).to_numpy() == pytest.approx(1, abs=2e-6)
     codes = predicted[["predicted_prdtypecode", "second_prdtypecode", "third_prdtypecode"]]
     assert (codes.nunique(axis=1) == 3).all()
+
+
+def test_a_product_to_review_has_its_parent_where_that_is_sure(
+    classifier: ProductClassifier, batch: FeatureBatch, tmp_path: Path
+) -> None:
+    config = classifier.config._replace(threshold=0.9)
+    unsure = ProductClassifier(classifier.vectorizer, classifier.linear, classifier.fusion, config)
+    assert (unsure.predict(batch)["parent"] == "").all()
+    unsure.parents = ParentFallback({40: "leisure", 2705: "leisure"}, 0.8)
+    unsure.save(tmp_path)
+    predicted, proba = ProductClassifier.load(tmp_path).predict(batch), unsure.predict_proba(batch)
+    leisure = proba[:, np.isin(unsure.classes, [40, 2705])].sum(axis=1) >= 0.8
+    assert (predicted["parent"] == np.where(predicted["needs_review"] & leisure, "leisure", "")).all()
+    assert set(predicted["parent"]) == {"", "leisure"}
+
+
+@pytest.mark.parametrize(
+    "parents",
+    [
+        {"threshold": 1.2, "of": {}},
+        {"threshold": float("nan"), "of": {}},
+        {"threshold": 1, "of": {"7": "x"}},
+        {"of": {}},
+    ],
+)
+def test_parents_that_do_not_belong_to_the_model(
+    classifier: ProductClassifier, tmp_path: Path, parents: dict[str, object]
+) -> None:
+    classifier.save(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest | {"parents": parents}), encoding="utf-8")
+    with pytest.raises(UserError, match="not a readable model"):
+        ProductClassifier.load(tmp_path)
 
 
 def test_predictions_agree_with_the_probabilities(classifier: ProductClassifier, batch: FeatureBatch) -> None:

@@ -213,6 +213,23 @@ def test_names_are_in_the_readers_language(wanted: str, language: str, api: Api)
         assert (answer.headers["content-language"], answer.headers["vary"]) == (language, "accept-language")
 
 
+def test_a_product_to_review_has_its_parent_where_the_model_is_sure_of_it(api: Api, trained: Path) -> None:
+    """As in predictions.csv."""
+    names = {"": None, "home": "maison", "toys": "jouets, loisirs et enfance", "books": "livres et presse"}
+    predictions = pd.read_csv(trained / "data" / "processed" / "predictions.csv", keep_default_na=False)
+    products = pd.read_csv(trained / "data" / "raw" / "X_test.csv", keep_default_na=False)
+    assert set(predictions["parent"]) > {""}
+    assert (predictions.loc[~predictions["needs_review"], "parent"] == "").all()
+    rows = predictions.index[predictions["parent"].isin(names)][:5]
+    for row in rows:
+        texts = products.loc[row, ["designation", "description"]].to_dict()
+        name = image_name(products.loc[row, "imageid"], products.loc[row, "productid"])
+        image = (trained / "data" / "raw" / "images" / "image_test" / name).read_bytes()
+        answer = post(f"{api.url}/predict", json=texts | {"picture": base64_of(image)}).json()
+        key = predictions.loc[row, "parent"]
+        assert answer["parent"] == ({"key": key, "label": names[key]} if key else None)
+
+
 # stop
 
 

@@ -31,6 +31,8 @@ HANG_SECONDS = 30
 class FakeModel:
     """Predicts the length of each title, once it is released; remembers the titles of each batch."""
 
+    classes = (0,)
+
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.started, self.released = threading.Event(), threading.Event()

@@ -30,7 +30,7 @@ def model_card(
         "### What each view gives\n\n" + _compared(scores),
         "### Parts of the catalogue\n\n" + _parts(scores),
         "### Classes\n\n" + _classes(scores),
-        "## Confidence and review\n\n" + _decided(scores),
+        "## Confidence and review\n\n" + _decided(scores) + _parents(scores),
         "## Limits\n\n" + _limits(scores, encoders),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -122,6 +122,16 @@ def _decided(scores: Mapping[str, Any]) -> str:
         f"For a target precision of {decided['target_precision']:.2f}, products with a confidence of at least "
         f"{decided['threshold']:.3f} are decided automatically: {decided['coverage']:.1%} of them out of fold, "
         f"of which {decided['precision']:.1%} are correct. The rest is marked for review."
+    )
+
+
+def _parents(scores: Mapping[str, Any]) -> str:
+    parents = scores["parents"]
+    if parents["coverage"] == 0:
+        return ""
+    return (
+        f" {parents['coverage']:.1%} of the products to review get the parent of their code, where its codes have a "
+        f"probability of at least {parents['threshold']:.3f} together: {parents['precision']:.1%} of these are correct."
     )
 
 

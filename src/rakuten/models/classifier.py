@@ -32,6 +32,7 @@ from rakuten.models.faults import model_faults
 from rakuten.models.fusion import Fusion, gating_context
 from rakuten.models.linear import LinearModel
 from rakuten.models.neighbours import ImageNeighbours
+from rakuten.models.parents import ParentFallback
 from rakuten.types import NGRAMS, BoolArray, FloatArray, IntArray
 
 FORMAT = 2
@@ -59,6 +60,7 @@ class TopK(NamedTuple):
     codes: IntArray  # products x k
     confidence: FloatArray  # products x k, to six digits
     needs_review: BoolArray  # products
+    parents: Sequence[str] = ()  # of each product the key of its parent; "" where none is sure or no review is needed
 
 
 class ProductClassifier:
@@ -87,6 +89,8 @@ class ProductClassifier:
         self.networks = dict(networks or {})
         # What `self_check` compares with, set by training; none in a model that was saved without.
         self.self_check_answers: Sequence[Mapping[int, float]] = ()
+        # Set by training; none in a model that was saved without.
+        self.parents = ParentFallback()
 
     @property
     def classes(self) -> IntArray:
@@ -124,15 +128,17 @@ class ProductClassifier:
         proba = self.predict_proba(batch).round(6)
         order = np.argsort(-proba, axis=1, kind="stable")[:, :k]
         confidence = np.take_along_axis(proba, order, 1)
-        return TopK(self.classes[order], confidence, confidence[:, 0] < self.config.threshold)
+        needs_review = confidence[:, 0] < self.config.threshold
+        parents = self.parents.predict(self.classes, proba, needs_review)
+        return TopK(self.classes[order], confidence, needs_review, parents)
 
     def predict(self, batch: FeatureBatch) -> pd.DataFrame:
         """The three most probable codes of each row, and whether a person should review it.
 
         Returns:
             predicted_prdtypecode, label, confidence, second_prdtypecode, second_confidence, third_prdtypecode,
-            third_confidence, needs_review, with the index of the batch's table. The third is missing if the model
-            has two classes.
+            third_confidence, needs_review, parent (key; "" for none), with the index of the batch's table. The third
+            is missing if the model has two classes.
         """
         index = batch.table.index
         top = self.top_k(batch, len(CHOICE_NAMES))
@@ -145,6 +151,7 @@ class ProductClassifier:
                 columns["label"] = [label_of(int(value)) for value in code]
             columns["confidence" if rank == 0 else f"{name}_confidence"] = top.confidence[:, rank] if exists else np.nan
         columns["needs_review"] = top.needs_review
+        columns["parent"] = pd.Series(top.parents, index, dtype="str")
         return pd.DataFrame(columns, index=index)
 
     def save(self, folder: Path) -> None:
@@ -174,6 +181,7 @@ class ProductClassifier:
                     "threshold": self.config.threshold,
                     "sha256": {MODEL_FILE: digest(model), VECTORIZER_FILE: digest(vectorizer)},
                     **({"networks": {v: n.sha256 for v, n in self.networks.items()}} if self.networks else {}),
+                    **({"parents": self.parents.to_stored()} if self.parents.parent_of else {}),
                     **({"self_check": list(self.self_check_answers)} if self.self_check_answers else {}),
                 },
                 manifest,
@@ -235,6 +243,8 @@ class ProductClassifier:
         ]
         classifier = cls(vectorizer, linear, fusion, config, neighbours, networks)
         classifier.self_check_answers = answers
+        if "parents" in manifest:
+            classifier.parents = ParentFallback.from_stored(manifest["parents"], fusion.classes.tolist())
         return classifier
 
 

@@ -37,6 +37,7 @@ PREDICTIONS = {  # column of a prediction -> its type for MLflow
     "third_prdtypecode": "long",
     "third_confidence": "double",
     "needs_review": "boolean",
+    "parent": "string",
 }
 OUTPUTS = PREDICTIONS | {"picture": "string"}  # with what became of the image: see `image_outcome`
 

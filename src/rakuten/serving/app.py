@@ -301,8 +301,14 @@ def _prediction(scored: ScoredProducts, row: int, top_k: int, language: Language
         **top[0],
         "top": top,
         "needs_review": scored.needs_review[row],
+        "parent": _parent_body(scored.parents[row], language),
         "picture": image_outcome(scored.image_states[row]),
     }
+
+
+def _parent_body(key: str, language: Language) -> dict[str, str] | None:
+    """The body of `schemas.ParentOut`; None for no parent."""
+    return {"key": key, "label": current_taxonomy().parent_label(key, language)} if key else None
 
 
 def _model_info(scored: ScoredProducts) -> dict[str, Any]:

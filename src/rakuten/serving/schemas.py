@@ -40,12 +40,20 @@ class Choice(BaseModel):
     confidence: float
 
 
+class ParentOut(BaseModel):
+    """A parent of codes in the taxonomy."""
+
+    key: str
+    label: str = Field(description="its name in the language of Accept-Language; empty if the taxonomy has it no more")
+
+
 class Prediction(Choice):
     """The most probable code of a product, and the next ones."""
 
     prediction_id: str = Field(description="its id in the prediction log; labels that arrive later refer to it")
     top: list[Choice] = Field(description="the most probable codes, the most probable first")
     needs_review: bool = Field(description="whether a person should review it: the confidence is below the threshold")
+    parent: ParentOut | None = Field(description="of a product to review, if the model is sure of it; null otherwise")
     picture: str = Field(description="none, used, or `unusable: ` and the reason")
 
 

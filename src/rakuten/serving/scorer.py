@@ -50,6 +50,7 @@ class ScoredProducts:
     codes: Sequence[Sequence[int]]  # products x classes, the most probable first
     confidence: Sequence[Sequence[float]]  # like codes
     needs_review: Sequence[bool]
+    parents: Sequence[str]  # key of each product's parent; "" where none is sure or no review is needed
     image_states: Sequence[str]  # what became of each image: see `PyfuncModel.featurise_many`
     explanation: Explanation | None = None  # of the first product, if it was asked for
 
@@ -252,6 +253,7 @@ def _predict(model: LoadedModel, jobs: Sequence[_Job]) -> tuple[FeatureBatch, To
                 codes=codes[rows],
                 confidence=confidence[rows],
                 needs_review=needs_review[rows],
+                parents=top.parents[rows],
                 image_states=image_states[rows],
                 explanation=explain(classifier, batch, text=texts[0]) if job.with_explanation else None,
             )
