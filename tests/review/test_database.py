@@ -11,6 +11,7 @@ from rakuten.review.database import open_database, transaction
 from rakuten.review.desk import ReviewDesk
 from rakuten.review.tables import Base
 from tests.review.conftest import MakeProduct
+from tests.support.review import check_upgraded, fill_first_tables
 
 NOBODY = URL.create("postgresql", "user", "secret", "127.0.0.1", 1, "name").render_as_string(hide_password=False)
 
@@ -29,6 +30,10 @@ def test_the_migrations_make_the_tables_of_the_models(url: str) -> None:
 def test_a_database_that_exists_keeps_what_it_has(url: str, product: MakeProduct) -> None:
     ReviewDesk(open_database(url), 1).add([product()])
     assert ReviewDesk(open_database(url), 1).counts()["state"] == {"open": 1}
+
+
+def test_a_database_of_the_first_tables_is_brought_up_to_date(url: str) -> None:
+    check_upgraded(url, fill_first_tables(url))
 
 
 def test_tables_of_others_are_left_alone(url: str) -> None:

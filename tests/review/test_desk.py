@@ -7,6 +7,7 @@ from rakuten.errors import UserError
 from rakuten.review import desk as module
 from rakuten.review.database import open_database
 from rakuten.review.desk import Added, NewDecision, QueueFilter, ReviewDesk
+from rakuten.review.queue import Order
 from rakuten.review.tables import Answer, State
 from tests.review.conftest import MakeProduct
 
@@ -82,6 +83,38 @@ def test_two_must_agree_where_the_parameter_says_so(url: str, product: MakeProdu
     assert desk.decide(code("cid", first.id, 10)) == State.DECIDED
     assert [decision.person for _, _, made in desk.decided() for decision in made] == ["bob", "cid"]
     assert desk.agreement() == (pytest.approx((0 + 0 + 1) / 3), 3)
+
+
+def test_who_disagreed_may_think_again_but_not_twice_in_a_row(url: str, product: MakeProduct) -> None:
+    desk = ReviewDesk(open_database(url), agreement=1)
+    desk.add([product("1_1")])
+    for person, given in (("ann", 40), ("bob", 10)):
+        desk.decide(code(person, 1, given))
+    assert keys(desk, "bob", state=State.DISPUTED) == []
+    assert keys(desk, "ann", state=State.DISPUTED) == ["1_1"]
+    assert desk.decide(code("ann", 1, 10)) == State.DECIDED
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (Order.TEACHING, ["1_3", "1_2", "1_1"]),
+        (Order.CONFIDENCE, ["1_2", "1_3", "1_1"]),
+        (Order.OLDEST, ["1_1", "1_2", "1_3"]),
+    ],
+)
+def test_the_order_is_the_same_for_what_is_free_and_what_a_person_has_open(
+    desk: ReviewDesk, product: MakeProduct, order: Order, expected: list[str]
+) -> None:
+    values = (("1_1", 0.1, 0.5), ("1_2", 0.2, 0.3), ("1_3", 0.3, 0.4))
+    desk.add([product(key, priority=priority, confidence=confidence) for key, priority, confidence in values])
+    for _ in range(2):
+        assert [each.key for each in desk.take("ann", 3, order=order)] == expected
+
+
+def test_a_product_twice_in_a_file_counts_once(desk: ReviewDesk, product: MakeProduct) -> None:
+    assert desk.add([product("1_1"), product("1_1", predicted=40)]) == Added(new=1, updated=0, decided=0)
+    assert [each.predicted for each in desk.open_products()] == [40]
 
 
 def test_a_product_that_comes_again_has_the_new_prediction_unless_it_is_decided(

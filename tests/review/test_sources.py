@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rakuten.review.sources import draw_audit, from_label_issues, from_scored, title_groups
+from rakuten.review.audit import draw_audit
+from rakuten.review.sources import from_label_issues, from_scored, title_groups
 
 
 @pytest.fixture
@@ -53,7 +54,11 @@ def test_a_product_without_ids_is_named_by_its_text(scored: pd.DataFrame) -> Non
 def test_a_random_share_of_the_decided_products_is_mixed_in_where_nobody_can_tell(scored: pd.DataFrame) -> None:
     products = from_scored(scored, {}, audit_share=0.5, seed=1)
     assert [product["is_audit"] for product in products] == [False, False, True, True]
-    assert {product["priority"] for product in products[2:]} <= {product["priority"] for product in products[:2]}
+    for product in products[2:]:
+        assert product["confidence"] == 0.97  # the true one stays in the database
+        assert 0.4 <= product["shown_confidence"] <= 0.5
+        assert product["shown_top"][0] == [2582, product["shown_confidence"]]
+        assert 0.6 <= product["priority"] <= 0.95
     others = [from_scored(scored, {}, audit_share=0.5, seed=seed)[2]["key"] for seed in range(8)]
     assert len(set(others)) > 1
 

@@ -24,6 +24,7 @@ NAMES = {  # with the type; dashboards and alerts use them
     "rakuten_api_champion_looks_failed_total": "counter",
     "rakuten_api_live_log_dropped_rows_total": "counter",
     "rakuten_api_live_log_lag_seconds": "gauge",
+    "rakuten_api_review_dropped_products_total": "counter",
 }
 
 

@@ -21,6 +21,7 @@ from rakuten.serving.keys import add_key
 from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.middleware import RequestMiddleware
 from rakuten.serving.review import ReviewService, add_review_routes
+from rakuten.serving.review_admin import add_administer_routes
 from rakuten.serving.roles import Role
 from rakuten.serving.settings import ApiSettings
 from tests.review.conftest import MakeProduct
@@ -72,6 +73,7 @@ def serve(
         service = SimpleNamespace(settings=api, review=review, scorer=model, decoder=model)
         app = FastAPI()
         add_review_routes(app, cast("Service", service), PAGE)
+        add_administer_routes(app, review)
         _add_error_handlers(app)
         return TestClient(RequestMiddleware(app, api, ApiMetrics()), base_url="http://127.0.0.1")
 

@@ -46,6 +46,7 @@ def test_paths_that_need_a_key_say_so_and_swagger_has_a_field_for_it() -> None:
         "type": "apiKey", "in": "header", "name": "X-API-Key", "description": "",
     }  # fmt: skip
     assert document["paths"]["/predict"]["post"]["security"] == [{name: []} for name in schemes]
+    assert document["paths"]["/predict"]["post"]["description"] == "Needs a key of the role classify or above."
     assert document["paths"]["/health"]["get"] == {}
 
 
@@ -87,6 +88,19 @@ def test_the_document_lists_the_routes_and_no_page(document: dict[str, Any]) -> 
         ("get", "/health"),
         ("get", "/ready"),
         ("get", "/metrics"),
+        ("get", "/review/me"),
+        ("get", "/review/queue"),
+        ("get", "/review/counts"),
+        ("get", "/review/products/{product_id}/picture"),
+        ("get", "/review/products/{product_id}/explanation"),
+        ("post", "/review/decisions"),
+        ("post", "/review/undo"),
+        ("post", "/review/products"),
+        ("post", "/review/export"),
+        ("get", "/review/decisions.csv"),
+        ("post", "/review/decisions.csv"),
+        ("get", "/review/tasks.json"),
+        ("post", "/review/annotations"),
     }
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from rakuten.cli import run_command
 from rakuten.config import RAW
-from rakuten.data.tables import write_table
 from rakuten.data.taxonomy import DEFAULT_LANGUAGE, LANGUAGES, current_taxonomy
 from rakuten.errors import UserError
 from rakuten.files import atomic_write
@@ -75,9 +74,10 @@ def decisions(arguments: argparse.Namespace) -> str:
         table = files.read_table(arguments.input, str(arguments.input))
         new = desk.import_decisions(exchange.decisions_of(table))
         return f"{new:,} of {len(table):,} decisions were new"
-    table = exchange.decisions_table(desk.all_decisions())
-    write_table(table, arguments.output)
-    return f"{len(table):,} decisions in {arguments.output}"
+    made = desk.all_decisions()
+    with atomic_write(arguments.output) as (partial,):
+        partial.write_text(exchange.decisions_csv(made), encoding="utf-8", newline="")
+    return f"{len(made):,} decisions in {arguments.output}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """Decisions as files: corrections.csv for the pipeline, all as CSV, Label Studio's tasks and annotations. Pure."""
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -57,8 +58,8 @@ def corrections(decided: Iterable[tuple[ReviewProduct, int, Sequence[ReviewDecis
     return pd.DataFrame(rows, columns=list(corrections_file.COLUMNS))
 
 
-def decisions_table(decisions: Iterable[tuple[ReviewProduct, ReviewDecision]]) -> pd.DataFrame:
-    """Every decision with what names its product, in the order in which they were made.
+def decisions_csv(decisions: Iterable[tuple[ReviewProduct, ReviewDecision]]) -> str:
+    """Every decision with what names its product, in the order in which they were made, as CSV.
 
     Args:
         decisions: from `ReviewDesk.all_decisions`.
@@ -82,11 +83,12 @@ def decisions_table(decisions: Iterable[tuple[ReviewProduct, ReviewDecision]]) -
         for product, made in decisions
     ]
     table = pd.DataFrame(rows, columns=list(DECISION_COLUMNS))
-    return table.astype(dict.fromkeys(["productid", "imageid", "prdtypecode", "predicted"], "Int64"))
+    table = table.astype(dict.fromkeys(["productid", "imageid", "prdtypecode", "predicted"], "Int64"))
+    return table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
 
 def decisions_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table that `decisions_table` made, as `ReviewDesk.import_decisions` takes them.
+    """The rows of a table that `decisions_csv` wrote, as `ReviewDesk.import_decisions` takes them.
 
     Raises:
         UserError: it is no such table, or a row is not valid.
@@ -160,20 +162,21 @@ def annotations(exported: Any) -> Iterator[NewDecision]:
             product_id = int(task["data"]["review_id"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError("a task has no review_id: it was not made by `rakuten review tasks`") from error
-        for annotation in task.get("annotations", ()):
-            if annotation.get("was_cancelled"):
-                continue
-            answer, code = _answer(annotation.get("result", ()))
-            if answer is not None:
-                yield NewDecision(
-                    person=_person(annotation.get("completed_by")),
-                    product_id=product_id,
-                    answer=answer,
-                    prdtypecode=code,
-                    note=_note(annotation["result"]),
-                    seconds=annotation.get("lead_time"),
-                    decided_at=datetime.fromisoformat(annotation["created_at"]),
-                )
+        try:
+            for annotation in task.get("annotations", ()):
+                answer, code = _answer(annotation.get("result", ()))
+                if answer is not None and not annotation.get("was_cancelled"):
+                    yield NewDecision(
+                        person=_person(annotation.get("completed_by")),
+                        product_id=product_id,
+                        answer=answer,
+                        prdtypecode=code,
+                        note=_note(annotation["result"]),
+                        seconds=annotation.get("lead_time"),
+                        decided_at=datetime.fromisoformat(annotation["created_at"]),
+                    )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"the task of product {product_id} is not as Label Studio exports it: {error!r}") from error
 
 
 def _choice(value: str) -> dict[str, Any]:

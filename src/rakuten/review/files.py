@@ -11,6 +11,7 @@ from rakuten.data.corrections import CORRECTIONS_FILE
 from rakuten.data.images import ImageFiles
 from rakuten.data.tables import write_table
 from rakuten.errors import UserError
+from rakuten.files import atomic_write
 from rakuten.review import exchange, sources
 from rakuten.review.desk import ReviewDesk
 from rakuten.review.tables import Source
@@ -64,7 +65,8 @@ def read_table(file: Path | bytes, name: str) -> pd.DataFrame:
 def export_corrections(desk: ReviewDesk, path: Path = EXPORTED) -> int:
     """Write the products whose label people changed, or that got their first; returns their number."""
     table = exchange.corrections(desk.decided())
-    write_table(table, path)
+    with atomic_write(path) as (partial,):
+        write_table(table, partial)
     return len(table)
 
 

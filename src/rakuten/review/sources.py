@@ -1,6 +1,7 @@
 """Products for the queue: from a scored file, and from the labels that are probably wrong. Pure functions of tables."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,24 @@ def from_label_issues(issues: pd.DataFrame, images: Mapping[str, Path], model_ve
     # The less probable the label and the surer the model of another, the more a decision teaches.
     uncertainty = (1 - issues["probability"]).to_numpy(dtype=float)
     return _rows(table.reset_index(drop=True), top, images, top, uncertainty)
+
+
+def from_api(
+    answered: pd.DataFrame, tops: list[Top], shown: list[Top], pictures: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The products that the API has answered; the same text and picture again is the same product.
+
+    Args:
+        answered: designation, description, predicted, confidence, model_version, is_audit.
+        tops: the likeliest codes of each product with their confidences.
+        shown: the same with the confidences that people see.
+        pictures: what names each product's picture; "" for none.
+    """
+    rows = _rows(answered.assign(source=Source.API.value, prdtypecode=None), tops, {}, shown)
+    for row, picture in zip(rows, pictures, strict=True):
+        text = f"{row['designation']}\0{row['description']}\0{picture}"
+        row["key"] = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+    return rows
 
 
 def _rows(

@@ -14,6 +14,8 @@ scorer            the queue of products, the threads that score them in batches,
 model_holder      loads the model, checks it, keeps the last good copy, replaces it when there is a new champion
 review            the review desk's routes; their bodies are in review_schemas, what is slow to count in kept_answers
 responses         bodies that several routes have
+review_admin      its routes for files of products, corrections and decisions
+review_intake     puts what needs review into it, as the API answers
 roles             which role of a key each path needs
 keys              API keys and their file
 settings          the API_... environment variables

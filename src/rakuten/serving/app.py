@@ -20,8 +20,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 from threadpoolctl import threadpool_limits
 
+from rakuten.config import load_params
 from rakuten.data.taxonomy import LANGUAGES, Language, current_taxonomy, label_of
 from rakuten.errors import UserError
+from rakuten.features.encoders.preprocessing import IMAGE_USED
 from rakuten.models.pyfunc_model import image_outcome
 from rakuten.monitoring.prediction_log import PredictionLog
 from rakuten.serving import schemas
@@ -34,8 +36,10 @@ from rakuten.serving.model_holder import ModelHolder
 from rakuten.serving.parsing import ParsedProduct, invalid_request, read_batch, read_product
 from rakuten.serving.problems import Problem
 from rakuten.serving.responses import explanation_body, json_response
-from rakuten.serving.review import ReviewService, add_review_routes
-from rakuten.serving.review_schemas import DecisionIn
+from rakuten.serving.review import SHOWN_CODES, ReviewService, add_review_routes
+from rakuten.serving.review_admin import add_administer_routes
+from rakuten.serving.review_intake import Answered, ReviewIntake
+from rakuten.serving.review_schemas import REQUEST_MODELS
 from rakuten.serving.scorer import BatchingScorer, ScoredProducts
 from rakuten.serving.settings import MB, ApiSettings
 
@@ -67,6 +71,15 @@ class Service:
         self.decoder = ImageDecoder(lambda: holder.current().model.image_sizes(), settings)
         self.metrics.registry.register(MonitoringCollector(settings.live, holder.current))
         self.review = ReviewService(settings)
+        self.review_intake: ReviewIntake | None = None
+        if settings.review:
+            self.review_intake = ReviewIntake(
+                self.review.desk,
+                settings.review_pictures,
+                int(settings.review_pictures_mb * MB),
+                load_params().review.audit_share,
+                self.metrics.review_dropped.inc,
+            )
         self.stopping = False
         self.publish_model_info()
 
@@ -115,6 +128,8 @@ class Service:
         # Not the request's id, which a client may use twice.
         scored = await self.scorer.score(raw, uuid.uuid4().hex, with_explanation)
         self._count_predictions(scored)
+        if self.review_intake is not None:
+            self.review_intake.offer(_answered(products, scored))
         return scored
 
     def _count_predictions(self, scored: ScoredProducts) -> None:
@@ -125,6 +140,23 @@ class Service:
             self.metrics.confidence.observe(confidence[0])
             self.metrics.needs_review.inc(needs_review)
             self.metrics.images.labels(image_state).inc()
+
+
+def _answered(products: Sequence[ParsedProduct], scored: ScoredProducts) -> list[Answered]:
+    """The products of a request as the review desk takes them."""
+    return [
+        Answered(
+            designation=product.raw.designation,
+            description=product.raw.description,
+            picture=product.raw.image if isinstance(product.raw.image, bytes) and state == IMAGE_USED else None,
+            top=[list(choice) for choice in zip(codes[:SHOWN_CODES], confidence[:SHOWN_CODES], strict=True)],
+            needs_review=needs_review,
+            model_version=scored.model.model_version,
+        )
+        for product, codes, confidence, needs_review, state in zip(
+            products, scored.codes, scored.confidence, scored.needs_review, scored.image_states, strict=True
+        )
+    ]
 
 
 def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
@@ -147,6 +179,8 @@ def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
         await asyncio.to_thread(service.scorer.stop)
         if service.prediction_log is not None:
             await asyncio.to_thread(service.prediction_log.stop)
+        if service.review_intake is not None:
+            await asyncio.to_thread(service.review_intake.stop)
 
     app = FastAPI(
         title="Rakuten product classification",
@@ -159,6 +193,7 @@ def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
     _add_prediction_routes(app, service)
     _add_state_routes(app, service)
     add_review_routes(app, service, PAGE)
+    add_administer_routes(app, service.review)
     app.mount("/static/docs", StaticFiles(packages=[("fastapi_offline", "static")]), name="docs files")
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
     _add_error_handlers(app)
@@ -171,7 +206,7 @@ def _complete_document(app: FastAPI, keys_required: bool) -> None:
     fastapi_document = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = schemas.add_request_schemas(fastapi_document(), DecisionIn)
+        document = schemas.add_request_schemas(fastapi_document(), *REQUEST_MODELS)
         return schemas.add_security(document, PUBLIC_PATHS) if keys_required else document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -45,6 +45,11 @@ class ApiMetrics:
         self.log_dropped = self._counter("live_log_dropped_rows", "Predictions missing from the prediction log")
         self.log_lag = self._gauge("live_log_lag_seconds", "Age of the oldest prediction not yet written")
 
+        # the review desk
+        self.review_dropped = self._counter(
+            "review_dropped_products", "Products that should be in the review desk and are not"
+        )
+
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(f"rakuten_api_{name}", documentation, labels, registry=self.registry)
 

@@ -46,10 +46,10 @@ async def read_product(request: Request, settings: ApiSettings) -> ParsedProduct
     Raises:
         Problem: the body is neither, is invalid, or is larger than the settings allow.
     """
-    media_type = _media_type(request)
-    if media_type == "application/json":
-        return await _parse_body(_parse_json_product, await _read_body(request), settings)
-    if media_type != "multipart/form-data":
+    kind = media_type(request)
+    if kind == "application/json":
+        return await _parse_body(_parse_json_product, await read_body(request), settings)
+    if kind != "multipart/form-data":
         raise Problem("unsupported_media_type", "send application/json or multipart/form-data")
     fields, image = await _read_form(request, settings)
     if sum(len(value) for value in fields.values() if value) > LARGE_BODY_BYTES:  # a picture in base64
@@ -63,9 +63,9 @@ async def read_batch(request: Request, settings: ApiSettings) -> list[ParsedProd
     Raises:
         Problem: the body is not JSON, is invalid, or is larger than the settings allow.
     """
-    if _media_type(request) != "application/json":
+    if media_type(request) != "application/json":
         raise Problem("unsupported_media_type", "send application/json")
-    return await _parse_body(_parse_json_batch, await _read_body(request), settings)
+    return await _parse_body(_parse_json_batch, await read_body(request), settings)
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:
@@ -74,9 +74,9 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     Raises:
         Problem: the body is not JSON, is invalid, or has more values than such an object.
     """
-    if _media_type(request) != "application/json":
+    if media_type(request) != "application/json":
         raise Problem("unsupported_media_type", "send application/json")
-    body = await _read_body(request)
+    body = await read_body(request)
     if len(body) > LARGE_BODY_BYTES or is_bloated(body, MAX_OTHER_VALUES, LARGE_BODY_BYTES):
         raise Problem("body_too_large", "more than such an object needs")
     return _validate(model.model_validate_json, body)
@@ -89,11 +89,12 @@ def invalid_request(errors: Sequence[Any]) -> Problem:
     return Problem("invalid_request", f"{field}: {first['msg']}" if field else str(first["msg"]))
 
 
-def _media_type(request: Request) -> str:
+def media_type(request: Request) -> str:
+    """The media type of a request's body, in lower case, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
     """The body. `request.body()` would keep it until the request is answered."""
     return b"".join([part async for part in request.stream()])
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 N_THREADS = 8  # that call the desk
-N_SEARCH_THREADS = 2  # that search in titles, which may take a second
+N_SLOW_THREADS = 2  # for searches in titles and files, which may take seconds
 MAX_NAME = 40  # characters of a person's name
 RETRY_SECONDS = 2.0  # after which to try again if the database does not answer
 SHOWN_CODES = 5
@@ -52,7 +52,7 @@ class ReviewService:
         self._keys_required, self._open = settings.keys_required, open_
         self._desk: ReviewDesk | None = None
         self._lock = Lock()
-        self._limiter, self._search_limiter = CapacityLimiter(N_THREADS), CapacityLimiter(N_SEARCH_THREADS)
+        self._limiter, self._slow_limiter = CapacityLimiter(N_THREADS), CapacityLimiter(N_SLOW_THREADS)
         self._kept = KeptAnswers()
 
     def desk(self) -> ReviewDesk:
@@ -66,13 +66,13 @@ class ReviewService:
                 self._desk = self._open()
             return self._desk
 
-    async def call(self, function: Callable[[ReviewDesk], Result], is_search: bool = False) -> Result:
+    async def call(self, function: Callable[[ReviewDesk], Result], is_slow: bool = False) -> Result:
         """Call a function of the desk in a thread.
 
         Raises:
             Problem: the database does not answer, or the desk refuses what is asked.
         """
-        limiter = self._search_limiter if is_search else self._limiter
+        limiter = self._slow_limiter if is_slow else self._limiter
         return await to_thread.run_sync(partial(self._call, function), limiter=limiter)
 
     def _call(self, function: Callable[[ReviewDesk], Result]) -> Result:
@@ -176,7 +176,7 @@ def _add_queue_routes(app: FastAPI, service: "Service") -> None:
                 "waiting": review.kept(("waiting", wanted), lambda: desk.waiting(wanted)),
             }
 
-        return json_response(await review.call(take, is_search=bool(wanted.search)), language)
+        return json_response(await review.call(take, is_slow=bool(wanted.search)), language)
 
     @app.get(
         "/review/counts", response_model=review_schemas.CountsOut, summary="How many products wait", responses=problems
@@ -189,7 +189,7 @@ def _add_queue_routes(app: FastAPI, service: "Service") -> None:
             agreement = None if kappa is None else {"kappa": kappa[0], "pairs": kappa[1]}
             return review.kept(("counts", wanted), lambda: desk.counts(wanted)) | {"agreement": agreement}
 
-        return json_response(await review.call(count, is_search=bool(wanted.search)))
+        return json_response(await review.call(count, is_slow=bool(wanted.search)))
 
 
 def _add_product_routes(app: FastAPI, service: "Service") -> None:

@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from rakuten.review.queue import Order, QueueFilter
 from rakuten.review.tables import Answer, Source, State
-from rakuten.serving.schemas import Choice, SimilarImage, TermContribution, ViewContribution
+from rakuten.serving.schemas import SCHEMA_REF, Choice, SimilarImage, TermContribution, ViewContribution
 
 MAX_PRODUCTS = 50  # taken at once
 MAX_CODE = 2**31 - 1  # of the database's column
@@ -152,3 +152,60 @@ class ReviewExplanation(BaseModel):
     spoke_for: list[TermContribution]
     spoke_against: list[TermContribution]
     pictures: list[SimilarImage]
+
+
+class PipelineFile(BaseModel):
+    """Which of the pipeline's own files is meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: Literal["predictions", "label-issues"] = Field(alias="from")
+
+
+class AddedOut(BaseModel):
+    """How many products a file had, by what became of them."""
+
+    new: int
+    updated: int = Field(description="were in the queue, and have a new prediction now")
+    decided: int = Field(description="were decided already, and stay as they were")
+
+
+class ExportedOut(BaseModel):
+    """The corrections that were written."""
+
+    corrections: int
+    path: str
+
+
+class ImportedOut(BaseModel):
+    """How many decisions a file had."""
+
+    decisions: int
+    new: int
+
+
+class TakenOverOut(BaseModel):
+    """How many decisions an export of Label Studio had."""
+
+    decisions: int
+
+
+PRODUCTS_BODY = {  # for `openapi_extra`
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": SCHEMA_REF.format(model="PipelineFile")}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "source": {"type": "string", "enum": list(Source)},
+                    },
+                }
+            },
+        },
+    }
+}
+REQUEST_MODELS = (DecisionIn, PipelineFile)  # that FastAPI does not list, since `parsing` reads them

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from rakuten.config import CACHE, LIVE, MODELS, ROOT
+from rakuten.config import CACHE, LIVE, MODELS, PROJECT, ROOT
 from rakuten.data.schema import MAX_TEXT
 from rakuten.errors import UserError
 
@@ -62,6 +62,11 @@ class ApiSettings(BaseSettings):
     live_log: bool = True  # whether to keep the features of each prediction, which the monitoring reads
     live: Path = LIVE  # folder of the prediction log
     keep_days: Count = 30  # logged days before the latest that the prediction log keeps
+
+    # Whether what is answered with needs_review goes into the review desk, with its text and picture.
+    review: bool = False
+    review_pictures: Path = PROJECT / "data" / "review" / "pictures"  # folder of these pictures
+    review_pictures_mb: Positive = 1000.0  # of all of them; beyond that, products come without
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -21,15 +21,15 @@ INDICES: dict[str, list[str | sa.TextClause]] = {
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("review_products") as table:
-        table.add_column(sa.Column("is_novel", sa.Boolean(), nullable=False, server_default=sa.false()))
-        table.add_column(sa.Column("shown_confidence", sa.Double()))
-        table.add_column(sa.Column("shown_top", sa.JSON()))
+    # With defaults, which every database adds without copying the table: decisions refer to it.
+    for column in (
+        sa.Column("is_novel", sa.Boolean(), nullable=False, server_default=sa.false()),
+        sa.Column("shown_confidence", sa.Double(), nullable=False, server_default="0"),
+        sa.Column("shown_top", sa.JSON(), nullable=False, server_default="[]"),
+    ):
+        op.add_column("review_products", column)
     op.execute("UPDATE review_products SET shown_confidence = confidence, shown_top = top")
     _hide_audit()
-    with op.batch_alter_table("review_products") as table:
-        table.alter_column("shown_confidence", existing_type=sa.Double(), nullable=False)
-        table.alter_column("shown_top", existing_type=sa.JSON(), nullable=False)
     op.drop_index("review_products_order", "review_products")
     for name, columns in INDICES.items():
         op.create_index(f"review_products_{name}", "review_products", columns)
@@ -67,6 +67,5 @@ def downgrade() -> None:
     for name in INDICES:
         op.drop_index(f"review_products_{name}", "review_products")
     op.create_index("review_products_order", "review_products", ["state", "priority"])
-    with op.batch_alter_table("review_products") as table:
-        for name in ("is_novel", "shown_confidence", "shown_top"):
-            table.drop_column(name)
+    for name in ("is_novel", "shown_confidence", "shown_top"):
+        op.drop_column("review_products", name)
