@@ -20,7 +20,7 @@ const OPTIONS = 8; // codes that a search lists
 
 let shown = null; // the item
 let since = 0; // of performance.now(), when it came into sight
-let past = []; // {item, name}: decided here, the last one at the end; name of its decision in the outbox
+let past = []; // {item, name, counted}: decided here, the last one at the end; name of its decision in the outbox
 let unsent = 0;
 let isAway = false; // whether the outbox finds no service
 let isCut = false; // whether the queue finds none
@@ -68,6 +68,7 @@ export function decideNow(product) {
 
 export function startDecide(given) {
   hasFilter = given.hasFilter;
+  queue.onPicture((item) => item === shown && renderPicture(item));
   startChoices(choose);
   startNote((answer, code, note) => decide(answer, code, note));
   startWhy(() => queue.currentItem()?.product.id);
@@ -125,9 +126,10 @@ function decide(answer, code = null, note = "") {
     decided_at: new Date().toISOString(),
   };
   queue.shiftItem();
-  past.push({ item, name: putDecision(body, { title: titleOf(item.product) }) });
+  const counted = answer === "skip" ? 0 : 1;
+  past.push({ item, name: putDecision(body, { title: titleOf(item.product) }), counted });
   if (past.length > PAST) queue.release(past.shift().item);
-  if (answer !== "skip") countToday(person, 1);
+  countToday(person, counted);
   const name = code === null ? "" : nameOf(code, note || labelIn(item.product, code));
   const told = () => t(`decided_${answer}`, { code: String(code), name });
   say($("decide-error"));
@@ -147,32 +149,31 @@ const labelIn = ({ top }, code) => top.find(({ prdtypecode }) => prdtypecode ===
 async function undo() {
   say($("decide-error"));
   const last = past.at(-1);
-  if (last && takeDecision(last.name)) {
-    past.pop();
-    comeBack(last.item);
-    return;
-  }
+  const isTaken = () => last && takeDecision(last.name) && comeBack(last);
+  if (isTaken()) return;
   try {
     await send();
+    if (isTaken()) return; // the service did not take it: what it has from before is to stay
     const { product } = await undoLast();
     if (!product) {
       say($("last"), () => t("undo_nothing"));
       say($("live"), () => t("undo_nothing"));
       return;
     }
-    const known = past.findLast(({ item }) => item.product.id === product.id);
-    past = past.filter((one) => one !== known);
-    comeBack(known?.item ?? queue.itemOf(product));
+    comeBack(past.findLast(({ item }) => item.product.id === product.id) ?? { item: queue.itemOf(product), counted: 1 });
   } catch (problem) {
     say($("decide-error"), () => problemLine(problem));
   }
 }
 
-function comeBack(item) {
-  queue.putFirst(item);
-  countToday(person, -1);
+/** Show a product again whose decision was taken back. */
+function comeBack(entry) {
+  past = past.filter((one) => one !== entry);
+  queue.putFirst(entry.item);
+  countToday(person, -entry.counted);
   say($("last"), () => t("undone"));
   moveOn(() => t("undone"));
+  return true;
 }
 
 function refused(entry, problem) {
@@ -253,7 +254,6 @@ function show() {
     closeWhy();
     clearSearch();
     $("description").scrollTop = 0;
-    item?.ready.then(() => item === shown && renderPicture(item));
   }
   render();
 }

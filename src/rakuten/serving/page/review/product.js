@@ -5,6 +5,7 @@ import { has, percent, t } from "../language.js";
 import { nameOf } from "./names.js";
 
 const CHOICES = 5;
+const ENTITY = /&(#\d|#x|[a-z])/i;
 const TAG = /(<[^<>]*>)/; // of the seller's HTML, which is shown as text
 
 const orRaw = (key, value) => (has(key) ? t(key) : value);
@@ -65,7 +66,14 @@ export function saidList(decisions) {
 
 /** The text, its tags marked: they are read past. */
 function withTags(text) {
-  return text.split(TAG).map((part, at) => (at % 2 ? h("span", { class: "tag" }, part) : part));
+  return text.split(TAG).map((part, at) => (at % 2 ? h("span", { class: "tag" }, part) : decoded(part)));
+}
+
+/** "R&eacute;f" as "Réf". What is parsed has no tags and stays outside the page; its text is all that is taken. */
+function decoded(text) {
+  if (!ENTITY.test(text)) return text;
+  const parsed = new DOMParser().parseFromString(`<p>${text.replaceAll("<", "&lt;")}`, "text/html");
+  return parsed.body.textContent;
 }
 
 function renderChoices({ top, prdtypecode: now }) {

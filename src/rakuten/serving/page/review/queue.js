@@ -3,36 +3,48 @@
 import { fetchPicture, fetchQueue } from "./requests.js";
 
 const AHEAD = 3; // products that are ready behind the one that is shown
+const MOST = 50; // that the service gives at once
 
 /**
  * A product with its picture.
- * @typedef {{product: object, image: HTMLImageElement|null, ready: Promise<void>, isLost: boolean}} Item
+ * @typedef {{product: object, image: HTMLImageElement|null, isLoading: boolean, isLost: boolean}} Item
  */
 
 let items = []; // the first is shown
 let filter = {};
-let fetching = null;
+let fetching = null; // AbortController of the call that asks for more
+let pictureCame = () => {};
 let answered = new Set(); // ids of products decided since the service was last asked: it may give them again
 
 /** Number of waiting products that match the filter, by the service's last word; null before it. */
 export let waiting = null;
 
 export function itemOf(product) {
-  const item = { product, image: null, ready: Promise.resolve(), isLost: false };
-  if (product.has_picture) item.ready = loadPicture(item);
+  const item = { product, image: null, isLoading: false, isLost: false };
+  loadPicture(item);
   return item;
 }
 
+/** Call `listener` with each item whose picture came, or turned out not to be there. */
+export function onPicture(listener) {
+  pictureCame = listener;
+}
+
 async function loadPicture(item) {
+  if (!item.product.has_picture || item.image || item.isLost || item.isLoading) return;
+  item.isLoading = true;
   try {
     const url = URL.createObjectURL(await fetchPicture(item.product.id));
     const image = new Image();
     image.src = url;
     await image.decode(); // so that it is painted at once when it is shown
     item.image = image;
-  } catch {
-    item.isLost = true;
+  } catch (problem) {
+    item.isLost = !(problem.passing || problem.code === "network"); // or it is asked for again
+  } finally {
+    item.isLoading = false;
   }
+  pictureCame(item);
 }
 
 export function release(item) {
@@ -75,8 +87,9 @@ export async function refill(unsent) {
   fetching = mine;
   answered = new Set();
   try {
-    const told = await fetchQueue(filter, AHEAD + 1 + unsent.length, mine.signal);
+    const told = await fetchQueue(filter, Math.min(MOST, AHEAD + 1 + unsent.length), mine.signal);
     waiting = told.waiting;
+    items.forEach(loadPicture); // those that did not come while the service was away
     const known = new Set([...items.map((item) => item.product.id), ...unsent, ...answered]);
     items.push(...told.products.filter((product) => !known.has(product.id)).map(itemOf));
     return true;

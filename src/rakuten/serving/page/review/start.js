@@ -111,9 +111,14 @@ function open({ keys_required, person, role }) {
   $("person").hidden = keys_required;
   say($("person"), () => name);
   $("tab-tools").hidden = role !== "administer";
-  onLanguage(() => $("person").setAttribute("aria-label", t("person_is", { name })));
+  nameButton();
   begin({ person: name, role }, stopped);
   refilter(currentFilter());
+}
+
+/** The button shows a name; what it does is said to those who listen. */
+function nameButton() {
+  $("person").setAttribute("aria-label", t("person_is", { name: $("person").textContent }));
 }
 
 /** The service takes nothing from this person: say why, and ask for another key. */
@@ -135,6 +140,7 @@ startDisputes((product) => {
   decideNow(product);
 });
 startOverview();
+onLanguage(nameButton);
 startTools(() => refilter(currentFilter()));
 onModel(({ classes }) => {
   setClasses(classes);
