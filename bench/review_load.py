@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 
 from bench.load import _free_port
 from rakuten.config import ROOT, SOURCE
-from rakuten.data.schema import LABELS
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.review.database import open_database, transaction
 from rakuten.review.tables import Answer, ReviewDecision, ReviewProduct
 
@@ -172,7 +172,7 @@ def fill(url: str, n_products: int, pictures: Path) -> None:
     for number in range(20):
         pixels = generator.integers(0, 255, (500, 500, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((40, 40)).resize((500, 500)).save(pictures / f"{number}.jpg", quality=80)
-    engine, codes = open_database(url), list(LABELS)
+    engine, codes = open_database(url), sorted(current_taxonomy().codes)
     for start in range(0, n_products, ROWS):
         n = min(ROWS, n_products - start)
         confidence = generator.uniform(0.1, 0.8, n).round(6)

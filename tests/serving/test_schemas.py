@@ -60,7 +60,9 @@ def test_the_document_asks_for_a_key_only_where_one_is_required(keys_required: b
     document = app.openapi()
     assert ("securitySchemes" in document["components"]) == keys_required
     assert {path for path, item in document["paths"].items() if "'security'" in str(item)} == (
-        {"/predict", "/explain", "/predict/batch", "/model", "/metrics"} if keys_required else set()
+        {"/predict", "/explain", "/predict/batch", "/model", "/metrics", "/training-pictures/{imageid}/{productid}"}
+        if keys_required
+        else set()
     )
 
 
@@ -85,6 +87,7 @@ def test_the_document_lists_the_routes_and_no_page(document: dict[str, Any]) -> 
         ("post", "/predict/batch"),
         ("post", "/explain"),
         ("get", "/model"),
+        ("get", "/training-pictures/{imageid}/{productid}"),
         ("get", "/health"),
         ("get", "/ready"),
         ("get", "/metrics"),

@@ -9,6 +9,7 @@ middleware        host check, API keys, rate and size limits, security headers a
 parsing           request bodies (JSON or a form) to validated products
 schemas           the request and response bodies as pydantic models, and the OpenAPI document made from them
 problems          error responses as application/problem+json
+training_pictures pictures of training products, which explanations name
 image_decoder     decodes pictures in processes with a limit of time and memory, of which decoding_worker is the code
 scorer            the queue of products, the threads that score them in batches, overload
 model_holder      loads the model, checks it, keeps the last good copy, replaces it when there is a new champion

@@ -7,9 +7,10 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -42,10 +43,12 @@ from rakuten.serving.review_intake import Answered, ReviewIntake
 from rakuten.serving.review_schemas import REQUEST_MODELS
 from rakuten.serving.scorer import BatchingScorer, ScoredProducts
 from rakuten.serving.settings import MB, ApiSettings
+from rakuten.serving.training_pictures import TrainingPictures
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
+Id = Annotated[int, PathParameter(ge=0, lt=10**18)]
 MAX_DEFAULT_THREADS = 4  # scoring threads, where the settings leave the number open
 
 
@@ -68,6 +71,7 @@ class Service:
             n_threads=settings.threads or min(MAX_DEFAULT_THREADS, cpu_count()),
             prediction_log=self.prediction_log,
         )
+        self.training_pictures = TrainingPictures(settings.images)
         self.decoder = ImageDecoder(lambda: holder.current().model.image_sizes(), settings)
         self.metrics.registry.register(MonitoringCollector(settings.live, holder.current))
         self.review = ReviewService(settings)
@@ -242,7 +246,8 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
         assert scored.explanation is not None
         language = language_of(request)
         prediction = _single_prediction(scored, product.fields.top_k, language)
-        return json_response({"prediction": prediction, **explanation_body(scored.explanation, language)}, language)
+        body = explanation_body(scored.explanation, language, service.training_pictures)
+        return json_response({"prediction": prediction, **body}, language)
 
     @app.post(
         "/predict/batch",
@@ -309,6 +314,21 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
                 "text_characters": settings.max_text,
             },
         }
+
+    @app.get(
+        "/training-pictures/{imageid}/{productid}",
+        response_class=Response,
+        summary="The picture of a training product that an explanation names",
+        responses={
+            200: {"content": {"image/jpeg": {}}},
+            **{status: schemas.PROBLEM_RESPONSES[status] for status in (401, 422)},
+            404: schemas.NOT_FOUND_RESPONSE,
+        },
+    )
+    async def training_picture(imageid: Id, productid: Id) -> Response:
+        neighbours = service.holder.current().model.classifier.neighbours
+        content = await service.training_pictures.read(neighbours, imageid, productid)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
 
     @app.get("/metrics", summary="For Prometheus", responses={200: {"content": {"text/plain": {}}}})
     async def exposed() -> Response:

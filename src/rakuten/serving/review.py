@@ -317,4 +317,4 @@ async def _explanation(service: "Service", product: ReviewProduct, language: Lan
     assert scored.explanation is not None
     code = scored.codes[0][0]
     prediction = {"prdtypecode": code, "label": label_of(code, language)}
-    return {"prediction": prediction, **explanation_body(scored.explanation, language)}
+    return {"prediction": prediction, **explanation_body(scored.explanation, language, service.training_pictures)}

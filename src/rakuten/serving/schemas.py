@@ -97,6 +97,7 @@ class SimilarImage(BaseModel):
     prdtypecode: int
     label: str
     similarity: float
+    has_picture: bool = Field(description="whether GET /training-pictures/{imageid}/{productid} has its picture")
 
 
 class ExplanationOut(BaseModel):
@@ -184,6 +185,11 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     )
 }
 
+NOT_FOUND_RESPONSE = {
+    "model": ProblemOut,
+    "content": {"application/problem+json": {}},
+    "description": "there is no such thing",
+}
 SCHEMA_REF = "#/components/schemas/{model}"
 PRODUCT_BODY = {  # of a route that takes one product, for `openapi_extra`
     "requestBody": {

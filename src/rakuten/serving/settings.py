@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from rakuten.config import CACHE, LIVE, MODELS, PROJECT, ROOT
+from rakuten.config import CACHE, LIVE, MODELS, PROJECT, RAW, ROOT
 from rakuten.data.schema import MAX_TEXT
 from rakuten.errors import UserError
 
@@ -30,6 +30,7 @@ class ApiSettings(BaseSettings):
     model: Literal["auto", "local", "registry"] = "auto"
     models: Path = MODELS
     cache: Path = CACHE / "champion"  # the last good model of the registry
+    images: Path = RAW / "images"  # pictures of training products, which explanations show where they are here
     refresh_seconds: Positive = 30.0  # between two checks for a new champion
 
     require_keys: Literal["auto", "true", "false"] = "auto"  # auto: unless bound to loopback

@@ -1,29 +1,35 @@
-/* The answer to one product: the code, how sure, and why. */
+/* The answer to one product: the code, how sure, and why. The review desk imports `renderExplanation`. */
 
-import { bar, french, h, table } from "./dom.js";
-import { chance, has, percent, signed, t } from "./language.js";
+import { call } from "./api.js";
+import { bar, className, h } from "./dom.js";
+import { VISIBLE, weighTerms, weighViews, whatDecided } from "./evidence.js";
+import { chance, has, listOf, nameOf, percent, t } from "./language.js";
 
-const PIECES = 4; // pieces of words that are named in one line
-
-/** Show an answer of /explain; without one the place is empty. */
-export function render(place, answer, model) {
+/** Show an answer of /explain; without one the place is empty. `refused`: a line about a picture that was not sent. */
+export function render(place, answer, model, refused) {
   if (!answer) place.replaceChildren();
-  else place.replaceChildren(verdict(answer.prediction, model), ranking(answer.prediction), reasons(answer));
+  else {
+    place.replaceChildren(
+      verdict(answer.prediction, model, refused),
+      ranking(answer.prediction),
+      h("section", { class: "card" }, h("h3", {}, t("why")), renderExplanation(answer)),
+    );
+  }
 }
 
-function verdict(prediction, model) {
+function verdict(prediction, model, refused) {
   const state = prediction.needs_review ? "review" : "decided";
   const threshold = percent(model.threshold);
   return h(
     "div",
-    { class: "card verdict" },
+    { class: `card verdict for-${state}` },
     h("p", { class: `state ${state}` }, t(state)),
     h(
       "h2",
       { id: "answer-heading", tabindex: "-1" },
       h("span", { class: "code" }, String(prediction.prdtypecode)),
       " ",
-      french(prediction.label),
+      className(prediction),
     ),
     h(
       "p",
@@ -33,8 +39,15 @@ function verdict(prediction, model) {
     ),
     bar(prediction.confidence, model.threshold),
     h("p", {}, t(`${state}_text`, { threshold })),
-    h("p", { class: "note" }, pictureLine(prediction.picture)),
+    prediction.is_novel && h("p", {}, t("is_novel")),
+    prediction.parent && h("p", {}, t("parent", { parent: labelOfParent(prediction.parent) })),
+    h("p", { class: "note" }, refused ?? pictureLine(prediction.picture)),
   );
+}
+
+/** The parent category's name, whether it came as a text or as an object with one. */
+function labelOfParent(parent) {
+  return typeof parent === "string" ? parent : nameOf(parent).text;
 }
 
 function pictureLine(word) {
@@ -44,82 +57,95 @@ function pictureLine(word) {
 }
 
 function ranking({ top }) {
-  const line = ({ prdtypecode, label, confidence }) =>
+  const line = (choice) =>
     h(
       "li",
       {},
-      h("span", { class: "code" }, String(prdtypecode)),
-      french(label),
-      h("span", { class: "number" }, chance(confidence)),
-      bar(confidence),
+      h("span", { class: "code" }, String(choice.prdtypecode)),
+      className(choice),
+      h("span", { class: "number" }, chance(choice.confidence)),
+      bar(choice.confidence),
     );
   return h("section", { class: "card" }, h("h3", {}, t("top")), h("ol", { class: "ranking" }, top.map(line)));
 }
 
-function reasons({ views, spoke_for, spoke_against, pictures }) {
+/** An element that says what decided, what counted, and which training pictures are alike: the body of POST /explain. */
+export function renderExplanation(explanation) {
+  const { views, spoke_for, spoke_against, pictures } = explanation;
   return h(
-    "section",
-    { class: "card why" },
-    h("h3", {}, t("why")),
-    h("h4", {}, t("views")),
-    h("ul", { class: "views" }, views.map(viewLine)),
-    h("div", { class: "words" }, words(t("words_for"), spoke_for), words(t("words_against"), spoke_against)),
-    h("p", { class: "note" }, t("weights_help")),
+    "div",
+    { class: "why" },
+    h("p", { class: "decided-by" }, sentence(explanation)),
+    ...viewBars(views),
+    terms(t("words_for"), weighTerms(spoke_for, views)),
+    terms(t("words_against"), weighTerms(spoke_against, views), "against"),
     pictures.length > 0 && alike(pictures),
   );
 }
 
-function viewLine({ view, contribution, share }) {
-  const direction = share === 0 ? "absent" : contribution < 0 ? "against" : "for";
-  const name = has(`view_${view}`) ? t(`view_${view}`) : view;
-  return h(
-    "li",
-    { class: direction },
-    h("span", {}, name, " ", h("span", { class: "note" }, t(`view_${direction}`))),
-    h("span", { class: "number" }, percent(share, 0)),
-    bar(share),
-  );
+function sentence(explanation) {
+  const { views, mostly, terms: named, columns } = whatDecided(explanation);
+  if (views.length === 0) return t("decided_by_nothing");
+  const by = views.map((view) => {
+    const readsWords = view === "words" || view === "fine-tuned text";
+    const fields = ["designation_clean", "description_clean"].filter((field) => columns.includes(field));
+    if (readsWords && named.length > 0 && fields.length > 0) {
+      return t("by_words_of", { fields: listOf(fields.map((field) => t(`of_${field}`))) });
+    }
+    return has(`by_${view}`) ? t(`by_${view}`) : view;
+  });
+  const text = t(mostly ? "decided_mostly_by" : "decided_by", { by: listOf([...new Set(by)]) });
+  return named.length > 0 ? t("decided_words", { text, words: named.join(", ") }) : `${text}.`;
 }
 
-function words(caption, terms) {
-  const line = ({ term, field, contribution }) =>
+function viewBars(views) {
+  const weighed = weighViews(views);
+  const shown = weighed.filter(({ share }) => share >= VISIBLE);
+  const line = ({ view, share, supports }) =>
     h(
       "li",
-      {},
-      h("span", {}, h("span", { class: "term" }, term), " ", h("span", { class: "note" }, field)),
-      h("span", { class: "number" }, signed(contribution)),
+      { class: supports ? "for" : "against" },
+      h("span", {}, nameOfView(view), " ", h("span", { class: "note" }, t(supports ? "view_for" : "view_against"))),
+      h("span", { class: "number" }, percent(share, 0)),
+      bar(share),
     );
-  const lines = folded(terms).map(line);
-  const list = lines.length > 0 ? h("ul", { class: "terms" }, lines) : h("p", { class: "note" }, t("no_words"));
-  return h("div", {}, h("h4", {}, caption), list);
+  const names = (some) => listOf(some.map(({ view }) => nameOfView(view)));
+  const small = weighed.filter(({ share }) => share > 0 && share < VISIBLE);
+  const absent = weighed.filter(({ share }) => share === 0);
+  return [
+    h("h4", {}, t("views")),
+    h("ul", { class: "views" }, shown.map(line)),
+    small.length > 0 && h("p", { class: "note" }, t("view_small", { names: names(small) })),
+    absent.length > 0 && h("p", { class: "note" }, t("view_absent", { names: names(absent) })),
+  ];
 }
 
-/** Terms with the pieces of words of one field in one line: six pieces of "piscine" say no more than one. */
-function folded(terms) {
-  const lines = [];
-  const pieces = new Map();
-  for (const { columns, analyzer, term, contribution } of terms) {
-    const field = columns.split(/\s+/).map((name) => (has(`field_${name}`) ? t(`field_${name}`) : name)).join(" + ");
-    if (analyzer === "word" || analyzer === "left out") {
-      lines.push({ term: columns === "style" ? trait(term) : term, field, contribution });
-    } else if (pieces.has(columns)) {
-      const line = pieces.get(columns);
-      line.contribution += contribution;
-      line.shown.push(piece(term));
-    } else {
-      pieces.set(columns, { field, contribution, shown: [piece(term)] });
-    }
-  }
-  for (const { field, contribution, shown } of pieces.values()) {
-    const named = shown.slice(0, PIECES).join(", ") + (shown.length > PIECES ? ", …" : "");
-    lines.push({ term: `${t("pieces")} ${named}`, field, contribution });
-  }
-  return lines.sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution));
+function nameOfView(view) {
+  return has(`view_${view}`) ? t(`view_${view}`) : view;
 }
 
-/** A piece of a word, dotted where the word goes on; a space in it is the word's edge. */
-function piece(term) {
-  return `${term.startsWith(" ") ? "" : "…"}${term.trim()}${term.endsWith(" ") ? "" : "…"}`;
+function terms(caption, weighed, side = "for") {
+  if (weighed.length === 0) return null;
+  const line = (one) => {
+    const fields = [...new Set(one.columns.filter((column) => column !== "style").map(nameOfField))];
+    return h(
+      "li",
+      {},
+      h("span", { class: "term" }, nameOfTerm(one)),
+      fields.length > 0 && h("span", { class: "note" }, listOf(fields)),
+      h("span", { class: "number" }, percent(one.share, 0)),
+    );
+  };
+  return h("div", {}, h("h4", {}, caption), h("ul", { class: `terms ${side}` }, weighed.map(line)));
+}
+
+function nameOfField(column) {
+  return has(`field_${column}`) ? t(`field_${column}`) : column;
+}
+
+function nameOfTerm({ term, pieces, style }) {
+  if (pieces) return `${t("pieces")} ${pieces.join(", ")}`;
+  return style ? trait(term) : term;
 }
 
 /** A token of src/rakuten/features/style.py in words; its level, a number at the end, is left out. */
@@ -132,11 +158,38 @@ function trait(term) {
 }
 
 function alike(pictures) {
-  const rows = pictures.map(({ productid, prdtypecode, label, similarity }) => [
-    String(productid),
-    h("span", {}, h("span", { class: "code" }, String(prdtypecode)), " ", french(label)),
-    percent(similarity, 0),
-  ]);
-  const head = [t("alike_product"), t("alike_type"), t("alike_similarity")];
-  return h("div", {}, table(t("alike"), head, rows, [2]), h("p", { class: "note" }, t("alike_help")));
+  const item = (picture) => {
+    const { productid, similarity } = picture;
+    return h(
+      "li",
+      {},
+      thumbnail(picture),
+      h("span", { class: "code" }, String(picture.prdtypecode)),
+      className(picture),
+      h("span", { class: "note" }, t("alike_similarity", { share: percent(Math.max(0, similarity), 0) })),
+      h("span", { class: "note" }, t("alike_product", { productid: String(productid) })),
+    );
+  };
+  const here = pictures.some((picture) => picture.has_picture);
+  return h(
+    "div",
+    {},
+    h("h4", {}, t("alike")),
+    h("ul", { class: "gallery" }, pictures.map(item)),
+    !here && h("p", { class: "note" }, t("alike_help")),
+  );
+}
+
+/** A training product's picture, fetched with the key where there is one; an empty frame until it is there. */
+function thumbnail({ imageid, productid, has_picture }) {
+  if (!has_picture) return null;
+  const image = h("img", { alt: t("alike_alt", { productid: String(productid) }), class: "thumbnail" });
+  call(`training-pictures/${imageid}/${productid}`).then(
+    (blob) => {
+      image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+      image.src = URL.createObjectURL(blob);
+    },
+    () => image.remove(), // the file has gone since, or the network: the rest of the line stays
+  );
+  return image;
 }

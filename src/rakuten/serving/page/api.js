@@ -1,5 +1,7 @@
 /* Calls to the API: the key, problem+json, and waiting when the service asks for it. */
 
+import { spoken } from "./language.js";
+
 const KEY = "api-key";
 const LONGEST_WAIT = 60; // seconds
 
@@ -64,7 +66,8 @@ export async function call(path, { body, signal, tries = 1, onWait } = {}) {
 }
 
 async function once(path, body, signal) {
-  const headers = { Accept: "application/json" };
+  // The language that the page speaks, whichever the browser is set to.
+  const headers = { Accept: "application/json", "Accept-Language": spoken() };
   if (key) headers["X-API-Key"] = key;
   if (body && !(body instanceof FormData)) {
     headers["Content-Type"] = "application/json";

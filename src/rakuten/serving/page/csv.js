@@ -2,38 +2,28 @@
    goes out byte for byte and only the new columns are ours. Records with a cell that a spreadsheet
    would run are the exception. */
 
-export const ADDED = ["prdtypecode", "label", "confidence", "needs_review", "model_version", "error"];
+import { FileError } from "./file_error.js";
 
-/** A file that cannot be read; `reason` is a key of texts.js, `values` fill its text. */
-export class CsvError extends Error {
-  constructor(reason, values = {}) {
-    super(reason);
-    this.reason = reason;
-    this.values = values;
-  }
-}
+export const ADDED = ["prdtypecode", "label", "confidence", "needs_review", "model_version", "error"];
 
 // First bytes of files that are no text -> a key of texts.js. Command line: rakuten/data/text_files.py.
 const KINDS = [
-  ["PK\x03\x04", "csv_is_archive"], // an .xlsx is an archive of XML files; see `decode`
-  ["\xd0\xcf\x11\xe0", "csv_is_workbook"],
-  ["\x1f\x8b", "csv_is_archive"],
-  ["PAR1", "csv_is_parquet"],
+  [[0xd0, 0xcf, 0x11, 0xe0], "csv_is_workbook"],
+  [[0x1f, 0x8b], "csv_is_archive"],
+  [[0x50, 0x41, 0x52, 0x31], "csv_is_parquet"],
 ];
-const WORKBOOK_ENTRIES = /\[Content_Types\]\.xml|xl\/|application\/vnd\.oasis/;
 const HEAD_BYTES = 65536;
 
 /** Bytes to text, from UTF-8 or UTF-16. The mark that Excel sets at the start (BOM) stays in the text. */
 export function decode(bytes) {
   const head = new Uint8Array(bytes, 0, Math.min(bytes.byteLength, HEAD_BYTES));
-  const start = new TextDecoder("latin1").decode(head);
-  const kind = KINDS.find(([first]) => start.startsWith(first))?.[1];
-  if (kind) throw new CsvError(WORKBOOK_ENTRIES.test(start) ? "csv_is_workbook" : kind);
+  const kind = KINDS.find(([first]) => first.every((byte, at) => head[at] === byte))?.[1];
+  if (kind) throw new FileError(kind);
   const encoding = encodingOf(head);
   try {
     return new TextDecoder(encoding, { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    throw new CsvError(encoding === "utf-8" ? "csv_not_utf8" : "csv_broken");
+    throw new FileError(encoding === "utf-8" ? "csv_not_utf8" : "csv_broken");
   }
 }
 
@@ -84,7 +74,7 @@ function recordAt(text, start, separator, line) {
       // A quote opens a quoted cell only at the cell's start: 12" screen is a title like another.
       for (at += 1; ; at += 1) {
         const close = text.indexOf('"', at);
-        if (close < 0) throw new CsvError("csv_unclosed", { line });
+        if (close < 0) throw new FileError("csv_unclosed", { line });
         cell += text.slice(at, close);
         at = close + 1;
         if (text[at] !== '"') break;
@@ -106,30 +96,15 @@ function newlines(raw) {
   return (raw.match(/\r\n|\r|\n/g) ?? []).length;
 }
 
-/**
- * A catalogue from a file's bytes: {separator, mark, header, rows, products}.
- * `products` has {designation, description} or {error, values} for each row, and null for a blank line.
- */
-export function catalogue(bytes) {
+/** A file's bytes as {separator, mark, header, rows}: its records, the first of which is the header. */
+export function csvTable(bytes) {
   const text = decode(bytes);
   const mark = text.startsWith("\ufeff") ? "\ufeff" : "";
   const body = text.slice(mark.length);
   const separator = separatorOf(body);
   const [header, ...rows] = records(body, separator);
-  if (!header) throw new CsvError("csv_empty");
-  const names = header.fields.map((name) => name.trim().toLowerCase());
-  const title = names.indexOf("designation");
-  const text_ = names.indexOf("description");
-  if (title < 0) throw new CsvError("csv_no_title", { columns: header.fields.join(", ") });
-  const products = rows.map(({ fields, raw }) => {
-    if (raw === "") return null;
-    if (fields.length !== names.length) {
-      return { error: "row_cells", values: { n: fields.length, wanted: names.length } };
-    }
-    return { designation: fields[title], description: (text_ < 0 ? "" : fields[text_]) || null };
-  });
-  if (!products.some(Boolean)) throw new CsvError("csv_empty");
-  return { separator, mark, header, rows, products };
+  if (!header) throw new FileError("csv_empty");
+  return { separator, mark, header, rows };
 }
 
 // A cell that begins so is a formula to a spreadsheet, which may send what other cells hold to anybody.
@@ -140,24 +115,29 @@ function isFormula(text) {
   return FORMULA.test(text) && !NUMBER.test(text);
 }
 
-function cell(value, separator) {
+/** A value as a cell of CSV, in quotes where it needs them. */
+export function cell(value, separator) {
   const text = String(value ?? "");
   return /["\r\n]/.test(text) || text.includes(separator) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+/** The names of the added columns, `predicted_` before those that a file has already. */
+export function addedNames(header, added) {
+  const taken = new Set(header.fields.map((name) => name.trim()));
+  return added.map((name) => (taken.has(name) ? `predicted_${name}` : name));
+}
+
 /**
- * The catalogue with the added columns: {text, defused}. `results` has one object by names of ADDED for each row, or
+ * The catalogue with the added columns: {text, defused}. `results` has one object by names of `added` for each row, or
  * null. An apostrophe is put before what a spreadsheet would run; `defused` is the number of such cells.
  */
-export function withResults({ separator, mark, header, rows }, results) {
+export function withResults({ separator, mark, header, rows }, results, added = ADDED) {
   let defused = 0;
   const harmless = (text) => {
     if (!isFormula(text)) return text;
     defused += 1;
     return `'${text}`;
   };
-  const taken = new Set(header.fields.map((name) => name.trim()));
-  const names = ADDED.map((name) => (taken.has(name) ? `predicted_${name}` : name));
   const newline = header.end || "\n";
   const join = (record, cells) => {
     // A row that is short of cells is filled up, or the new ones would stand under the wrong names.
@@ -167,11 +147,11 @@ export function withResults({ separator, mark, header, rows }, results) {
       : record.raw;
     return [own + separator.repeat(missing), ...cells.map((one) => cell(one, separator))].join(separator);
   };
-  const parts = [mark, join(header, names), newline];
+  const parts = [mark, join(header, addedNames(header, added)), newline];
   rows.forEach((record, at) => {
     const result = results[at];
     const blank = record.raw === "";
-    parts.push(blank ? "" : join(record, ADDED.map((name) => result?.[name])), record.end);
+    parts.push(blank ? "" : join(record, added.map((name) => result?.[name])), record.end);
   });
   return { text: parts.join(""), defused };
 }

@@ -1,5 +1,7 @@
 /* Small pieces that the page is made of. Data becomes text nodes, never HTML. */
 
+import { nameOf } from "./language.js";
+
 /** An element: h("p", {class: "note"}, "text", child). False and missing attributes and children are left out. */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -24,21 +26,10 @@ export function bar(value, mark) {
   return element;
 }
 
-/** A table with a caption; a cell is a text or an element, the columns in `numeric` stand to the right. */
-export function table(caption, head, rows, numeric = []) {
-  const side = (at) => (numeric.includes(at) ? "number" : undefined);
-  return h(
-    "table",
-    {},
-    h("caption", {}, caption),
-    h("thead", {}, h("tr", {}, head.map((text, at) => h("th", { scope: "col", class: side(at) }, text)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell, at) => h("td", { class: side(at) }, cell))))),
-  );
-}
-
-/** A label that a name of the catalogue, always French, is read out in. */
-export function french(text) {
-  return h("span", { lang: "fr" }, text);
+/** The name of a code, as an element in the language that it is read out in. */
+export function className(choice) {
+  const { text, lang } = nameOf(choice);
+  return h("span", { lang }, text);
 }
 
 /** Give files from a file input, and from a drop on its label, to `take`. */
@@ -56,9 +47,9 @@ export function takeFiles(input, label, take) {
   }
 }
 
-/** Hand out a text as a file. */
-export function download(link, text, name) {
-  if (link.href) URL.revokeObjectURL(link.href);
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
-  link.download = name;
+/** Hand out a Blob as a file. */
+export function download(blob, name) {
+  const link = h("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser is still reading it
 }

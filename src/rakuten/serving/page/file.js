@@ -1,20 +1,30 @@
-/* A CSV file: read here, scored part by part, and handed back with the codes. */
+/* A file of products, with or without their pictures: read here, scored part by part, and handed back with the codes. */
 
 import { call } from "./api.js";
-import { catalogue, CsvError, withResults } from "./csv.js";
-import { $, download, french, h, table, takeFiles } from "./dom.js";
-import { duration, number, onLanguage, percent, problemLine, say, t } from "./language.js";
+import { kindOf, readCatalogue } from "./catalogue.js";
+import { $, download, h } from "./dom.js";
+import { takeFilesAndFolders } from "./dropped.js";
+import { FileError } from "./file_error.js";
+import { duration, number, onLanguage, problemLine, say, t } from "./language.js";
 import { modelOf } from "./model.js";
+import { isHidden, isPicture, matchPictures, pictureOfEntry, pictureOfFile } from "./pictures.js";
+import { openProduct } from "./product.js";
+import { csvResult, FITS_WORKBOOK, workbookResult } from "./results.js";
+import { setRows, start as startRows } from "./rows.js";
+import { scoreRows } from "./scoring.js";
+import { offerReview, start as startReview } from "./to_review.js";
+import { readEntry } from "./zip.js";
 
-const TRIES = 8; // of one part, while the service says it is busy
 const ERRORS_SHOWN = 20;
-const UNSURE_SHOWN = 5;
-const CHARACTERS = 1_000_000; // of one part, about: long before a request is too large to be read
-// Answers that may be the fault of one product in a part: the part is then halved until that one is found.
-const OF_A_PRODUCT = new Set([413, 422]);
+const NAMES_SHOWN = 5; // of pictures that match nothing
+const TABLE = /\.(?:csv|tsv|txt|xlsx)$/i;
+const ARCHIVE = /\.zip$/i;
+const TABLE_BYTES = 200_000_000; // of one in an archive, unpacked
 
 let name = "";
 let read = null; // the catalogue
+let pictures = []; // given beside it
+let match = null; // which row each of them belongs to
 let results = []; // of each row: a prediction, {text} where it has none and why, null until it is scored
 let ran = false;
 let running = null; // AbortController
@@ -25,22 +35,75 @@ const rowsToScore = () => read.products.flatMap((product, at) => (product && !re
 const all = () => read.products.filter(Boolean).length;
 const done = () => results.filter(Boolean).length;
 
-async function open(file) {
+/** Take files as they were chosen or dropped: {file, path}, with a table, pictures, archives and folders of them. */
+async function take(given) {
   if (running) return;
-  read = null;
-  ran = false;
   say($("file-error"));
   try {
-    read = catalogue(await file.arrayBuffer());
-    name = file.name;
-    results = read.products.map((one) => (one?.error ? { text: () => t(one.error, one.values) } : null));
-    const n = all();
-    say($("file-status"), () => t("file_read", { name, n }));
+    const { table, found } = await sortFiles(given.filter(({ path }) => !isHidden(path)));
+    if (found.length > 0) pictures = [...pictures, ...found];
+    if (table) {
+      read = null;
+      read = await readCatalogue(table.file, table.kind);
+      name = table.file.name;
+    } else if (found.length === 0) throw new FileError("file_nothing");
+    startAgain();
   } catch (error) {
-    say($("file-status"));
-    say($("file-error"), () => (error instanceof CsvError ? t(error.reason, error.values) : String(error)));
+    say($("file-error"), () => (error instanceof FileError ? t(error.reason, error.values) : String(error)));
+    // Nobody must take the table that was there before for the one that cannot be read.
+    if (!given.every(({ path }) => isPicture(path) || ARCHIVE.test(path))) read = null;
+    if (!read) say($("file-status"));
   }
   render();
+}
+
+/** What the files are: {table, found}, the last table with its kind, and pictures. */
+async function sortFiles(given) {
+  let table = null;
+  const found = [];
+  for (const { file, path } of given) {
+    const inFolder = path.includes("/");
+    if (isPicture(path)) found.push(pictureOfFile(path, file));
+    else if (!inFolder || TABLE.test(path)) {
+      const { kind, entries } = await kindOf(file);
+      if (kind !== "archive") table = { file, kind };
+      else table = (await openArchive(file, entries, found)) ?? table;
+    }
+  }
+  return { table, found };
+}
+
+/** The table in an archive, if it has just one; its pictures are added to `found`. */
+async function openArchive(archive, entries, found) {
+  const seen = entries.filter(({ name: path }) => !isHidden(path));
+  const inside = seen.filter((entry) => isPicture(entry.name));
+  found.push(...inside.map((entry) => pictureOfEntry(archive, entry)));
+  const tables = seen.filter((entry) => TABLE.test(entry.name));
+  if (tables.length > 1) throw new FileError("zip_tables", { n: tables.length });
+  if (tables.length === 0) {
+    if (inside.length === 0) throw new FileError("zip_nothing");
+    return null;
+  }
+  const file = new File([await readEntry(archive, tables[0], TABLE_BYTES)], tables[0].name.split("/").at(-1));
+  const { kind } = await kindOf(file);
+  if (kind === "archive") throw new FileError("zip_broken");
+  return { file, kind };
+}
+
+/** No row has an answer, those aside that cannot be read: there is another table, or there are other pictures. */
+function startAgain() {
+  ran = false;
+  match = read && matchPictures(read, pictures);
+  results = read ? read.products.map((one) => (one?.error ? { text: () => t(one.error, one.values) } : null)) : [];
+  say($("file-status"), () => (read ? t("file_read", { name, n: all() }) : t("pictures_alone", { n: pictures.length })));
+}
+
+function removePictures() {
+  pictures = [];
+  startAgain();
+  if (!read) say($("file-status"));
+  render();
+  $("file").focus(); // the button that had the focus is gone
 }
 
 async function run() {
@@ -53,7 +116,21 @@ async function run() {
   let [stopped, next] = [false, "file-result-heading"];
   try {
     const { limits } = await modelOf();
-    for (const part of parts(rowsToScore(), limits.batch)) await score(part, limits);
+    await scoreRows({
+      rows: rowsToScore(),
+      products: read.products,
+      pictures: match.ofRow,
+      limits,
+      signal: running.signal,
+      onResult: (at, result) => {
+        results[at] = result;
+      },
+      onProgress: progress,
+      onWait: (seconds) => {
+        say($("file-status"), () => t("waiting", { time: duration(seconds) }));
+        announced = -1; // what is said next takes its place
+      },
+    });
   } catch (problem) {
     [stopped, next] = [true, problem.status === 401 ? "key" : "file-start"];
     if (problem.name !== "AbortError") say($("file-error"), () => problemLine(problem));
@@ -65,61 +142,6 @@ async function run() {
   );
   render();
   $(next).focus();
-}
-
-/** Rows in parts that are small enough for one request. */
-function parts(places, most) {
-  const found = [];
-  let size = Infinity;
-  for (const at of places) {
-    const { designation, description } = read.products[at];
-    const length = designation.length + (description ?? "").length;
-    if (size + length > CHARACTERS || found.at(-1).length === most) {
-      found.push([]);
-      size = 0;
-    }
-    found.at(-1).push(at);
-    size += length;
-  }
-  return found;
-}
-
-async function score(places, { text_characters: most }) {
-  const fit = places.filter((at) => {
-    const { designation, description } = read.products[at];
-    const fits = designation.length <= most && (description ?? "").length <= most;
-    if (!fits) results[at] = { text: () => t("row_long", { most }) };
-    return fits;
-  });
-  if (fit.length > 0) await scoreTogether(fit);
-  progress();
-}
-
-async function scoreTogether(places) {
-  const products = places.map((at) => ({ ...read.products[at], top_k: 1 }));
-  try {
-    const { predictions, model_version } = await call("predict/batch", {
-      body: { products },
-      signal: running.signal,
-      tries: TRIES,
-      onWait: (seconds) => {
-        say($("file-status"), () => t("waiting", { time: duration(seconds) }));
-        announced = -1; // what is said next takes its place
-      },
-    });
-    places.forEach((at, index) => {
-      results[at] = { ...predictions[index], model_version };
-    });
-  } catch (problem) {
-    if (!OF_A_PRODUCT.has(problem.status)) throw problem;
-    if (places.length === 1) {
-      results[places[0]] = { text: () => problemLine(problem) };
-      return;
-    }
-    const half = places.length >> 1;
-    await scoreTogether(places.slice(0, half));
-    await scoreTogether(places.slice(half));
-  }
 }
 
 function progress() {
@@ -138,18 +160,34 @@ function progress() {
 function render() {
   const left = read ? rowsToScore().length : 0;
   const scored = Boolean(read) && !running && (ran || left === 0);
-  $("file").disabled = Boolean(running);
-  $("file-drop").classList.toggle("off", Boolean(running));
+  for (const id of ["file", "folder"]) $(id).disabled = Boolean(running);
+  for (const id of ["file-drop", "folder-choose"]) $(id).classList.toggle("off", Boolean(running));
   $("file-start").hidden = !read || Boolean(running) || left === 0;
   $("file-start").textContent = t(scored && left < all() ? "file_resume" : "file_start");
   $("file-running").hidden = !running;
   $("file-result").hidden = !scored;
+  renderPictures();
   if (running) progress();
   if (scored) renderResult(left);
+  else setRows([]);
+}
+
+/** How the pictures and the rows match. */
+function renderPictures() {
+  $("file-pictures").hidden = pictures.length === 0 || Boolean(running) || !read;
+  if ($("file-pictures").hidden) return;
+  const { ofRow, column, unmatched } = match;
+  const withOne = ofRow.filter(Boolean).length;
+  const names = unmatched.slice(0, NAMES_SHOWN).map(({ path }) => path.split("/").at(-1));
+  const more = unmatched.length > NAMES_SHOWN ? ", …" : "";
+  const by = column ? t("pictures_by_column", { column }) : t("pictures_by_ids");
+  const lines = [withOne > 0 ? t("pictures_matched", { n: withOne, all: all(), by }) : t("pictures_none")];
+  if (unmatched.length > 0) lines.push(t("pictures_unmatched", { n: unmatched.length, names: names.join(", ") + more }));
+  $("file-pictures-lines").replaceChildren(...lines.map((text) => h("p", { class: "note" }, text)));
 }
 
 function renderResult(left) {
-  const codes = results.flatMap((result, at) => (result && !result.text ? [{ ...result, at }] : []));
+  const codes = results.filter((result) => result && !result.text);
   const errors = results.flatMap((result, at) => (result?.text ? [{ ...result, at }] : []));
   const review = codes.filter((result) => result.needs_review).length;
   const figures = [["decided", codes.length - review], ["review", review], ["errors", errors.length]];
@@ -157,14 +195,16 @@ function renderResult(left) {
     ...figures.map(([key, count]) => h("div", {}, h("dt", {}, t(`file_${key}`)), h("dd", {}, number(count)))),
   );
   $("file-errors").replaceChildren(...errorLines(errors));
-  $("file-unsure").replaceChildren(...unsure(codes));
-  const link = $("file-download");
-  link.textContent = t(left > 0 ? "file_download_part" : "file_download");
-  const rows = results.map((one) => one && { ...one, error: one.text?.(), confidence: one.confidence?.toFixed(4) });
-  const { text, defused } = withResults(read, rows);
-  $("file-defused").hidden = defused === 0;
-  $("file-defused").textContent = t("file_defused", { n: defused });
-  download(link, text, `${name.replace(/\.(csv|tsv|txt)$/i, "")}_prdtypecode.csv`);
+  $("file-download").textContent = t(left > 0 ? "file_download_part" : "file_download");
+  $("file-download-xlsx").hidden = read.rows.length > FITS_WORKBOOK;
+  say($("file-defused"));
+  setRows(
+    results.flatMap((result, at) => {
+      if (!result) return [];
+      const title = read.products[at].designation ?? read.rows[at].fields.join(" ");
+      return [{ at, line: read.rows[at].line, title, result, picture: match.ofRow[at] }];
+    }),
+  );
 }
 
 function errorLines(errors) {
@@ -174,25 +214,44 @@ function errorLines(errors) {
     .map(({ at, text }) => h("li", {}, t("file_error_line", { line: read.rows[at].line, text: text() })));
   const more = errors.length - lines.length;
   if (more > 0) lines.push(h("li", {}, t("file_errors_more", { n: more })));
-  return [h("h4", {}, t("file_errors_title")), h("ul", {}, lines)];
+  return [h("h3", {}, t("file_errors_title")), h("ul", {}, lines)];
 }
 
-function unsure(codes) {
-  const rows = codes
-    .sort((a, b) => a.confidence - b.confidence)
-    .slice(0, UNSURE_SHOWN)
-    .map(({ at, prdtypecode, label, confidence }) => [
-      read.products[at].designation,
-      h("span", {}, h("span", { class: "code" }, String(prdtypecode)), " ", french(label)),
-      percent(confidence, 0),
-    ]);
-  return rows.length > 0 ? [table(t("file_unsure"), [t("title"), t("alike_type"), t("confidence")], rows, [2])] : [];
+function stem() {
+  return name.replace(TABLE, "");
+}
+
+function handOutCsv() {
+  const { text, defused } = csvResult(read, results, pictures.length > 0);
+  say($("file-defused"), defused > 0 ? () => t("file_defused", { n: defused }) : null);
+  download(new Blob([text], { type: "text/csv;charset=utf-8" }), `${stem()}_prdtypecode.csv`);
+}
+
+async function handOutWorkbook() {
+  const { blob, cut } = await workbookResult(read, results, pictures.length > 0);
+  say($("file-defused"), cut > 0 ? () => t("file_cut", { n: cut }) : null);
+  download(blob, `${stem()}_prdtypecode.xlsx`);
+}
+
+/** Show a row's product with its explanation. */
+async function openRow(at) {
+  const { designation, description } = read.products[at];
+  const picture = match.ofRow[at];
+  const file = picture && new File([await picture.read(TABLE_BYTES)], picture.path.split("/").at(-1));
+  $("tab-product").click();
+  openProduct({ title: designation ?? "", description: description ?? "", picture: file });
 }
 
 export function start() {
-  takeFiles($("file"), $("file-drop"), open);
+  takeFilesAndFolders($("file"), $("file-drop"), take);
+  takeFilesAndFolders($("folder"), $("folder-choose"), take);
+  startRows(openRow, (rows) => offerReview(rows, read, stem()));
+  startReview();
   $("file-start").addEventListener("click", run);
   $("file-cancel").addEventListener("click", () => running?.abort());
+  $("file-pictures-remove").addEventListener("click", removePictures);
+  $("file-download").addEventListener("click", handOutCsv);
+  $("file-download-xlsx").addEventListener("click", handOutWorkbook);
   window.addEventListener("beforeunload", (event) => {
     if (running) event.preventDefault(); // the browser asks first
   });

@@ -6,6 +6,7 @@ const LANGUAGES = ["fr", "en"];
 const KEPT = "language";
 const said = new Map(); // element -> () => text, to be said again in another language
 const listeners = [];
+const namesOfCodes = new Map(); // prdtypecode -> {fr, en}
 let language = chosen();
 
 function chosen() {
@@ -22,6 +23,27 @@ function chosen() {
 /** A region's habits, where the browser is set to one of this language. */
 function locale() {
   return navigator.language.startsWith(language) ? navigator.language : { fr: "fr-FR", en: "en-GB" }[language];
+}
+
+/** The language that is spoken: fr or en. */
+export function spoken() {
+  return language;
+}
+
+/** Keep the names of the codes, of what /model says. */
+export function learnNames(classes) {
+  for (const { prdtypecode, names } of classes) if (names) namesOfCodes.set(prdtypecode, names);
+}
+
+/** The name of a code as {text, lang}: in the language that is spoken, or as the API labelled it. */
+export function nameOf({ prdtypecode, label }) {
+  const names = namesOfCodes.get(prdtypecode);
+  return names?.[language] ? { text: names[language], lang: language } : { text: label ?? "", lang: "fr" };
+}
+
+/** "a, b and c" */
+export function listOf(texts) {
+  return new Intl.ListFormat(language, { type: "conjunction" }).format(texts);
 }
 
 export function has(key) {
@@ -50,11 +72,6 @@ export function chance(value) {
   const [least, most] = [0.001, 0.999];
   if (value > 0 && value < least) return `< ${percent(least)}`;
   return value > most && value < 1 ? `> ${percent(most)}` : percent(value);
-}
-
-export function signed(value) {
-  const digits = { minimumFractionDigits: 3, maximumFractionDigits: 3 };
-  return number(value, { signDisplay: "exceptZero", ...digits }).replace("-", "\u2212"); // as wide as the plus
 }
 
 export function duration(seconds) {

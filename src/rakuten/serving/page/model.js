@@ -1,6 +1,7 @@
 /* Which model answers. */
 
 import { call } from "./api.js";
+import { learnNames } from "./language.js";
 
 let known = null;
 const listeners = [];
@@ -17,6 +18,7 @@ export function onModel(listener) {
 export async function modelOf(version = known?.model_version, how = {}) {
   if (!known || known.model_version !== version) {
     known = await call("model", how);
+    learnNames(known.classes);
     for (const listener of listeners) listener(known);
   }
   return known;

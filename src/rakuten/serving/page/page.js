@@ -87,8 +87,20 @@ function facts() {
       percent(scores[name]),
       name === "weighted_f1" && interval && t("model_interval", interval),
     ]),
+    ...(model.live_precision ? [livePrecision(model.live_precision)] : []),
     ["model_threshold", percent(model.threshold), t("model_target", { precision: percent(model.target_precision) })],
   ];
+}
+
+/** How many of the automatic answers were right, of those that people have checked. */
+function livePrecision({ precision, low, high, labels, promised }) {
+  const note = t("model_live_note", {
+    low: percent(low),
+    high: percent(high),
+    n: labels,
+    promised: percent(promised),
+  });
+  return ["model_live_precision", percent(precision), note];
 }
 
 // A file that misses its place must not replace the page.

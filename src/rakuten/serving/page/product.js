@@ -2,34 +2,38 @@
 
 import { render as renderAnswer } from "./answer.js";
 import { call } from "./api.js";
-import { $, takeFiles } from "./dom.js";
+import { $, h, takeFiles } from "./dom.js";
 import { duration, megabytes, onLanguage, problemLine, say, t } from "./language.js";
 import { modelOf, onModel } from "./model.js";
 
 const TOP = 5; // codes shown
 const TRIES = 4;
+const EXAMPLES = ["pool", "book", "gamepad"]; // static/example-NAME.jpg, example_NAME_title and _description
 
 let model = null; // what /model says, once it is known
 let picture = null; // a File
+let refused = null; // why the last file that was chosen is not the picture: () => text
 let answer = null; // what /explain says
+let withoutPicture = null; // `refused` as it was when that was asked
 let asking = false;
 
 function render() {
   if (picture) $("preview").alt = t("picture_alt", { name: picture.name });
   $("empty").hidden = Boolean(answer);
-  renderAnswer($("answer"), answer, model);
+  renderAnswer($("answer"), answer, model, withoutPicture && t("picture_refused", { why: withoutPicture() }));
 }
 
 function refusal(file) {
   const most = model?.limits.picture_bytes ?? Infinity;
-  if (file.type && !file.type.startsWith("image/")) return () => t("error_not_picture");
-  return file.size > most ? () => t("error_picture_most", { most: megabytes(most) }) : null;
+  const values = { name: file.name };
+  if (file.type && !file.type.startsWith("image/")) return () => t("error_not_picture", values);
+  return file.size > most ? () => t("error_picture_most", { ...values, most: megabytes(most) }) : null;
 }
 
 function addPicture(file) {
-  const problem = refusal(file);
-  say($("product-error"), problem);
-  if (problem) return;
+  refused = refusal(file);
+  say($("picture-error"), refused);
+  if (refused) return;
   showPicture(file);
   say($("product-status"), () => t("picture_added", { name: file.name }));
 }
@@ -46,6 +50,8 @@ function showPicture(file) {
 }
 
 function removePicture() {
+  refused = null;
+  say($("picture-error"));
   showPicture(null);
   say($("product-status"), () => t("picture_removed"));
   $("picture").focus(); // the button that had the focus is gone
@@ -70,6 +76,7 @@ async function ask(event) {
     const told = await call("explain", { body: form, tries: TRIES, onWait });
     model = await modelOf(told.prediction.model_version);
     answer = told;
+    withoutPicture = picture ? null : refused;
     render();
     $("answer-heading").focus();
   } catch (problem) {
@@ -91,23 +98,49 @@ function working(now) {
 
 function clear() {
   answer = null;
+  refused = null;
+  say($("picture-error"));
   say($("product-error"));
   say($("product-status"));
   showPicture(null);
   $("title").focus();
 }
 
-function fillExample() {
-  $("title").value = t("example_title");
-  $("description").value = t("example_description");
-  $("classify").focus();
+/** Classify this product: {title, description, picture}, the last a File or null. */
+export function openProduct({ title, description, picture: file }) {
+  if (asking) return;
+  clear();
+  $("title").value = title;
+  $("description").value = description;
+  if (file) addPicture(file);
+  $("product-form").requestSubmit();
+}
+
+function renderExamples() {
+  const button = (name) =>
+    h(
+      "button",
+      { type: "button", class: "example", "data-example": name },
+      h("img", { src: `static/example-${name}.jpg`, alt: "", width: "160", height: "160" }),
+      h("span", {}, t(`example_${name}_title`)),
+    );
+  $("examples").replaceChildren(...EXAMPLES.map((name) => h("li", {}, button(name))));
+}
+
+async function openExample(name) {
+  const response = await fetch(`static/example-${name}.jpg`).catch(() => null);
+  const picture = response?.ok ? new File([await response.blob()], `${name}.jpg`, { type: "image/jpeg" }) : null;
+  openProduct({ title: t(`example_${name}_title`), description: t(`example_${name}_description`), picture });
 }
 
 export function start() {
   $("product-form").addEventListener("submit", ask);
   $("product-form").addEventListener("reset", clear);
   $("picture-remove").addEventListener("click", removePicture);
-  $("example").addEventListener("click", fillExample);
+  $("examples").addEventListener("click", ({ target }) => {
+    const button = target.closest("[data-example]");
+    if (button) openExample(button.dataset.example);
+  });
   $("preview").addEventListener("error", () => {
     if (!picture) return;
     $("preview").hidden = true; // whether it can be used the API says
@@ -124,5 +157,8 @@ export function start() {
   onModel((told) => {
     model = told;
   });
-  onLanguage(render);
+  onLanguage(() => {
+    renderExamples();
+    render();
+  });
 }

@@ -9,7 +9,10 @@ export const TEXTS = {
   other_language: ["English", "Français"],
   views_of_page: ["Que voulez-vous classer ?", "What to classify"],
   tab_product: ["Un produit", "One product"],
-  tab_file: ["Un fichier CSV", "A CSV file"],
+  tab_file: ["Un fichier", "A file"],
+  pages: ["Pages", "Pages"],
+  page_review: ["Bureau de revue", "Review desk"],
+  page_api: ["API", "API"],
 
   title: ["Titre", "Title"],
   title_help: ["Tel que le vendeur l'a écrit.", "As the seller wrote it."],
@@ -26,15 +29,21 @@ export const TEXTS = {
   clear: ["Effacer", "Clear"],
   working: ["Classification en cours…", "Classifying…"],
   empty_title: ["La réponse apparaîtra ici", "The answer will appear here"],
-  empty_text: [
-    "Décrivez un produit, ou essayez un exemple.",
-    "Describe a product, or try an example.",
-  ],
-  example: ["Remplir avec un exemple", "Fill in an example"],
-  example_title: ["Piscine gonflable ronde 366 x 76 cm bleu", "Inflatable pool round 366 x 76 cm blue"],
-  example_description: [
+  empty_text: ["Décrivez un produit, ou essayez un exemple :", "Describe a product, or try an example:"],
+  example_pool_title: ["Piscine gonflable ronde 366 x 76 cm bleu", "Inflatable pool round 366 x 76 cm blue"],
+  example_pool_description: [
     "<p>Piscine hors sol avec pompe de filtration et bâche.</p>",
     "<p>Above-ground pool with filter pump and cover.</p>",
+  ],
+  example_book_title: ["Roman policier édition de poche 320 pages", "Crime novel paperback edition 320 pages"],
+  example_book_description: [
+    "<p>Livre d'occasion, couverture souple, en français.</p>",
+    "<p>Second-hand book, soft cover.</p>",
+  ],
+  example_gamepad_title: ["Manette sans fil pour console de jeux noire", "Wireless controller for game console black"],
+  example_gamepad_description: [
+    "<p>Manette Bluetooth avec vibration et prise casque.</p>",
+    "<p>Bluetooth controller with vibration and headphone jack.</p>",
   ],
 
   decided: ["Automatique", "Automatic"],
@@ -47,6 +56,12 @@ export const TEXTS = {
     "La confiance est inférieure au seuil de {threshold} : une personne doit vérifier.",
     "The confidence is below the threshold of {threshold}: a person should check.",
   ],
+  is_novel: [
+    "Ce produit ne ressemble à aucun de ceux que le modèle a appris : le code est à prendre avec prudence.",
+    "This product is unlike all that the model was trained on: take the code with caution.",
+  ],
+  parent: ["Catégorie plus large, plus sûre : {parent}.", "Broader category, more certain: {parent}."],
+  type: ["Type", "Type"],
   confidence: ["Confiance", "Confidence"],
   threshold: ["seuil {threshold}", "threshold {threshold}"],
   top: ["Codes les plus probables", "Most likely codes"],
@@ -71,23 +86,34 @@ export const TEXTS = {
   "view_fine-tuned picture": ["Image, réseau entraîné sur des produits", "Picture, network trained on products"],
   view_for: ["pour", "for"],
   view_against: ["contre", "against"],
-  view_absent: ["non utilisé", "not used"],
-  words_for: ["Éléments en faveur de ce code", "Evidence for this code"],
-  words_against: ["Éléments contre ce code", "Evidence against this code"],
-  no_words: ["Rien que le modèle reconnaisse.", "Nothing that the model recognises."],
+  view_absent: ["Non utilisé : {names}.", "Not used: {names}."],
+  view_small: ["Presque sans effet : {names}.", "Hardly any effect: {names}."],
+  decided_mostly_by: ["Décidé surtout par {by}", "Decided mostly by {by}"],
+  decided_by: ["Décidé par {by}", "Decided by {by}"],
+  decided_words: ["{text} : {words}.", "{text}: {words}."],
+  decided_by_nothing: [
+    "Rien dans ce produit ne parle nettement pour un code.",
+    "Nothing in this product speaks clearly for a code.",
+  ],
+  by_words: ["les mots", "the words"],
+  by_words_of: ["les mots {fields}", "the words {fields}"],
+  by_meaning: ["le sens du texte", "the meaning of the text"],
+  by_picture: ["l'image", "the picture"],
+  "by_fine-tuned text": ["le texte", "the text"],
+  "by_fine-tuned picture": ["l'image", "the picture"],
+  of_designation_clean: ["du titre", "of the title"],
+  of_description_clean: ["de la description", "of the description"],
+  words_for: ["Ce qui parle pour ce code", "Speaks for this code"],
+  words_against: ["Ce qui parle contre", "Speaks against it"],
   pieces: ["fragments de mots :", "parts of words:"],
-  weights_help: [
-    "Pour chaque terme : champ et poids, en log-cotes par rapport à un code moyen. Un 0 peut remplacer n'importe quel chiffre.",
-    "For each term: field and weight, in log-odds against the average code. A 0 may stand for any digit.",
-  ],
-  alike: ["Images les plus ressemblantes", "Most similar pictures"],
+  alike: ["Images d'entraînement les plus ressemblantes", "Most similar training pictures"],
   alike_help: [
-    "Produits des données d'entraînement ; leurs images ne sont pas conservées ici.",
-    "Products from the training data; their pictures are not stored here.",
+    "Leurs images ne sont pas conservées ici.",
+    "Their pictures are not stored here.",
   ],
-  alike_product: ["Produit", "Product"],
-  alike_type: ["Type", "Type"],
-  alike_similarity: ["Similarité", "Similarity"],
+  alike_product: ["produit {productid}", "product {productid}"],
+  alike_similarity: ["ressemblance {share}", "{share} alike"],
+  alike_alt: ["Image du produit {productid}", "Picture of product {productid}"],
 
   field_designation_clean: ["titre", "title"],
   field_description_clean: ["description", "description"],
@@ -126,14 +152,35 @@ export const TEXTS = {
   trait_tag: ["balise HTML <{mark}>", "HTML tag <{mark}>"],
 
   file_intro: [
-    "Un fichier CSV en UTF-8 ou UTF-16, avec virgules, points-virgules ou tabulations, une colonne designation et, si " +
-      "possible, une colonne description. Vous récupérez toutes ses lignes et colonnes dans le même ordre, avec le code proposé.",
-    "A CSV file in UTF-8 or UTF-16, with commas, semicolons or tabs, a column designation and, if possible, a column " +
-      "description. " +
+    "Un fichier CSV ou un classeur Excel (.xlsx) avec une colonne designation et, si possible, une colonne description. " +
+      "Vous récupérez toutes ses lignes et colonnes dans le même ordre, avec le code proposé.",
+    "A CSV file or an Excel workbook (.xlsx) with a column designation and, if possible, a column description. " +
       "All its columns and rows come back in the same order, with the suggested code.",
   ],
-  file: ["Fichier CSV", "CSV file"],
-  file_help: ["Choisissez ou déposez un fichier.", "Choose or drop a file."],
+  file: ["Fichier CSV ou Excel, avec ou sans images", "CSV or Excel file, with or without pictures"],
+  file_help: [
+    "Choisissez ou déposez-le ; ajoutez les images, leur ZIP ou leur dossier.",
+    "Choose or drop it; add pictures, their ZIP or their folder.",
+  ],
+  folder: ["Choisir un dossier d'images", "Choose a folder of pictures"],
+  file_nothing: [
+    "Il n'y a là ni fichier CSV, ni classeur Excel, ni image.",
+    "There is no CSV file, Excel workbook or picture in it.",
+  ],
+  pictures_alone: [
+    "{n} image{s} ; ajoutez le fichier CSV ou Excel de leurs produits.",
+    "{n} picture{s}; add the CSV or Excel file of their products.",
+  ],
+  pictures_matched: ["Une image pour {n} ligne{s} sur {all}, d'après {by}.", "A picture for {n} row{s} of {all}, by {by}."],
+  pictures_by_ids: ["imageid et productid", "imageid and productid"],
+  pictures_by_column: ["la colonne {column}", "the column {column}"],
+  pictures_none: [
+    "Aucune image ne correspond à une ligne : nommez-les image_<imageid>_product_<productid>.jpg, ou donnez leur nom " +
+      "dans une colonne.",
+    "No picture matches a row: name them image_<imageid>_product_<productid>.jpg, or give their names in a column.",
+  ],
+  pictures_unmatched: ["{n} image{s} sans ligne : {names}", "{n} picture{s} without a row: {names}"],
+  pictures_remove: ["Retirer les images", "Remove the pictures"],
   file_read: ["{name} : {n} ligne{s} à classer.", "{name}: {n} row{s} to classify."],
   file_start: ["Classer le fichier", "Classify the file"],
   file_resume: ["Reprendre", "Resume"],
@@ -143,8 +190,15 @@ export const TEXTS = {
   file_left: ["temps restant : environ {time}", "about {time} left"],
   file_stopped: ["{name} : arrêté à {done} sur {all}.", "{name}: stopped at {done} of {all}."],
   file_finished: ["{name} : terminé, {n} ligne{s}.", "{name}: finished, {n} row{s}."],
-  file_download: ["Télécharger le résultat", "Download the result"],
-  file_download_part: ["Télécharger ce qui est classé", "Download what is classified"],
+  file_download: ["Télécharger en CSV", "Download as CSV"],
+  file_download_part: ["Télécharger ce qui est classé (CSV)", "Download what is classified (CSV)"],
+  file_download_xlsx: ["Excel (.xlsx)", "Excel (.xlsx)"],
+  send_review: ["Envoyer {n} produit{s} au bureau de revue", "Send {n} product{s} to the review desk"],
+  send_review_nobody: ["page", "page"],
+  review_sent: [
+    "Au bureau de revue : {n} nouveaux, {updated} mis à jour, {decided} déjà décidés.",
+    "In the review desk: {n} new, {updated} updated, {decided} decided already.",
+  ],
   file_result: ["Résultat", "Result"],
   file_decided: ["Automatiques", "Automatic"],
   file_review: ["À vérifier", "To review"],
@@ -159,7 +213,22 @@ export const TEXTS = {
     "{n} cellule{s} qu'un tableur prendrait pour une formule (=, +, - ou @ au début) : une apostrophe y est ajoutée.",
     "{n} cell{s} that a spreadsheet would read as a formula (starting with =, +, - or @): an apostrophe is added.",
   ],
-  file_unsure: ["Lignes les moins sûres", "Least certain rows"],
+  file_cut: [
+    "{n} cellule{s} plus longue{s} que les 32 767 caractères d'Excel : coupée{s}. Le CSV a tout.",
+    "{n} cell{s} longer than the 32,767 characters of Excel: cut there. The CSV has all.",
+  ],
+  rows: ["Lignes du fichier", "Rows of the file"],
+  rows_line: ["Ligne", "Line"],
+  rows_state: ["État", "State"],
+  rows_code: ["Code", "Code"],
+  rows_search: ["Recherche dans les titres", "Search in titles"],
+  rows_any_state: ["Tous", "All"],
+  rows_any_code: ["Tous les codes", "All codes"],
+  rows_place: ["Lignes {first} à {last} sur {n}", "Rows {first} to {last} of {n}"],
+  rows_none: ["Aucune ligne ne correspond.", "No row matches."],
+  rows_before: ["Précédentes", "Previous"],
+  rows_next: ["Suivantes", "Next"],
+  rows_untitled: ["(sans titre)", "(no title)"],
   csv_not_utf8: [
     "Ce fichier n'est pas en UTF-8. Dans Excel : Enregistrer sous, « CSV UTF-8 » ; dans un éditeur comme le Bloc-notes : " +
       "encodage UTF-8.",
@@ -170,16 +239,38 @@ export const TEXTS = {
     "This UTF-16 file is damaged or was cut short; fetch it again.",
   ],
   csv_is_workbook: [
-    "Ce fichier est un classeur Excel ou LibreOffice. Dans Excel : Enregistrer sous, « CSV UTF-8 ».",
-    "This file is a workbook of Excel or LibreOffice. In Excel: Save as, “CSV UTF-8”.",
+    "Ce classeur est d'un format ancien ou autre qu'Excel. Enregistrez-le en .xlsx ou en CSV UTF-8.",
+    "This workbook is of an old format or none of Excel's. Save it as .xlsx or as CSV UTF-8.",
   ],
   csv_is_archive: [
-    "Ce fichier est une archive ; décompressez-la et choisissez le fichier CSV.",
-    "This file is an archive; unpack it and choose the CSV file in it.",
+    "Ce fichier est une archive, mais pas un ZIP ; décompressez-la et choisissez le fichier CSV.",
+    "This file is an archive but no ZIP; unpack it and choose the CSV file in it.",
+  ],
+  zip_broken: ["Ce fichier ZIP ou Excel est abîmé ; récupérez-le à nouveau.", "This ZIP or Excel file is damaged; fetch it again."],
+  zip_encrypted: [
+    "Ce fichier est protégé par un mot de passe ; enregistrez-le sans.",
+    "This file is protected by a password; save it without one.",
+  ],
+  zip_large: [
+    "« {name} » est trop volumineux une fois décompressé ; enregistrez le classeur en CSV UTF-8.",
+    "“{name}” is too large when unpacked; save the workbook as CSV UTF-8.",
+  ],
+  zip_tables: [
+    "Ce ZIP contient {n} fichiers CSV ou Excel ; un seul peut être classé à la fois.",
+    "This ZIP has {n} CSV or Excel files; only one can be classified at a time.",
+  ],
+  zip_nothing: ["Ce ZIP ne contient ni image, ni fichier CSV ou Excel.", "This ZIP has no picture and no CSV or Excel file."],
+  xlsx_broken: [
+    "Ce classeur Excel est illisible ; enregistrez-le à nouveau en .xlsx, ou en CSV UTF-8.",
+    "This Excel workbook cannot be read; save it again as .xlsx, or as CSV UTF-8.",
+  ],
+  xlsx_wide: [
+    "Ce classeur a plus de {most} colonnes ; gardez celles qu'il faut.",
+    "This workbook has more than {most} columns; keep those that are needed.",
   ],
   csv_is_parquet: [
-    "Ce fichier est au format Parquet, pour lequel il y a la commande rakuten score ; ici, il faut un fichier CSV.",
-    "This is a Parquet file, for which there is the command rakuten score; a CSV file is needed here.",
+    "Ce fichier est au format Parquet, pour lequel il y a la commande rakuten score ; ici, il faut CSV ou Excel.",
+    "This is a Parquet file, for which there is the command rakuten score; CSV or Excel is needed here.",
   ],
   csv_unclosed: [
     "Un guillemet ouvert ligne {line} n'est jamais fermé.",
@@ -188,6 +279,7 @@ export const TEXTS = {
   csv_empty: ["Ce fichier ne contient aucune ligne à classer.", "This file has no rows to classify."],
   csv_no_title: ["Aucune colonne designation ; le fichier contient : {columns}", "No column designation; the file has: {columns}"],
   row_cells: ["{n} cellule{s} au lieu de {wanted}", "{n} cell{s} instead of {wanted}"],
+  row_failed: ["formule sans valeur ou en erreur", "formula without a value or with an error"],
   row_long: ["texte de plus de {most} caractères", "text of more than {most} characters"],
 
   error_network: [
@@ -214,8 +306,12 @@ export const TEXTS = {
     "The service could not answer (error {status}).",
   ],
   error_nothing: ["Donnez un titre, une description ou une image.", "Give a title, a description or a picture."],
-  error_picture_most: ["L'image est trop lourde : {most} au plus.", "The picture is too large: at most {most}."],
-  error_not_picture: ["Ce fichier n'est pas une image.", "This file is not a picture."],
+  error_picture_most: ["{name} est trop lourd : {most} au plus.", "{name} is too large: at most {most}."],
+  error_not_picture: ["{name} n'est pas une image.", "{name} is not a picture."],
+  picture_refused: [
+    "{why} Réponse fondée sur le texte seul.",
+    "{why} Answered from the text alone.",
+  ],
   request_id: ["Requête {id}", "Request {id}"],
   waiting: ["Le service est occupé : nouvel essai dans {time}.", "The service is busy: next try in {time}."],
 
@@ -241,6 +337,11 @@ export const TEXTS = {
   model_interval: ["de {low} à {high} ({level})", "{low} to {high} ({level})"],
   model_macro_f1: ["F1 macro", "Macro F1"],
   model_calibration_error: ["Erreur de calibration", "Calibration error"],
+  model_live_precision: ["Précision constatée", "Live precision"],
+  model_live_note: [
+    "de {low} à {high}, {n} réponse{s} vérifiée{s} ; promis : {promised}",
+    "{low} to {high}, {n} answer{s} checked; promised: {promised}",
+  ],
   model_threshold: ["Seuil de décision", "Decision threshold"],
   model_target: ["pour {precision} de réponses correctes", "for {precision} correct"],
 };
