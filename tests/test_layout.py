@@ -38,7 +38,7 @@ LAYERS = [
     "data",
     "features",
 ]
-LAYERS += ["evaluation", "finetuning", "models", "promotion", "monitoring", "review", "serving", "commands", "__main__"]
+LAYERS += ["evaluation", "finetuning", "models", "review", "promotion", "monitoring", "serving", "commands", "__main__"]
 # Rooms that do not change what a stage writes: settings, logs, where work runs, what is recorded.
 PLUMBING = {"interrupts", "errors", "yaml_files", "config", "types", "compute", "cli", "tracking", "commands"}
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))

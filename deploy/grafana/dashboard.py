@@ -111,6 +111,13 @@ ROWS: dict[str, list[Panel]] = {
             width=12,
         ),
         time_series(
+            "Precision of automatic decisions, by audited products",
+            FRACTION,
+            query("max by (which) (rakuten_live_precision)", "{{which}}"),
+            width=12,
+        ),
+        number("Audited products", "none", "max(rakuten_live_precision_products)").span(12),
+        time_series(
             "Since the last drift report",
             SECONDS,
             query("time() - max(rakuten_drift_checked_timestamp_seconds)", "ago"),

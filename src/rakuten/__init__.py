@@ -11,9 +11,9 @@ data/                     raw files, checked and joined; products of any file; t
 features/                 from a product to numbers: text, n-grams, embeddings, the feature set
 evaluation/               folds, scores with intervals, calibration, reports
 models/                   the classifier and how it is learnt
+review/                   products that wait for a person, and what people decide
 promotion/                whether a challenger becomes champion
 monitoring/               drift of live traffic
-review/                   products that wait for a person, and what people decide
 serving/                  the HTTP API and its page
 commands/                 `rakuten COMMAND`
 

@@ -213,6 +213,7 @@ class MonitorParams(_Section):
     max_review_rise: Share
     max_f1_drop: Share
     min_labels: Count
+    min_audited: Count
     cool_down_hours: Annotated[float, Field(ge=0)]
 
 

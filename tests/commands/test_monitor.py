@@ -7,6 +7,7 @@ import pytest
 
 from rakuten.commands import monitor
 from rakuten.monitoring.alerts import DriftReport
+from rakuten.monitoring.live_precision import LivePrecision
 from rakuten.monitoring.monitor import DriftCheck
 from tests.support.project import run_in
 
@@ -44,6 +45,14 @@ def test_without_a_report_the_closing_line_is_the_summary(
 ) -> None:
     output = run(DriftCheck(None, "too few to judge"), monkeypatch, capsys)
     assert output.startswith("INFO monitoring: too few to judge (")
+
+
+def test_a_precision_below_the_promise_is_a_warning_without_a_report_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    precision = LivePrecision(0.8, (0.75, 0.85), 150, 0.95)
+    output = run(DriftCheck(None, "too few to judge", precision=precision), monkeypatch, capsys)
+    assert output.startswith("WARNING monitoring: audit: precision of automatic decisions 0.800 [0.750, 0.850] by 150 ")
 
 
 @pytest.mark.parametrize(

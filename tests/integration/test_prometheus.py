@@ -19,6 +19,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from rakuten.review.database import open_database
+from rakuten.review.desk import NewDecision, ReviewDesk
+from rakuten.review.tables import Answer
 from rakuten.tracking import lineage
 from tests.support.alertmanager import PROGRAM, alertmanager, webhook
 from tests.support.api import POOL, Api, jpeg, post
@@ -83,6 +86,8 @@ def monitored(trained: Path, alerts: Alerts, tmp_path_factory: pytest.TempPathFa
     ids = log_window(live, reference.assign(predicted=2583), lineage.model_version(trained / "models"))
     reference[["prdtypecode"]].assign(prediction_id=ids).to_csv(live / "labels.csv", index=False)
     settings = {"API_LIVE": str(live), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "API_MODEL": "local"}
+    settings["REVIEW_DATABASE_URL"] = f"sqlite:///{folder / 'review.db'}"
+    audit_products(settings["REVIEW_DATABASE_URL"], lineage.model_version(trained / "models"))
     run_in(trained, sys.executable, "-m", "rakuten", "monitor", **settings)
     status = {"succeeded": True, "seconds": 7.5, "ended": "2026-01-01T00:00:00+00:00"}
     (live / "pipeline.json").write_text(json.dumps(status))
@@ -120,6 +125,19 @@ def monitored(trained: Path, alerts: Alerts, tmp_path_factory: pytest.TempPathFa
         server.stop()
 
 
+def audit_products(url: str, model_version: str) -> None:
+    """A review desk in which people have checked 60 automatic decisions of a model, and found 45 of them right."""
+    product: dict[str, Any] = {
+        "source": "file", "productid": 1, "imageid": 1, "designation": "Piscine", "description": "", "image": None,
+        "language": "french", "prdtypecode": None, "predicted": 2583, "confidence": 0.99, "top": [[2583, 0.99]],
+        "model_version": model_version, "is_audit": True, "group": "", "priority": 0.5,
+    }  # fmt: skip
+    desk = ReviewDesk(open_database(url), 1)
+    desk.add([product | {"key": f"1_{number}"} for number in range(60)])
+    for number in range(60):
+        desk.decide(NewDecision("ann", number + 1, Answer.CODE, 2583 if number < 45 else 10))
+
+
 def _query(address: str, query: str) -> list[dict[str, Any]]:
     try:
         url = f"{address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
@@ -149,6 +167,19 @@ def test_every_panel_has_data(monitored: tuple[str, Api]) -> None:
 def _has_data(address: str, query: str) -> bool:
     values = [float(sample["value"][1]) for sample in _query(address, query)]
     return not all(map(math.isnan, values))  # NaN: 0 / 0
+
+
+def test_the_live_precision_is_said_by_the_api_and_alarms(monitored: tuple[str, Api]) -> None:
+    address, server = monitored
+    key = (server.log.parent / "prometheus.key").read_text()
+    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/model", headers={"X-API-Key": key})) as answer:
+        precision = json.load(answer)["live_precision"]
+    assert (precision["precision"], precision["labels"], precision["promised"]) == (0.75, 60, 0.95)
+    assert precision["low"] < 0.75 < precision["high"] < 0.95
+    (sample,) = _query(address, 'rakuten_live_precision{which="live"}')
+    assert float(sample["value"][1]) == 0.75
+    pending = 'ALERTS{alertname="RakutenPrecisionBelowPromise"}'  # it fires after a quarter of an hour
+    wait_for(lambda: bool(_query(address, pending)), "the alert", 60)
 
 
 def test_what_is_scraped_follows_the_conventions(monitored: tuple[str, Api]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rakuten.config import load_params
 from rakuten.monitoring.alerts import class_shares, judge_drift, may_retrain
 from rakuten.monitoring.drift import ColumnDrift
+from rakuten.monitoring.live_precision import LivePrecision
 from rakuten.monitoring.live_score import LiveScore
 
 PARAMS = load_params()
@@ -71,6 +72,17 @@ def test_only_a_large_drop_that_chance_does_not_explain_alarms(
     assert bool(judge_drift(predictions(1000), predictions(1000), [], live, PARAMS).alarms) == alarms
 
 
+@pytest.mark.parametrize(("high", "alarms"), [(0.949, True), (0.95, False)])
+def test_a_live_precision_alarms_if_its_whole_interval_is_below_the_promise(high: float, alarms: bool) -> None:
+    precision = LivePrecision(0.9, (0.85, high), 150, 0.95)
+    report = judge_drift(predictions(1000), predictions(1000), [], [], PARAMS, precision)
+    line = f"audit: precision of automatic decisions 0.900 [0.850, {high:.3f}] by 150 audited products, 0.950 promised"
+    assert report.alarms == ([line] if alarms else [])
+    assert report.as_json()["live_precision"] == {
+        "precision": 0.9, "low": 0.85, "high": high, "labels": 150, "promised": 0.95,
+    }  # fmt: skip
+
+
 def test_the_report_keeps_the_keys_of_drift_json() -> None:
     reference, window = predictions(1000, review=0.2), predictions(400, review=0.3)
     live = LiveScore("all", 400, 0.9, (0.8, 0.96), 0.95)
@@ -89,6 +101,7 @@ def test_the_report_keeps_the_keys_of_drift_json() -> None:
         "review": 0.3,
         "promised_review": 0.2,
         "live": [{"products": "all", "labels": 400, "weighted_f1": 0.9, "interval": [0.8, 0.96], "promised": 0.95}],
+        "live_precision": None,
         "alarms": ["data: designation_len has drifted, psi 0.200 (limit 0.2)"],
     }
     assert judge_drift(reference, window, [], [], PARAMS).as_json()["live"] == []

@@ -1,18 +1,22 @@
 """One check of live traffic: what it reads, what it writes, what it says when something is missing."""
 
 import json
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
 import pytest
+from sklearn.metrics import f1_score
 
 from rakuten.config import Params, load_params
 from rakuten.errors import UserError
 from rakuten.monitoring import monitor
+from rakuten.monitoring.live_precision import wilson_interval
 from rakuten.monitoring.monitor import (
     DriftCheck,
     Reference,
@@ -21,12 +25,17 @@ from rakuten.monitoring.monitor import (
     read_labels,
     record_retraining,
 )
-from rakuten.monitoring.status_files import AUDIT_FILE, DRIFT_FILE, LAST_CHECK_FILE
+from rakuten.monitoring.status_files import AUDIT_FILE, DRIFT_FILE, LAST_CHECK_FILE, PRECISION_FILE
+from rakuten.review.database import open_database
+from rakuten.review.desk import NewDecision, ReviewDesk
+from rakuten.review.tables import Answer
 from rakuten.tracking import lineage
+from tests.review.conftest import product as product_fixture
 from tests.support.prediction_log import log_window
 from tests.support.project import run_in
 
 PARAMS = load_params()
+product = product_fixture
 N_REFERENCE = 2000
 
 MakeFrame = Callable[..., pd.DataFrame]
@@ -35,6 +44,10 @@ MakeFrame = Callable[..., pd.DataFrame]
 @pytest.fixture(scope="module")
 def reference(monitored_frame: MakeFrame) -> pd.DataFrame:
     return monitored_frame(N_REFERENCE, 0)
+
+
+def review_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'review.db'}"
 
 
 class Monitored:
@@ -54,6 +67,7 @@ class Monitored:
 def monitored(reference: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Monitored:
     monkeypatch.setattr(monitor, "local_reference", lambda: Reference(reference, "one", None, True))
     monkeypatch.setattr(monitor.monitoring_runs, "log_drift_report", lambda *_: "a run")
+    monkeypatch.setenv("REVIEW_DATABASE_URL", review_url(tmp_path))
     bootstrap = PARAMS.train.model_copy(update={"bootstrap": 50})
     return Monitored(tmp_path / "live", PARAMS.model_copy(update={"train": bootstrap}))
 
@@ -111,8 +125,8 @@ def test_the_report_is_written_as_page_figure_and_json(monitored: Monitored, mon
     assert drift_json.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     written = monitored.written()
     assert set(written) == {
-        "alarms", "checked", "classes", "drift", "live", "model_version", "promised_review", "registry_version",
-        "review", "rows", "synthetic", "window",
+        "alarms", "checked", "classes", "drift", "live", "live_precision", "model_version", "promised_review",
+        "registry_version", "review", "rows", "synthetic", "window",
     }  # fmt: skip
     assert (written["rows"], written["model_version"], written["registry_version"]) == (1000, "one", None)
     assert written["synthetic"] is True
@@ -131,6 +145,88 @@ def test_labels_of_logged_predictions_are_scored(monitored: Monitored, monitored
     (live,) = check.report.live
     assert (live.products, live.n_labels, live.weighted_f1) == ("decided", 300, 1.0)
     assert check.n_to_audit == 0
+
+
+def decide(url: str, products: Sequence[dict[str, Any]], answers: Sequence[int]) -> None:
+    """Put products into a review desk, and decide them."""
+    desk = ReviewDesk(open_database(url), 1)
+    desk.add(products)
+    for number, answer in enumerate(answers, 1):
+        desk.decide(NewDecision("ann", number, Answer.CODE, answer))
+
+
+def test_decisions_about_live_traffic_are_labels(
+    monitored: Monitored, monitored_frame: MakeFrame, tmp_path: Path, product: Callable[..., dict[str, Any]]
+) -> None:
+    """A label in a file counts more; a product of a scored file is no live traffic."""
+    window = monitored_frame(1000, 1)
+    ids = log_window(monitored.folder, window, "one")
+    decided = window[window["needs_review"] == 0].head(PARAMS.monitor.min_labels)
+    products = [product(source="api", model_version="one") | {"key": ids[row]} for row in decided.index]
+    products.append(product("7_7", source="file", model_version="one"))
+    answers = [int(code) for code in decided["predicted"]]
+    answers[0] = answers[1] = 50
+    decide(review_url(tmp_path), products, [*answers, 50])
+    labels = pd.DataFrame({"prediction_id": [ids[decided.index[0]]], "prdtypecode": [decided["predicted"].iloc[0]]})
+    labels.to_csv(monitored.folder / "labels.csv", index=False)
+    check = monitored.check()
+    assert check.report is not None
+    (live,) = check.report.live
+    assert (live.products, live.n_labels) == ("decided", PARAMS.monitor.min_labels)
+    y_true = [decided["predicted"].iloc[0], *answers[1:]]
+    assert live.weighted_f1 == pytest.approx(f1_score(y_true, decided["predicted"], average="weighted"))
+    assert check.n_to_audit == 0
+
+
+def test_the_live_precision_needs_no_prediction_log(
+    monitored: Monitored, tmp_path: Path, product: Callable[..., dict[str, Any]]
+) -> None:
+    products = [product(f"1_{number}", model_version="one", is_audit=True) for number in range(100)]
+    decide(review_url(tmp_path), products, [10] * 80 + [40] * 20)
+    check = monitored.check()
+    low, high = wilson_interval(80, 100)
+    assert check.report is None
+    assert check.precision is not None
+    assert json.loads((monitored.folder / PRECISION_FILE).read_text(encoding="utf-8")) == {
+        "checked": json.loads((monitored.folder / LAST_CHECK_FILE).read_text(encoding="utf-8"))["checked"],
+        "model_version": "one",
+        "live_precision": {"precision": 0.8, "low": low, "high": high, "labels": 100, "promised": 0.95},
+    }
+    assert check.alarms == [f"audit: {check.precision}"]
+
+
+def test_a_live_precision_by_too_few_products_is_not_told(
+    monitored: Monitored, tmp_path: Path, product: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    products = [product(f"1_{number}", model_version="one", is_audit=True) for number in range(49)]
+    decide(review_url(tmp_path), products, [40] * 49)
+    with caplog.at_level(logging.INFO):
+        check = monitored.check()
+    assert (check.precision, check.alarms) == (None, [])
+    assert json.loads((monitored.folder / PRECISION_FILE).read_text(encoding="utf-8"))["live_precision"] is None
+    assert "49 audited products of model one: too few to tell its precision (min_audited 50)" in caplog.text
+
+
+def test_the_live_precision_is_in_the_report(
+    monitored: Monitored, monitored_frame: MakeFrame, tmp_path: Path, product: Callable[..., dict[str, Any]]
+) -> None:
+    log_window(monitored.folder, monitored_frame(600, 1), "one")
+    products = [product(f"1_{number}", model_version="one", is_audit=True) for number in range(60)]
+    decide(review_url(tmp_path), products, [10] * 30 + [40] * 30)
+    check = monitored.check()
+    written = monitored.written()
+    assert written["live_precision"]["precision"] == 0.5  # type: ignore[index]
+    assert check.alarms == written["alarms"] == [f"audit: {check.precision}"]
+
+
+def test_without_the_review_desk_drift_is_judged(
+    monitored: Monitored, monitored_frame: MakeFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_window(monitored.folder, monitored_frame(600, 1), "one")
+    (tmp_path / "review.db").write_bytes(b"no database")
+    check = monitored.check()
+    assert check.report is not None
+    assert "without the decisions of the review desk: the review database" in caplog.text
 
 
 def test_what_is_filled_in_is_a_label_and_is_kept(monitored: Monitored, monitored_frame: MakeFrame) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE, PIPELINE_FILE
-from rakuten.serving.exported_metrics import MonitoringCollector
+from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE, PIPELINE_FILE, PRECISION_FILE
+from rakuten.serving.exported_metrics import MonitoringCollector, read_live_precision
 from rakuten.serving.model_holder import LoadedModel
 
 REPORT = {
@@ -19,6 +19,7 @@ REPORT = {
 }  # fmt: skip
 LAST_CHECK = {"checked": "2026-01-02T00:00:00+00:00"}
 PIPELINE = {"succeeded": False, "seconds": 3.5, "ended": "2026-01-02T00:00:00+00:00"}
+PRECISION = {"precision": 0.9, "low": 0.85, "high": 0.94, "labels": 150, "promised": 0.95}
 METADATA = {"scores": {"weighted_f1": 0.75}, "trained_at": "2026-01-01T00:00:00+00:00"}
 
 
@@ -61,6 +62,37 @@ def test_a_report_about_another_model_is_not_exported(tmp_path: Path) -> None:
     write(tmp_path / DRIFT_FILE, REPORT)
     samples = scrape(tmp_path, "two")
     assert not [sample for sample in samples if sample.startswith(("rakuten_drift", "rakuten_review", "rakuten_live"))]
+
+
+def test_the_live_precision_is_exported(tmp_path: Path) -> None:
+    write(tmp_path / PRECISION_FILE, {"model_version": "one", "live_precision": PRECISION})
+    assert set(scrape(tmp_path)) >= {
+        'rakuten_live_precision{which="live"} 0.9',
+        'rakuten_live_precision{which="live_low"} 0.85',
+        'rakuten_live_precision{which="live_high"} 0.94',
+        'rakuten_live_precision{which="promised"} 0.95',
+        "rakuten_live_precision_products 150.0",
+    }
+    assert read_live_precision(tmp_path, "one") == PRECISION
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"model_version": "one", "live_precision": None},  # too few were audited
+        {"model_version": "two", "live_precision": PRECISION},
+        {"model_version": "one", "live_precision": PRECISION | {"low": None}},
+        {"model_version": "one", "live_precision": {"precision": 0.9}},
+        {"model_version": "one", "live_precision": 0.9},
+        {"model_version": "one"},
+        [],
+        "{",
+    ],
+)
+def test_without_a_live_precision_of_this_model_there_is_no_series(tmp_path: Path, written: Any) -> None:
+    write(tmp_path / PRECISION_FILE, written)
+    assert all(sample.startswith("rakuten_model") for sample in scrape(tmp_path))
+    assert read_live_precision(tmp_path, "one") is None
 
 
 def test_the_last_check_and_the_last_pipeline_run_are_exported(tmp_path: Path) -> None:

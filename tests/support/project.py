@@ -50,7 +50,7 @@ def run_in(folder: Path, *command: str, code: int = 0, **more: str) -> str:
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     # COVERAGE_: what runs in a clone is not this project's files, and being watched takes twice the time.
-    own = ("MLFLOW_", "DVC_", "AWS_", "S3_", "DAGSHUB_", "API_", "COVERAGE_")
+    own = ("MLFLOW_", "DVC_", "AWS_", "S3_", "DAGSHUB_", "API_", "REVIEW_", "COVERAGE_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     python_path = os.pathsep.join([str(folder / "src"), str(folder)])

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def command(arguments: argparse.Namespace) -> str:
     settings = load_settings()
     check = check_drift(load_params(arguments.params), settings.live, settings.from_registry)
-    for alarm in check.report.alarms if check.report else ():
+    for alarm in check.alarms:
         log.warning("%s", alarm)
     if check.n_to_audit:
         log.info(

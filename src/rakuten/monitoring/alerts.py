@@ -12,6 +12,7 @@ from rakuten.data.taxonomy import label_of
 from rakuten.features.monitored_columns import PREDICTED_COLUMN
 from rakuten.monitoring import live_score
 from rakuten.monitoring.drift import ColumnDrift
+from rakuten.monitoring.live_precision import LivePrecision
 from rakuten.monitoring.live_score import LiveScore
 
 
@@ -25,6 +26,7 @@ class DriftReport:
     expected_review_share: float  # of the reference
     live: Sequence[LiveScore]  # of which there are enough labels
     alarms: Sequence[str]  # one line each
+    precision: LivePrecision | None = None  # of automatic decisions; None: too few were audited
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -33,6 +35,7 @@ class DriftReport:
             "review": self.review_share,
             "promised_review": self.expected_review_share,
             "live": [score.as_json() for score in self.live],
+            "live_precision": None if self.precision is None else self.precision.as_json(),
             "alarms": list(self.alarms),
         }
 
@@ -43,6 +46,7 @@ def judge_drift(
     columns: Sequence[ColumnDrift],
     live: Sequence[LiveScore],
     params: Params,
+    precision: LivePrecision | None = None,
 ) -> DriftReport:
     """Apply the rules to a window of live traffic.
 
@@ -51,10 +55,11 @@ def judge_drift(
         window: MONITORED_COLUMNS of live products.
         columns: their drift, column by column.
         live: the scores by later labels.
+        precision: of automatic decisions, if enough of them were audited.
 
     Returns:
         The report; its alarms are the drifted columns, farthest beyond their threshold first, then too many
-        products to review, then live scores below the expected ones by more than chance explains.
+        products to review, then live scores and a live precision below the expected ones by more than chance explains.
     """
     rules = params.monitor
     review, expected_review = float(window["needs_review"].mean()), float(reference["needs_review"].mean())
@@ -65,7 +70,7 @@ def judge_drift(
     ]
     if review - expected_review > rules.max_review_rise:
         alarms.append(f"abstention: {review:.1%} to review, {expected_review:.1%} expected")
-    alarms += live_score.alarms(live, rules.max_f1_drop)
+    alarms += [*live_score.alarms(live, rules.max_f1_drop), *precision_alarms(precision)]
     return DriftReport(
         n_rows=len(window),
         columns=columns,
@@ -73,7 +78,13 @@ def judge_drift(
         expected_review_share=expected_review,
         live=live,
         alarms=alarms,
+        precision=precision,
     )
+
+
+def precision_alarms(precision: LivePrecision | None) -> list[str]:
+    """A line if the live precision is below the promised one by more than chance explains."""
+    return [f"audit: {precision}"] if precision is not None and precision.is_below_promise else []
 
 
 def class_shares(reference: pd.DataFrame, window: pd.DataFrame) -> list[dict[str, Any]]:

@@ -18,6 +18,11 @@ from rakuten.evaluation.metrics import classification_scores
 from rakuten.features.monitored_columns import PREDICTED_COLUMN
 
 ALL, DECIDED, TO_REVIEW = "all", "decided", "to review"
+# People see the least certain products first, and whoever labels by hand may choose too. So the products to review are
+# split by confidence, each stratum counts by its share of the traffic, and all must have labels. In a simulation of the
+# desk's order, by the labels of the first 1,200 of 1,500 products the share of right ones was 0.06 too low with one
+# stratum and 0.01 with four; with eight, a stratum had too few labels.
+N_STRATA, MIN_STRATUM_LABELS = 4, 10
 AUDIT_COLUMNS = ("prediction_id", "prdtypecode", PREDICTED_COLUMN, "confidence", "designation", "description")
 
 
@@ -59,25 +64,37 @@ def label_predictions(window: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFram
 def live_scores(reference: pd.DataFrame, window: pd.DataFrame, params: Params) -> list[LiveScore]:
     """The score of each part of which at least `min_labels` products are labelled, and of all if both parts are.
 
-    The labelled products of a part should be a random sample of it; see `audit_sample`.
+    The labelled products should be a random sample of those of about the same confidence; see `audit_sample`.
 
     Args:
         reference: prdtypecode, predicted and needs_review of train products, out of fold.
         window: predicted, needs_review, and prdtypecode from `label_predictions`.
     """
     parts = [
-        (name, _of_part(reference, name), part)
+        (name, _of_part(reference, name), _strata(part, N_STRATA if name == TO_REVIEW else 1))
         for name in (DECIDED, TO_REVIEW)
         if len(part := _of_part(window, name)) > 0
     ]
     scores = [
-        _score(name, expected, [part], params)
-        for name, expected, part in parts
-        if len(expected) and part["prdtypecode"].notna().sum() >= params.monitor.min_labels
+        _score(name, expected, strata, params)
+        for name, expected, strata in parts
+        if len(expected) and _has_enough_labels(strata, params.monitor.min_labels)
     ]
     if len(parts) > 0 and len(scores) == len(parts):
-        scores.insert(0, _score(ALL, reference, [part for _, _, part in parts], params))
+        scores.insert(0, _score(ALL, reference, [stratum for _, _, strata in parts for stratum in strata], params))
     return scores
+
+
+def _strata(part: pd.DataFrame, n_strata: int) -> list[pd.DataFrame]:
+    """The products split by confidence, into strata of about the same size."""
+    confidence = part["confidence"].to_numpy(dtype=float)
+    edges = np.quantile(confidence, np.arange(1, n_strata) / n_strata)
+    return [stratum for _, stratum in part.groupby(np.searchsorted(edges, confidence))]
+
+
+def _has_enough_labels(strata: Sequence[pd.DataFrame], min_labels: int) -> bool:
+    counts = [int(stratum["prdtypecode"].notna().sum()) for stratum in strata]
+    return sum(counts) >= min_labels and min(counts) >= min(MIN_STRATUM_LABELS, min_labels)
 
 
 def _of_part(frame: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -1,18 +1,20 @@
 """One check of live traffic: read the prediction log, score drift, apply the rules, write the report, record it.
 
-Reads the prediction log, the model's reference (`reference.parquet`) and, where there is one, `labels.csv`;
-writes `drift.html`, `drift.json`, `drift.png` and `audit.csv` to the log's subfolder `drift/`, and an MLflow run. The
-API exports drift.json to Prometheus.
+Reads the prediction log, the model's reference (`reference.parquet`), the decisions of the review desk and, where there
+is one, `labels.csv`; writes `drift.html`, `drift.json`, `drift.png`, `audit.csv` and `live_precision.json` to the log's
+subfolder `drift/`, and an MLflow run. The API exports the JSON files to Prometheus.
 """
 
 import json
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from sqlalchemy.exc import SQLAlchemyError
 
 from rakuten.config import MODELS, REPORTS, SCORES_FILE, Params
 from rakuten.data.columns import examine_header
@@ -23,13 +25,18 @@ from rakuten.evaluation import plots
 from rakuten.evaluation.report import REFERENCE_FILE
 from rakuten.features.monitored_columns import MONITORED_COLUMNS
 from rakuten.files import atomic_write, dump_json
-from rakuten.monitoring.alerts import DriftReport, class_shares, judge_drift
+from rakuten.monitoring.alerts import DriftReport, class_shares, judge_drift, precision_alarms
 from rakuten.monitoring.drift import DriftScores, column_drift
+from rakuten.monitoring.live_precision import LivePrecision, audited, live_precision
 from rakuten.monitoring.live_score import ALL, AUDIT_COLUMNS, audit_sample, label_predictions, live_scores
 from rakuten.monitoring.plots import drift_figure
 from rakuten.monitoring.prediction_log import read_window
-from rakuten.monitoring.status_files import AUDIT_FILE, DRIFT_FILE, LAST_CHECK_FILE
+from rakuten.monitoring.status_files import AUDIT_FILE, DRIFT_FILE, LAST_CHECK_FILE, PRECISION_FILE
+from rakuten.review.reviewed import existing_desk, reviewed_products
+from rakuten.review.tables import Source
 from rakuten.tracking import lineage, monitoring_runs, registered_model
+
+log = logging.getLogger(__name__)
 
 LABELS_FILE, RETRAINING_FILE = "labels.csv", "retrained.json"
 LABEL_COLUMNS = ("prediction_id", "prdtypecode")
@@ -53,6 +60,12 @@ class DriftCheck(NamedTuple):
     n_to_audit: int = 0  # decided predictions in AUDIT_FILE that should be labelled
     html: Path | None = None  # the written report
     run_id: str | None = None  # its MLflow run; None where the server could not be reached
+    precision: LivePrecision | None = None  # of automatic decisions, which needs no prediction log
+
+    @property
+    def alarms(self) -> Sequence[str]:
+        """One line each: those of the report, or what is known without one."""
+        return self.report.alarms if self.report is not None else precision_alarms(self.precision)
 
 
 def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftCheck:
@@ -68,23 +81,26 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
     reference = champion_reference() if from_registry else local_reference()
     version = reference.model_version
     window = read_window(log_folder, params.monitor.window, version)
+    reviewed = read_reviewed(params.review.agreement)
     checked = datetime.now(UTC).isoformat(timespec="seconds")
+    precision = _check_precision(log_folder, audited(reviewed, version), params, checked, version)
     with atomic_write(log_folder / LAST_CHECK_FILE) as (partial,):
         dump_json({"checked": checked}, partial)
     min_rows = params.monitor.min_rows
     if len(window) < min_rows:
         summary = f"{len(window):,} predictions of model {version}: too few to judge (min_rows {min_rows:,})"
-        return DriftCheck(report=None, summary=summary)
+        return DriftCheck(report=None, summary=summary, precision=precision)
     scores = column_drift(reference.frame, window, params.monitor)
-    audited, labels = (read_labels(log_folder / name) for name in (AUDIT_FILE, LABELS_FILE))
-    labels = pd.concat([audited, labels])[list(LABEL_COLUMNS)]  # of two labels the latter counts
+    to_label, labels = (read_labels(log_folder / name) for name in (AUDIT_FILE, LABELS_FILE))
+    # Of two labels the latter counts: what was written by hand.
+    labels = pd.concat([desk_labels(reviewed), to_label, labels])[list(LABEL_COLUMNS)]
     labelled = label_predictions(read_window(log_folder, LABELLED_WINDOW, version), labels)
     live = live_scores(reference.frame, labelled, params)
-    report = judge_drift(reference.frame, window, scores.columns, live, params)
+    report = judge_drift(reference.frame, window, scores.columns, live, params, precision)
     to_audit = audit_sample(labelled, params.monitor.min_labels)
     with atomic_write(log_folder / AUDIT_FILE) as (partial,):
         # As objects: beside a table without rows, whole numbers would become floats.
-        write_table(pd.concat([audited.astype(object), to_audit.astype(object)])[list(AUDIT_COLUMNS)], partial)
+        write_table(pd.concat([to_label.astype(object), to_audit.astype(object)])[list(AUDIT_COLUMNS)], partial)
     metadata = {
         "checked": checked,
         "window": [_iso_time(window["time"].iloc[0]), _iso_time(window["time"].iloc[-1])],
@@ -100,7 +116,47 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
         n_to_audit=len(to_audit),
         html=files[0],
         run_id=monitoring_runs.log_drift_report(_mlflow_metrics(report), tags, files),
+        precision=precision,
     )
+
+
+def read_reviewed(agreement: int) -> pd.DataFrame:
+    """The products that people decided at the review desk, see `reviewed_products`; none if it cannot be read.
+
+    Drift is judged without them too.
+    """
+    try:
+        return reviewed_products(existing_desk(agreement))
+    except (UserError, SQLAlchemyError) as error:
+        log.warning("without the decisions of the review desk: %s", str(error).partition("\n")[0])
+        return reviewed_products(None)
+
+
+def desk_labels(reviewed: pd.DataFrame) -> pd.DataFrame:
+    """LABEL_COLUMNS of the reviewed products that came from the API, whose key is their prediction_id."""
+    of_traffic = reviewed[reviewed["source"] == Source.API]
+    return pd.DataFrame({"prediction_id": of_traffic["key"], "prdtypecode": of_traffic["prdtypecode"]})
+
+
+def _check_precision(
+    log_folder: Path, products: pd.DataFrame, params: Params, checked: str, model_version: str
+) -> LivePrecision | None:
+    """The live precision by the audited products, written for the API; says so if there are too few of them."""
+    needed = params.monitor.min_audited
+    precision = live_precision(products, params.predict.target_precision, needed)
+    if precision is not None:
+        log.info("%s", precision)
+    elif len(products):
+        log.info(
+            "%s audited products of model %s: too few to tell its precision (min_audited %s)",
+            len(products),
+            model_version,
+            needed,
+        )
+    with atomic_write(log_folder / PRECISION_FILE) as (partial,):
+        written = None if precision is None else precision.as_json()
+        dump_json({"checked": checked, "model_version": model_version, "live_precision": written}, partial)
+    return precision
 
 
 def _iso_time(seconds: float) -> str:
@@ -132,6 +188,8 @@ def _mlflow_metrics(report: DriftReport) -> dict[str, float]:
     for live in report.live:
         suffix = "" if live.products == ALL else f"_{live.products.replace(' ', '_')}"
         values |= {f"live_weighted_f1{suffix}": live.weighted_f1, f"labels{suffix}": live.n_labels}
+    if report.precision is not None:
+        values |= {"live_precision": report.precision.precision, "audited": report.precision.n_labels}
     return values
 
 

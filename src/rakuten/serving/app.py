@@ -28,7 +28,7 @@ from rakuten.features.encoders.preprocessing import IMAGE_USED
 from rakuten.models.pyfunc_model import image_outcome
 from rakuten.monitoring.prediction_log import PredictionLog
 from rakuten.serving import schemas
-from rakuten.serving.exported_metrics import MonitoringCollector
+from rakuten.serving.exported_metrics import MonitoringCollector, read_live_precision
 from rakuten.serving.image_decoder import ImageDecoder
 from rakuten.serving.languages import language_headers, language_of
 from rakuten.serving.metrics import ApiMetrics
@@ -306,6 +306,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             **current.metadata,
             "target_precision": classifier.config.target_precision,
             "threshold": classifier.config.threshold,
+            "live_precision": read_live_precision(settings.live, current.model_version),
             "classes": [_class_body(int(code), language) for code in classifier.classes],
             "views": list(classifier.linear),
             "limits": {

@@ -1,8 +1,8 @@
 """Prometheus metrics of the model's scores, the last drift report, the last drift check and the last pipeline run.
 
 The monitoring and the pipeline leave their results as files in the folder of the prediction log
-(`drift/drift.json`, `drift/looked.json`, `pipeline.json`), which are read at each scrape. A drift report about
-another model than the one that answers is not exported.
+(`drift/drift.json`, `drift/live_precision.json`, `drift/looked.json`, `pipeline.json`), which are read at each scrape.
+What is said about another model than the one that answers is not exported.
 """
 
 import json
@@ -14,8 +14,10 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE, PIPELINE_FILE
+from rakuten.monitoring.status_files import DRIFT_FILE, LAST_CHECK_FILE, PIPELINE_FILE, PRECISION_FILE
 from rakuten.serving.model_holder import LoadedModel
+
+PRECISION_FIELDS = ("precision", "low", "high", "labels", "promised")
 
 Families = Iterator[GaugeMetricFamily]
 Status = dict[str, Any]  # the content of a status file
@@ -39,8 +41,27 @@ class MonitoringCollector(Collector):
         drift_report = _read_json(self._folder / DRIFT_FILE)
         if drift_report.get("model_version") == model.model_version:
             yield from _complete_or_empty(_drift_families, drift_report)
+        if precision := read_live_precision(self._folder, model.model_version):
+            yield from _precision_families(precision)
         yield from _complete_or_empty(_last_check_families, _read_json(self._folder / LAST_CHECK_FILE))
         yield from _complete_or_empty(_pipeline_families, _read_json(self._folder / PIPELINE_FILE))
+
+
+def read_live_precision(folder: Path, model_version: str) -> Status | None:
+    """The precision of a model's automatic decisions as the last check wrote it: see `LivePrecision.as_json`.
+
+    Args:
+        folder: the folder of the prediction log.
+
+    Returns:
+        None if too few decisions were audited, or there was no check of this model.
+    """
+    written = _read_json(folder / PRECISION_FILE)
+    precision = written.get("live_precision")
+    if not isinstance(precision, dict) or written.get("model_version") != model_version:
+        return None
+    is_whole = all(isinstance(precision.get(name), int | float) for name in PRECISION_FIELDS)
+    return precision if is_whole else None
 
 
 def _complete_or_empty(families: Callable[[Status], Families], status: Status) -> list[GaugeMetricFamily]:
@@ -92,6 +113,18 @@ def _drift_families(report: Status) -> Families:
         live.add_metric(["promised", score["products"]], score["promised"])
     if report["live"]:
         yield live
+
+
+def _precision_families(precision: Status) -> Families:
+    values = GaugeMetricFamily(
+        "rakuten_live_precision", "Precision of audited automatic decisions, its interval, promised", labels=["which"]
+    )
+    for which, name in {"live": "precision", "live_low": "low", "live_high": "high", "promised": "promised"}.items():
+        values.add_metric([which], precision[name])
+    yield values
+    yield GaugeMetricFamily(
+        "rakuten_live_precision_products", "Audited products behind the live precision", value=precision["labels"]
+    )
 
 
 def _last_check_families(last_check: Status) -> Families:

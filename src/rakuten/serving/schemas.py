@@ -134,6 +134,16 @@ class Limits(BaseModel):
     text_characters: int
 
 
+class LivePrecision(BaseModel):
+    """The precision of the model's automatic decisions by the review desk's audit sample, as of the last check."""
+
+    precision: float
+    low: float = Field(description="of the 95 % interval")
+    high: float
+    labels: int = Field(description="audited products")
+    promised: float
+
+
 class ModelOut(BaseModel):
     """The model that answers."""
 
@@ -150,6 +160,7 @@ class ModelOut(BaseModel):
     )
     target_precision: float
     threshold: float
+    live_precision: LivePrecision | None = Field(description="null: too few automatic decisions were audited")
     classes: list[ClassOut]
     views: list[str]
     limits: Limits
