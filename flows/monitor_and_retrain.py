@@ -62,18 +62,21 @@ def publish_artifacts(check: DriftCheck) -> None:
 
 
 @flow(name="monitor-and-retrain")
-def monitor_and_retrain(pull_first: bool = False, push_after: bool = False) -> MonitoringResult:
+def monitor_and_retrain(
+    pull_first: bool = False, push_after: bool = False, corrections: bool = False
+) -> MonitoringResult:
     """Check live traffic; on drift, unless a retraining was triggered within the cool-down, run the pipeline.
 
     Args:
         pull_first: pull new data from the DVC remote before retraining.
         push_after: push the results to the DVC remote after retraining.
+        corrections: retrain on what people decided at the review desk, too.
     """
     load_env()
     log, log_folder, rules = get_run_logger(), load_settings().live, load_params().monitor
     check = drift_report()
     publish_artifacts(check)
-    alarms = list(check.report.alarms) if check.report else []
+    alarms = list(check.alarms)
     for alarm in alarms:
         log.warning("%s", alarm)
     if not alarms:
@@ -84,7 +87,7 @@ def monitor_and_retrain(pull_first: bool = False, push_after: bool = False) -> M
         summary = f"{check.summary}; no retraining before {end:%Y-%m-%d %H:%M} UTC"
         return MonitoringResult(summary, alarms, None)
     try:
-        retraining = pipeline(pull_first, push_after)
+        retraining = pipeline(pull_first, push_after, corrections=corrections)
     except (BusyError, RetryableError):
         raise  # nothing was trained: the next check may retrain
     except Exception:
@@ -92,13 +95,13 @@ def monitor_and_retrain(pull_first: bool = False, push_after: bool = False) -> M
         raise
     record_retraining(log_folder, now)
     if "train" not in retraining.stages_run:
-        log.warning("no new data to train on: add labelled products to data/raw (or `git pull`, then --pull)")
+        log.warning("no new data to train on: add labelled products to data/raw, or give --corrections or --pull")
     return MonitoringResult(check.summary, alarms, retraining)
 
 
 def command(arguments: argparse.Namespace) -> str:
     hide_tracebacks()
-    result = monitor_and_retrain(arguments.pull, arguments.push)
+    result = monitor_and_retrain(arguments.pull, arguments.push, arguments.corrections)
     if result.retraining is None:
         return result.summary
     stages_run = ", ".join(result.retraining.stages_run) or "nothing, no data or parameter is new"
@@ -109,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=Path(__file__).name, description=__doc__)
     parser.add_argument("--pull", action="store_true", help="pull new data from the DVC remote before retraining")
     parser.add_argument("--push", action="store_true", help="push the results to the DVC remote after retraining")
+    parser.add_argument("--corrections", action="store_true", help="learn from what people decided at the review desk")
     return run_command("monitor", command, parser, argv)
 
 

@@ -1,6 +1,7 @@
 """The pipeline as a Prefect flow: `python flows/pipeline.py`, with or without a Prefect server.
 
-DVC decides which stages run; each stage is a task. Optionally new data is pulled before. After the stages, the
+DVC decides which stages run; each stage is a task. Optionally new data is pulled before, and what people decided at the
+review desk is written where ingest reads it. After the stages, the
 promotion rules judge the challenger, and optionally the results are pushed. Tasks that use the network are
 retried; stages are not: they would fail in the same way.
 """
@@ -25,14 +26,19 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.common import RetryableError, dvc, exclusive_lock, hide_tracebacks, is_retryable
 from rakuten.cli import run_command
-from rakuten.config import MODELS, REPORTS, SCORES_FILE, load_env, load_params
+from rakuten.config import CORRECTIONS, MODELS, REPORTS, SCORES_FILE, load_env, load_params
+from rakuten.data.corrections import CORRECTIONS_FILE
+from rakuten.data.tables import write_table
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.monitoring.status_files import PIPELINE_FILE
 from rakuten.promotion.gate import promote_challenger
+from rakuten.review import exchange
+from rakuten.review.reviewed import existing_desk
 from rakuten.serving.settings import load_settings
 from rakuten.tracking import dvc_lock, monitoring_runs, server
 from rakuten.tracking.training_run import local_run_id
@@ -65,6 +71,26 @@ def _use_remote(*command: str) -> None:
         dvc(*command)
     except UserError as error:
         raise RetryableError(str(error)) from error
+
+
+@task(name="corrections", **RETRIES)
+def export_corrections() -> int:
+    """Write the decisions of the review desk where ingest reads them, see `rakuten review export`.
+
+    A machine whose desk has no decisions keeps the corrections that it has: they come from another one.
+
+    Returns:
+        How many corrections were written.
+    """
+    try:
+        desk = existing_desk(load_params().review.agreement)
+        decided = desk.decided() if desk is not None else []
+    except (UserError, SQLAlchemyError) as error:
+        raise RetryableError(f"the review desk: {server.one_line(error)}") from error
+    table = exchange.corrections(decided)
+    if len(decided):
+        write_table(table, CORRECTIONS / CORRECTIONS_FILE)
+    return len(table)
 
 
 @task(name="stage", task_run_name="{name}")
@@ -131,13 +157,16 @@ def _flow_run_url() -> str:
 
 
 @flow(name="pipeline")
-def pipeline(pull_first: bool = False, push_after: bool = False, judge: bool = True) -> PipelineResult:
+def pipeline(
+    pull_first: bool = False, push_after: bool = False, judge: bool = True, corrections: bool = False
+) -> PipelineResult:
     """Bring the pipeline up to date.
 
     Args:
         pull_first: pull from the DVC remote before.
         push_after: push the results to the DVC remote after.
         judge: let the promotion rules judge the challenger.
+        corrections: learn from what people decided at the review desk.
     """
     load_env()
     started, succeeded = time.monotonic(), False
@@ -145,6 +174,8 @@ def pipeline(pull_first: bool = False, push_after: bool = False, judge: bool = T
         try:
             if pull_first:
                 pull()
+            if corrections:
+                get_run_logger().info("%s corrections from the review desk", f"{export_corrections():,}")
             stages_run = [name for name in STAGES if stage(name)]
             run_id = publish_artifacts("train" in stages_run)
             promotion = promotion_gate() if judge else ""
@@ -171,7 +202,7 @@ def _write_status(succeeded: bool, seconds: float) -> None:
 
 def command(arguments: argparse.Namespace) -> str:
     hide_tracebacks()
-    result = pipeline(arguments.pull, arguments.push, not arguments.no_promotion)
+    result = pipeline(arguments.pull, arguments.push, not arguments.no_promotion, arguments.corrections)
     stages_run = ", ".join(result.stages_run) or "nothing, all is up to date"
     return f"ran {stages_run}; {result.promotion or 'the promotion gate did not judge'}"
 
@@ -180,6 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=Path(__file__).name, description=__doc__)
     parser.add_argument("--pull", action="store_true", help="pull from the DVC remote before")
     parser.add_argument("--push", action="store_true", help="push to the DVC remote after")
+    parser.add_argument("--corrections", action="store_true", help="learn from what people decided at the review desk")
     parser.add_argument("--no-promotion", action="store_true", help="do not judge the challenger")
     return run_command("pipeline", command, parser, argv)
 

@@ -10,5 +10,7 @@ decisions   what several decisions about a product amount to; agreement between 
 queue       queries: orders, filters, counts
 desk        the queue: who gets which product, and what is decided
 files       files of products, read for the queue; corrections.csv, written
+reviewed    what people decided, as a table for the monitoring
+provenance  from a train row back to the decisions that changed it
 exchange    corrections.csv for the pipeline; Label Studio's tasks and annotations
 """
