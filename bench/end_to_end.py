@@ -1,9 +1,10 @@
 """The whole loop on the synthetic sample: `make story`. Every step is asserted; its timeline is printed at the end.
 
 Train and promote, serve, send traffic, shift it; the alert fires in a real Prometheus, the drift report names what
-moved, the flow retrains on newly labelled products, the gate promotes, and the API answers with the new model without
-a dropped request. MLflow, Prefect, Prometheus and the API are real servers on loopback; everything happens in a
-copy of the project. With `--screenshots FOLDER` their pages are saved as images.
+moved, people decide the products that need review, the flow retrains on newly labelled products and on these decisions,
+the gate promotes, and the API answers with the new model, which has learnt from them, without a dropped request.
+MLflow, Prefect, Prometheus and the API are real servers on loopback; everything happens in a copy of the project. With
+`--screenshots FOLDER` their pages are saved as images.
 """
 
 import argparse
@@ -22,18 +23,24 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import requests
 
 from rakuten.data.schema import X_COLUMNS, image_name
-from rakuten.data.synthetic import write_catalogue
-from rakuten.data.tables import read_raw
+from rakuten.data.synthetic import proportional_codes, synthetic_products, write_catalogue
+from rakuten.data.tables import read_raw, read_table
+from rakuten.review.database import open_database
+from rakuten.review.desk import NewDecision, ReviewDesk
+from rakuten.review.tables import Answer, ReviewProduct
 from tests.support.api import Api
 from tests.support.catalogue import add_labelled
 from tests.support.project import copy_project, environment, git, run_in
 from tests.support.servers import answers, free_port, wait_for
 
-N_TRAIN, N_TRAFFIC, N_LABELLED = 2000, 700, 600  # products
+N_TRAIN, N_TEST, N_TRAFFIC, N_LABELLED = 2000, 400, 700, 600  # products
+SEED = 42  # of the catalogue
+MIN_AUDITED = 5  # of the few products that need review, fewer than usual are of the audit sample
 MOSTLY_GERMAN = (0.05, 0.05, 0.9)  # shares of French, English, German titles after the shift
 PROMETHEUS = Path("deploy/prometheus")
 JSON_BODY = {"Content-Type": "application/json"}
@@ -56,6 +63,13 @@ class Timeline:
         sys.stdout.write("\nThe loop, on synthetic products\n\n")
         for seconds, step, result in self._steps:
             sys.stdout.write(f"  {seconds}  {step:<{width}}  {result}\n")
+
+
+class DecidedProduct(NamedTuple):
+    """A product of the review desk and the code that a person gave it."""
+
+    product: ReviewProduct
+    code: int
 
 
 class Traffic:
@@ -157,15 +171,18 @@ class Demo:
         self.serve()
         self.start_prometheus()
         self.send_usual_traffic()
+        decided = self.review()
         bodies = self.send_shifted_traffic()
         self.retrain_under_traffic(bodies)
+        self.check_what_was_learnt(decided)
         self._timeline.print()
 
     def make_catalogues(self) -> None:
         params = self._project / "params.yaml"
-        params.write_text(re.sub(r"  window: \d+", f"  window: {N_TRAFFIC}", params.read_text()))
+        text = re.sub(r"  window: \d+", f"  window: {N_TRAFFIC}", params.read_text())
+        params.write_text(re.sub(r"  min_audited: \d+", f"  min_audited: {MIN_AUDITED}", text))
         git(self._project, "commit", "--all", "--message", "A window as long as the traffic")
-        write_catalogue(N_TRAIN, 400, 42, self._project / "data" / "raw")
+        write_catalogue(N_TRAIN, N_TEST, SEED, self._project / "data" / "raw")
         write_catalogue(N_TRAFFIC, 1, 7, self._usual)
         write_catalogue(N_LABELLED, N_TRAFFIC, 8, self._shifted, MOSTLY_GERMAN)
         result = f"{N_TRAIN:,} synthetic products, {N_TRAFFIC} more as traffic, {N_TRAFFIC} mostly German for later"
@@ -218,6 +235,27 @@ class Demo:
         assert not is_firing(self._prometheus, "RakutenDrift")
         self._timeline.add("usual traffic", f"{N_TRAFFIC} products, no drift, no alert")
 
+    def review(self) -> list[DecidedProduct]:
+        """A person decides each product that needs review, and those of the audit sample among them."""
+        output = self._run_python("-m", "rakuten", "review", "add", "data/processed/predictions.csv")
+        desk = ReviewDesk(open_database(f"sqlite:///{self._project / 'data' / 'review' / 'review.db'}"), 1)
+        test_products = synthetic_products(proportional_codes(N_TEST, SEED + 1), N_TRAIN, SEED)
+        true_codes = {product.productid: product.true_code for product in test_products}
+        decided = []
+        while products := desk.take("marie", 20):
+            for product in products:
+                assert product.productid is not None
+                code = true_codes[product.productid]
+                desk.decide(NewDecision("marie", product.id, Answer.CODE, code))
+                decided.append(DecidedProduct(product, code))
+        assert f"{len(decided):,} products added" in output, output
+        n_wrong = sum(each.product.predicted != each.code for each in decided)
+        n_audited = sum(each.product.is_audit for each in decided)
+        self._timeline.add(
+            "review", f"a person decides {len(decided)} products, {n_audited} of the audit sample; {n_wrong} were wrong"
+        )
+        return decided
+
     def send_shifted_traffic(self) -> list[str]:
         """Returns the request bodies."""
         bodies = request_bodies(self._shifted, "X_test", N_TRAFFIC)
@@ -225,6 +263,11 @@ class Demo:
         output = self._run_python("-m", "rakuten", "monitor")
         alarms = [line.partition("monitoring: ")[2] for line in output.splitlines() if "WARNING monitoring" in line]
         assert any("language has drifted" in alarm for alarm in alarms), output
+        precision = requests.get(f"{self._api.url}/model", timeout=10).json()["live_precision"]
+        assert precision["labels"] >= MIN_AUDITED and precision["low"] <= precision["precision"] <= precision["high"]
+        self._timeline.add(
+            "audit", "live precision {precision:.2f} [{low:.2f}, {high:.2f}] by {labels} products".format(**precision)
+        )
         self._timeline.add("shifted traffic", f"{N_TRAFFIC} products; {alarms[0]}")
         wait_for(lambda: is_firing(self._prometheus, "RakutenDrift"), "the alert", 30)
         self._timeline.add("alert", "RakutenDrift fires in Prometheus")
@@ -239,9 +282,10 @@ class Demo:
         self._stack.callback(traffic.stop)
         add_labelled(self._project, self._shifted)
         self._timeline.add("labels", f"{N_LABELLED} labelled products like the shifted ones are added")
-        output = self._run_python("flows/monitor_and_retrain.py")
+        output = self._run_python("flows/monitor_and_retrain.py", "--corrections")
         assert "the pipeline ran ingest, features, train, predict" in output, output
         assert "version 2 promoted over version 1" in output, output
+        assert re.search(r"version 2: [\d,]+ products that people decided, or near-dup.* were left out", output), output
         gain = next(line.partition(": version 2: ")[2] for line in output.splitlines() if ": weighted F1 " in line)
         self._timeline.add("retraining", f"the flow ran the pipeline; the gate promoted version 2: {gain}")
 
@@ -256,6 +300,26 @@ class Demo:
             take_screenshots(self._screenshots, pages | {"page": self._api.url})
             shutil.copy(self._project / "data" / "live" / "drift" / "drift.png", self._screenshots / "drift.png")
             self._timeline.add("screenshots", f"MLflow, Prefect, Prometheus, page and report in {self._screenshots}")
+
+    def check_what_was_learnt(self, decided: Sequence[DecidedProduct]) -> None:
+        """Each decided product is a train row with the decided code, traced to its decision; the model knows it."""
+        train = read_table(self._project / "data" / "interim" / "merged_train.csv")
+        label = dict(zip(train["productid"], train["prdtypecode"], strict=True))
+        assert all(label[str(each.product.productid)] == str(each.code) for each in decided)
+        first = decided[0].product
+        trace = self._run_python("-m", "rakuten", "trace", "--product", str(first.productid))
+        assert "row added" in trace and "marie" in trace and f"had said {first.predicted}" in trace, trace
+        self._timeline.add("trace", trace.splitlines()[1].strip())
+        wrong = [each for each in decided if each.product.predicted != each.code]
+        n_right = 0
+        for each in wrong:
+            body = {"designation": each.product.designation, "description": each.product.description}
+            answer = requests.post(f"{self._api.url}/predict", json=body, timeout=30).json()
+            n_right += answer["prdtypecode"] == each.code
+        assert 2 * n_right > len(wrong), f"{n_right} of {len(wrong)}"
+        self._timeline.add(
+            "learnt", f"of {len(wrong)} products that version 1 had wrong, version 2 has {n_right} right"
+        )
 
     def _run_python(self, *arguments: str) -> str:
         return run_in(self._project, sys.executable, *arguments, code=0, **self._env)
