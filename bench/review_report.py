@@ -106,10 +106,10 @@ def review_figure(curves: Mapping[str, FloatArray], labels: Mapping[str, FloatAr
         _plot(panels[-1], order, np.array(SHARES), found)
     panels[-1].set(
         xlabel="products looked at, for each wrong label that there is", ylabel="share of the wrong labels found",
-        title="synthetic sample catalogue", ylim=(0, 1),
+        title="wrong labels in the synthetic sample catalogue", ylim=(0, 1),
     )  # fmt: skip
     for axes in panels:
-        axes.legend(loc="upper left", frameon=False, fontsize=9)
+        axes.legend(loc="upper left" if axes is panels[-1] else "lower right", frameon=False, fontsize=9)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
