@@ -120,6 +120,14 @@ def test_the_api_does_not_import_what_its_container_lacks() -> None:
     assert {"dvc", "matplotlib", "pyarrow", "sqlalchemy", "flask"} <= set(other_modules(("serve",)))
 
 
+def test_the_taxonomy_is_part_of_an_image_and_of_a_wheel() -> None:
+    """It is not in the package: `taxonomy.taxonomy_file` has where it is then."""
+    assert "COPY data/taxonomy.csv ./data/\n" in (ROOT / "deploy" / "Dockerfile.api").read_text(encoding="utf-8")
+    assert "!data/taxonomy.csv" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    assert setuptools["data-files"] == {"share/rakuten": ["data/taxonomy.csv"]}
+
+
 def test_a_new_environment_gets_torch_again_if_it_had_it(tmp_path: Path) -> None:
     for name in ("Makefile", "uv.lock", "pyproject.toml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())

@@ -1,8 +1,13 @@
 """`rakuten serve`: what keeps it from starting is one line, and a warning where every request would be refused."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from rakuten.commands import serve
+from rakuten.data.taxonomy import Taxonomy
 from tests.support.api import POOL, Api, get, post
 from tests.support.project import run_in
 from tests.support.servers import free_port
@@ -23,6 +28,18 @@ def test_a_missing_model_is_an_error(trained: Path, tmp_path: Path) -> None:
 
 def test_an_invalid_setting_is_an_error(trained: Path) -> None:
     assert "ERROR serving: API_QUEUE: Input should be greater than 0" in run_in(trained, *SERVE, code=1, API_QUEUE="0")
+
+
+def test_a_wrong_taxonomy_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "taxonomy.csv").write_text("prdtypecode,fr,en,parent,merged_into\n10,livres,,,\n", encoding="utf-8")
+    monkeypatch.setattr(serve, "current_taxonomy", lambda: Taxonomy.read(tmp_path / "taxonomy.csv"))
+    monkeypatch.setattr(serve, "_return_freed_memory", lambda: None)
+    monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)
+    monkeypatch.setenv("API_PORT", str(free_port()))
+    assert serve.main([]) == 1
+    assert capsys.readouterr().err.endswith("taxonomy.csv: line 2, column en: the name is missing\n")
 
 
 def test_a_missing_key_is_a_warning(start: Callable[..., Api], tmp_path: Path) -> None:

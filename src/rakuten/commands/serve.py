@@ -12,6 +12,7 @@ from contextlib import suppress
 import uvicorn
 
 from rakuten.cli import run_command
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
 from rakuten.serving.app import create_app
 from rakuten.serving.connections import http_protocol
@@ -35,6 +36,7 @@ def command(_: argparse.Namespace) -> str:
     sys.setswitchinterval(SWITCH_SECONDS)
     settings = load_settings()
     _check_port(settings)
+    current_taxonomy()  # a wrong row ends the start, not the first request
     holder = ModelHolder(settings)
     holder.refresh()
     _log_start(settings, holder.current())
