@@ -38,6 +38,13 @@ def test_a_product_that_somebody_has_open_is_not_given_to_another(
     assert keys(desk, "cid") == ["1_1", "1_2"]
 
 
+def test_who_comes_last_gets_what_is_left_however_many_others_have_open(desk: ReviewDesk, product: MakeProduct) -> None:
+    n_open = 2 * module.SPARE
+    desk.add([product(f"1_{number}", priority=-number) for number in range(n_open + 2)])
+    assert len(keys(desk, "ann", n_open)) == n_open
+    assert keys(desk, "bob", 5) == [f"1_{n_open}", f"1_{n_open + 1}"]
+
+
 def test_a_decided_product_leaves_the_queue(desk: ReviewDesk, product: MakeProduct) -> None:
     desk.add([product("1_1"), product("1_2")])
     (first,) = desk.take("ann", 1)

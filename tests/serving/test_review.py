@@ -127,6 +127,29 @@ def test_the_next_products_are_those_of_nobody_else(client: TestClient, desk: Re
     assert taken(client, BOB, number=9) == [3, 4, 5]
 
 
+def test_no_response_tells_the_audit_sample_from_what_needs_review(
+    client: TestClient, desk: ReviewDesk, product: MakeProduct
+) -> None:
+    """By its fields, its confidence, or its place in an order or a filter."""
+    shown = {"shown_confidence": 0.35, "shown_top": [[10, 0.35], [40, 0.2]]}
+    desk.add(
+        [
+            product("1_1", confidence=0.3, top=[[10, 0.3], [40, 0.2]]),
+            product("1_2", confidence=0.99, top=[[10, 0.99], [40, 0.01]], is_audit=True, **shown),
+            product("1_3", confidence=0.4, top=[[10, 0.4], [40, 0.2]]),
+        ]
+    )
+    assert taken(client, ANN, order="confidence") == [1, 2, 3]
+    assert taken(client, ANN, max_confidence=0.36) == [1, 2]
+    assert client.get("/review/counts?max_confidence=0.36").json()["source"] == {"file": 2}
+    answer = client.get("/review/queue?number=9", headers=ANN)
+    plain, audited = answer.json()["products"][:2]
+    assert set(plain) == set(audited)
+    assert audited["top"][0]["confidence"] == 0.35
+    assert "audit" not in answer.text
+    assert "0.99" not in answer.text
+
+
 def test_the_queue_has_filters_and_orders(client: TestClient, desk: ReviewDesk, product: MakeProduct) -> None:
     desk.add(
         [

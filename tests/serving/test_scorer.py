@@ -262,6 +262,19 @@ def test_every_prediction_is_logged_with_its_id(make_scorer: Callable[..., Batch
     assert {record.model_version for record in log.records} == {"one"}
 
 
+def test_an_explanation_for_the_review_desk_is_not_logged(
+    make_scorer: Callable[..., BatchingScorer], model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "explain", lambda _, batch, text: "because")
+    model.released.set()
+    log = FakeLog()
+    scorer = make_scorer(prediction_log=log)
+    for is_logged in (False, True):
+        asyncio.run(scorer.score(products("a"), str(is_logged), with_explanation=True, is_logged=is_logged))
+    scorer.stop()
+    assert [record.prediction_ids for record in log.records] == [["True"]]
+
+
 def test_a_single_prediction_has_the_request_s_name() -> None:
     assert prediction_ids("name", 1) == ["name"]
     assert prediction_ids("name", 3) == ["name-0", "name-1", "name-2"]

@@ -58,7 +58,7 @@ def read_table(file: Path | bytes, name: str) -> pd.DataFrame:
     content = io.BytesIO(file) if isinstance(file, bytes) else file
     try:
         return pd.read_parquet(content) if name.endswith(".parquet") else pd.read_csv(content, keep_default_na=False)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:  # the API's container has no reader of Parquet
         raise UserError(f"{name}: cannot be read ({error})") from error
 
 
