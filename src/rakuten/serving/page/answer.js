@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { bar, className, h } from "./dom.js";
 import { VISIBLE, weighTerms, weighViews, whatDecided } from "./evidence.js";
-import { chance, has, listOf, nameOf, percent, t } from "./language.js";
+import { chance, has, listOf, percent, t } from "./language.js";
 
 /** Show an answer of /explain; without one the place is empty. `refused`: a line about a picture that was not sent. */
 export function render(place, answer, model, refused) {
@@ -40,14 +40,9 @@ function verdict(prediction, model, refused) {
     bar(prediction.confidence, model.threshold),
     h("p", {}, t(`${state}_text`, { threshold })),
     prediction.is_novel && h("p", {}, t("is_novel")),
-    prediction.parent && h("p", {}, t("parent", { parent: labelOfParent(prediction.parent) })),
+    prediction.parent && h("p", {}, t("parent", { parent: prediction.parent.label })),
     h("p", { class: "note" }, refused ?? pictureLine(prediction.picture)),
   );
-}
-
-/** The parent category's name, whether it came as a text or as an object with one. */
-function labelOfParent(parent) {
-  return typeof parent === "string" ? parent : nameOf(parent).text;
 }
 
 function pictureLine(word) {

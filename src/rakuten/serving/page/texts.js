@@ -194,7 +194,6 @@ export const TEXTS = {
   file_download_part: ["Télécharger ce qui est classé (CSV)", "Download what is classified (CSV)"],
   file_download_xlsx: ["Excel (.xlsx)", "Excel (.xlsx)"],
   send_review: ["Envoyer {n} produit{s} au bureau de revue", "Send {n} product{s} to the review desk"],
-  send_review_nobody: ["page", "page"],
   review_sent: [
     "Au bureau de revue : {n} nouveaux, {updated} mis à jour, {decided} déjà décidés.",
     "In the review desk: {n} new, {updated} updated, {decided} decided already.",

@@ -1,6 +1,6 @@
 /* The way of a file's rows into the review desk, where the key may do that. */
 
-import { call, sendAlways } from "./api.js";
+import { call } from "./api.js";
 import { $ } from "./dom.js";
 import { problemLine, say, t } from "./language.js";
 import { onModel } from "./model.js";
@@ -47,19 +47,7 @@ async function askRole() {
   offerReview(offered.rows, offered.catalogue, offered.name);
 }
 
-/** Who is at work, by the name that the review desk has asked for; where keys are required the service knows. */
-function nameReviewer() {
-  let name = null;
-  try {
-    name = JSON.parse(localStorage.getItem("reviewer"));
-  } catch {
-    // A browser that keeps nothing, or something else under this name.
-  }
-  sendAlways("X-Reviewer", encodeURIComponent(typeof name === "string" && name ? name : t("send_review_nobody")));
-}
-
 export function start() {
-  nameReviewer();
   $("send-review").addEventListener("click", send);
   let asked = false;
   onModel(() => {
