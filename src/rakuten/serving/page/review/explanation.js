@@ -1,6 +1,6 @@
 /* Why the model thinks so, when it is asked for. */
 
-import * as answers from "../answer.js";
+import { renderExplanation } from "../answer.js";
 import { $ } from "../dom.js";
 import { onLanguage, problemLine, say, t } from "../language.js";
 import { fetchExplanation } from "./requests.js";
@@ -14,7 +14,7 @@ export function startWhy(given) {
 }
 
 function render() {
-  $("why-answer").replaceChildren(...(explanation ? [answers.renderExplanation(explanation)] : []));
+  $("why-answer").replaceChildren(...(explanation ? [renderExplanation(explanation)] : []));
 }
 
 export function closeWhy() {
@@ -46,7 +46,8 @@ async function explain(id) {
     $("why-heading").focus({ preventScroll: true });
     $("why").scrollIntoView({ block: "nearest" });
   } catch (problem) {
-    if (idOf() === id) say($("why-error"), () => problemLine(problem));
+    const line = () => (problem.status === 404 ? t("product_gone") : problemLine(problem));
+    if (idOf() === id) say($("why-error"), line);
   } finally {
     if (idOf() === id) say($("why-status"));
   }

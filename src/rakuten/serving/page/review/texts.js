@@ -140,7 +140,7 @@ export const REVIEW_TEXTS = {
     "Your key allows classifying, not deciding: ask an administrator for a key with the role “review”.",
   ],
   key_other: ["Utiliser une autre clé", "Use another key"],
-  error_not_found: [
+  product_gone: [
     "Ce produit n'est plus là. Continuez avec le suivant.",
     "This product is no longer there. Go on with the next one.",
   ],
