@@ -67,9 +67,8 @@ def add(desk: ReviewDesk, trained: Path) -> Add:
     """Put products into the queue: `add("word", 3)`; returns their titles, which start with the word."""
     pictures = ImageFiles(trained / "data" / "raw" / "images")
     products = pd.read_csv(trained / "data" / "raw" / "X_train.csv", index_col=0)[["productid", "imageid"]]
-    ids = (
-        row for row in products.itertuples(index=False) if image_name(str(row.imageid), str(row.productid)) in pictures
-    )
+    named = ((row, image_name(str(row.imageid), str(row.productid))) for row in products.itertuples(index=False))
+    ids = (row for row, name in named if name in pictures)
 
     def make(word: str, number: int = 3, description: str = "Avec pompe") -> list[str]:
         titles = [f"{word} produit {at}" for at in range(1, number + 1)]
@@ -490,8 +489,7 @@ def test_administrators_fill_the_queue_and_give_decisions_back(visit: Open, add:
     expect(page.locator("#tools-status")).to_have_text(
         "3 corrections dans data/corrections/corrections.csv. Lancez dvc repro."
     )
-    bad = {"name": "a.csv", "mimeType": "text/csv", "buffer": b"x\n1\n"}
-    page.set_input_files("#upload", bad)
+    page.set_input_files("#upload", {"name": "a.csv", "mimeType": "text/csv", "buffer": b"x\n1\n"})
     expect(page.locator("#tools-error")).to_contain_text("La requête n'est pas valide.")
 
 
@@ -527,8 +525,8 @@ def test_a_thumb_decides_on_a_phone(visit: Open, add: Add, locale: str) -> None:
 def test_roles_names_and_the_combobox(visit: Open, add: Add) -> None:
     add("roles", 2)
     page = visit("roles")
-    for role in ("banner", "main", "navigation"):
-        expect(page.get_by_role(role)).to_have_count(1)  # type: ignore[arg-type]
+    for part in (page.get_by_role("banner"), page.get_by_role("main"), page.get_by_role("navigation")):
+        expect(part).to_have_count(1)
     expect(page.get_by_role("article", name="roles produit 1")).to_be_visible()
     expect(page.get_by_role("group", name="Votre décision")).to_be_visible()
     expect(page.get_by_role("img", name="Image du produit")).to_be_visible()
