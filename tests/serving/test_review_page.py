@@ -479,7 +479,9 @@ def test_administrators_fill_the_queue_and_give_decisions_back(visit: Open, add:
     page = visit("outil")
     page.click("#tab-tools")
     page.click("#tools-predictions")
-    expect(page.locator("#tools-status")).to_have_text(re.compile(r"^Prédictions du pipeline : \d+ ajouté\(s\)"))
+    expect(page.locator("#tools-status")).to_have_text(
+        re.compile(r"^Prédictions du pipeline – produits nouveaux\s: \d+,")
+    )
     with page.expect_download() as waited:
         page.click("#tools-decisions")
     assert Path(waited.value.path()).read_text(encoding="utf-8").splitlines()[0].count("prdtypecode") == 1

@@ -206,8 +206,8 @@ export const REVIEW_TEXTS = {
     "The output of rakuten score: choose or drop a file.",
   ],
   tools_added: [
-    "{name} : {added} ajouté(s), {updated} mis à jour, {decided} déjà décidé(s).",
-    "{name}: {added} added, {updated} updated, {decided} already decided.",
+    "{name} – produits nouveaux : {added}, mis à jour : {updated}, déjà décidés : {decided}.",
+    "{name} – products new: {added}, updated: {updated}, already decided: {decided}.",
   ],
   tools_learn: ["Rendre les décisions au modèle", "Give the decisions to the model"],
   tools_learn_help: [
