@@ -15,6 +15,7 @@ from rakuten.data.taxonomy import current_taxonomy
 from rakuten.evaluation.label_issues import label_issues_table
 from rakuten.evaluation.learning_curves import LEARNING_CURVES_FILE, learning_curve_metrics, read_learning_curves
 from rakuten.evaluation.model_card import model_card
+from rakuten.evaluation.novelty_flag import is_novel
 from rakuten.evaluation.report import Report, dvc_metrics, measure, mlflow_metrics
 from rakuten.features.encoders.factory import encoder_fingerprints
 from rakuten.features.encoders.finetuned import NETWORKS_FOLDER, read_networks
@@ -46,14 +47,19 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
     ):
         classifier, out_of_fold = fit(features, params, encoder_fingerprints(params.features), scratch, networks)
         classifier.self_check_answers = self_check_answers(PyfuncModel(classifier))
-        threshold, parent_of = classifier.config.threshold, current_taxonomy().parent_of
-        target = params.predict.target_precision
-        classifier.parents, parent_scores = fit_parents(out_of_fold, threshold, target, parent_of)
+        threshold, false_alarms = classifier.config.threshold, params.predict.novelty_false_alarms
+        decided = out_of_fold.decided(threshold, false_alarms)
+        classifier.parents, parent_scores = fit_parents(
+            out_of_fold,
+            ~decided & ~is_novel(out_of_fold.novelty, false_alarms),
+            params.predict.target_precision,
+            current_taxonomy().parent_of,
+        )
         issues = label_issues_table(features, out_of_fold, params.train.shard_rows, params.seed)
         scores = measure(out_of_fold, threshold, features.metadata, params)
         scores |= {"synthetic": synthetic, "label_issues": len(issues), "parents": parent_scores}
         reference = reference_sample(
-            features, out_of_fold.predicted_codes, out_of_fold.confidence.round(6), threshold, params.seed
+            features, out_of_fold.predicted_codes, out_of_fold.confidence.round(6), ~decided, params.seed
         )
         curves = read_learning_curves(reports / LEARNING_CURVES_FILE)
         card = model_card(scores, params, classifier.config.encoders, lineage.data_digests(sources))

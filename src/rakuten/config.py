@@ -170,6 +170,7 @@ class PredictParams(_Section):
     """When a prediction needs no review."""
 
     target_precision: Share
+    novelty_false_alarms: Annotated[float, Field(ge=0, lt=1)]
 
 
 class ModelsParams(_Section):

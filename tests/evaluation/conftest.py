@@ -50,7 +50,8 @@ def out_of_fold() -> OutOfFold:
         "words": Baseline(right_where_judged, np.arange(120) < 30),
         "text alone": Baseline(y_pred, np.ones(120, dtype=bool)),
     }
-    return OutOfFold(np.array([10, 40, 2583]), y, y_pred, confidence, proba, baselines)
+    novelty = np.where(np.arange(120) == 0, np.nan, np.arange(120) / 130)  # one product without any view
+    return OutOfFold(np.array([10, 40, 2583]), y, y_pred, confidence, proba, confidence, novelty, baselines)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,9 @@ def labelled(y: IntArray, proba: FloatArray, mislabelled: BoolArray | None = Non
     """Products with these labels (class columns) and out-of-fold probabilities."""
     classes = CLASSES[: proba.shape[1]]
     table = feature_table([f"titre {row}" for row in range(len(y))]).assign(prdtypecode=classes[y])
-    out_of_fold = OutOfFold(classes, y, proba.argmax(axis=1), proba.max(axis=1), proba)
+    out_of_fold = OutOfFold(
+        classes, y, proba.argmax(axis=1), proba.max(axis=1), proba, proba.max(axis=1), np.zeros(len(y))
+    )
     wrong = np.zeros(len(y), dtype=bool) if mislabelled is None else mislabelled
     return LabelledProducts(FeatureSet.from_batch(FeatureBatch(table)), out_of_fold, wrong)
 

@@ -55,7 +55,7 @@ def test_what_is_decided_is_a_sentence_or_nothing_is(card: str, scores: dict[str
 def test_the_share_that_gets_a_parent_is_said_where_there_is_one(
     card: str, scores: dict[str, Any], params: Params
 ) -> None:
-    assert "25.0% of the products to review get the parent of their code" in card
+    assert "25.0% of the products below that get the parent of their code" in card
     assert "at least 0.812 together: 96.0% of these are correct." in card
     none = {"threshold": 1.1, "coverage": 0.0, "precision": 1.0}
     assert "parent" not in model_card(scores | {"parents": none}, params, ENCODERS, DIGESTS)

@@ -86,6 +86,19 @@ def test_a_confidence_at_the_threshold_is_decided(
     assert decided["precision"] == pytest.approx(precision)
 
 
+def test_a_novel_product_is_not_decided_and_the_share_of_them_has_an_interval(
+    out_of_fold: OutOfFold, metadata: pd.DataFrame, params: Params
+) -> None:
+    flagging = params.model_copy(update={"predict": params.predict.model_copy(update={"novelty_false_alarms": 0.1})})
+    scores = measure(out_of_fold, 0.6, metadata, flagging)
+    assert scores["decided"]["coverage"] == pytest.approx(0.975)  # rows 117 to 119 are novel
+    assert scores["novelty"]["target_false_alarms"] == 0.1
+    false_alarms = scores["novelty"]["false_alarms"]
+    assert (false_alarms["rows"], false_alarms["share"]) == (119, 3 / 119)  # of one row it is not known
+    low, high = false_alarms["interval"]
+    assert low < 3 / 119 < high
+
+
 def test_dvc_lists_few_scores_and_whether_the_products_are_synthetic(scores: dict[str, Any]) -> None:
     assert dvc_metrics(scores) == {
         "rows": 120,
@@ -118,7 +131,7 @@ def test_the_report_is_a_table_and_a_figure_of_each_result_and_the_rest(
     assert (tmp_path / "model_card.md").read_text(encoding="utf-8") == "# Model card\n"
     assert pd.read_parquet(tmp_path / REFERENCE_FILE)["confidence"].tolist() == [0.5]
     predictions = pd.read_csv(tmp_path / OUT_OF_FOLD_FILE)
-    assert list(predictions.columns) == ["productid", "imageid", "prdtypecode", "predicted", "confidence"]
+    assert list(predictions.columns) == ["productid", "imageid", "prdtypecode", "predicted", "confidence", "novelty"]
     assert predictions["prdtypecode"].tolist() == out_of_fold.true_codes.tolist()
     assert predictions["predicted"].tolist() == out_of_fold.predicted_codes.tolist()
     confusion = pd.read_csv(tmp_path / "confusion_matrix.csv", index_col="prdtypecode")

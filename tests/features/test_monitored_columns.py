@@ -86,7 +86,8 @@ def test_projections_never_change() -> None:
 
 def test_the_reference_is_of_out_of_fold_predictions(batch: FeatureBatch) -> None:
     confidence = np.linspace(0, 1, N_ROWS)
-    reference = reference_sample(FeatureSet.from_batch(batch), np.arange(N_ROWS), confidence, 0.5, seed=0)
+    needs_review = confidence < 0.5
+    reference = reference_sample(FeatureSet.from_batch(batch), np.arange(N_ROWS), confidence, needs_review, seed=0)
     assert reference.columns.tolist() == [*MONITORED_COLUMNS, "prdtypecode"]
     assert reference["predicted"].tolist() == list(range(N_ROWS))
     assert reference["prdtypecode"].tolist() == [10 * number for number in range(N_ROWS)]
@@ -95,22 +96,17 @@ def test_the_reference_is_of_out_of_fold_predictions(batch: FeatureBatch) -> Non
     assert np.isnan(reference["picture_0"]).tolist() == [row == 2 for row in range(N_ROWS)]
 
 
-def test_the_threshold_itself_needs_no_review(batch: FeatureBatch) -> None:
-    confidence = np.full(N_ROWS, 0.5)
-    reference = reference_sample(FeatureSet.from_batch(batch), np.arange(N_ROWS), confidence, 0.5, seed=0)
-    assert not reference["needs_review"].any()
-
-
 def test_a_large_reference_is_a_random_sample_in_order(batch: FeatureBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitored_columns, "REFERENCE_ROWS", 5)
     features, confidence = FeatureSet.from_batch(batch), np.linspace(0, 1, N_ROWS)
     samples = [
-        reference_sample(features, np.arange(N_ROWS), confidence, 0.5, seed)["predicted"].tolist() for seed in range(20)
+        reference_sample(features, np.arange(N_ROWS), confidence, confidence < 0.5, seed)["predicted"].tolist()
+        for seed in range(20)
     ]
     assert all(len(sample) == 5 and sample == sorted(set(sample)) for sample in samples)
     assert len({tuple(sample) for sample in samples}) > 10
     assert set().union(*samples) == set(range(N_ROWS))
-    again = reference_sample(features, np.arange(N_ROWS), confidence, 0.5, 0)
+    again = reference_sample(features, np.arange(N_ROWS), confidence, confidence < 0.5, 0)
     assert again["predicted"].tolist() == samples[0]
     assert (again["designation_len"] == again["predicted"] + 4).all()  # each row is one product's
 

@@ -103,7 +103,8 @@ def test_a_parameter_of_the_model_reruns_train_and_predict_only(second: Path) ->
     reviewed = pd.read_csv(second / "data" / "processed" / "predictions.csv")
     decisions = json.loads((second / "reports" / "decisions.json").read_text())
     assert decisions["target_precision"] == 0.7
-    assert reviewed["needs_review"].tolist() == (reviewed["confidence"] < decisions["threshold"]).tolist()
+    is_unsure = reviewed["confidence"] < decisions["threshold"]
+    assert reviewed["needs_review"].tolist() == (is_unsure | reviewed["is_novel"]).tolist()
     assert decisions["decided"] == (~reviewed["needs_review"]).sum() > 20
 
 

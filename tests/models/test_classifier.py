@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rakuten.errors import UserError
@@ -284,3 +285,33 @@ def test_the_model_stays_small_at_full_size(tmp_path: Path) -> None:
     config = ModelConfig(TEXT_ONLY, {}, 0.95, 0.9)
     ProductClassifier(NgramVectorizer(blocks, terms, idf), views, fusion, config, neighbours).save(tmp_path)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 150e6
+
+
+def test_a_novel_product_needs_review_however_sure_the_model_is(
+    classifier: ProductClassifier, batch: FeatureBatch
+) -> None:
+    config = classifier.config._replace(threshold=0.0, novelty_false_alarms=0.1)
+    lenient = ProductClassifier(classifier.vectorizer, classifier.linear, classifier.fusion, config)
+    assert not lenient.predict(batch)["is_novel"].any()  # a model of before the novelty was measured
+    assert lenient.predict(batch)["novelty"].isna().all()
+    lenient.novelty = classifier.novelty
+    table = pd.concat([batch.table.drop(columns="prdtypecode"), feature_table([""])], ignore_index=True)
+    predicted = lenient.predict(FeatureBatch(table))
+    assert predicted["novelty"].isna().tolist() == [False] * 120 + [True]  # the last has nothing to judge it by
+    assert predicted["is_novel"].tolist() == (predicted["novelty"] >= 0.9).tolist()
+    assert 0 < predicted["is_novel"].mean() < 0.5
+    assert (predicted["needs_review"] == predicted["is_novel"]).all()
+    assert lenient.predict(batch[0:0])["novelty"].tolist() == []
+
+
+def test_a_model_of_before_the_novelty_is_loaded_without_it(classifier: ProductClassifier, tmp_path: Path) -> None:
+    old = ProductClassifier(
+        classifier.vectorizer, classifier.linear, classifier.fusion, classifier.config, classifier.neighbours
+    )
+    old.save(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    del manifest["novelty_false_alarms"]
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+    loaded = ProductClassifier.load(tmp_path)
+    assert loaded.novelty is None
+    assert loaded.config.novelty_false_alarms == 0

@@ -38,6 +38,15 @@ def test_a_threshold_out_of_range(classifier: ProductClassifier, tmp_path: Path,
     check_refused(tmp_path, "the threshold is out of range")
 
 
+@pytest.mark.parametrize("false_alarms", [NAN, -0.1, 1.2])
+def test_a_share_of_false_alarms_out_of_range(
+    classifier: ProductClassifier, tmp_path: Path, false_alarms: float
+) -> None:
+    classifier.save(tmp_path)
+    sign_anew(tmp_path, novelty_false_alarms=false_alarms)
+    check_refused(tmp_path, "novelty_false_alarms is out of range")
+
+
 @pytest.mark.parametrize("precision", [NAN, 0.0, 1.01])
 def test_a_precision_out_of_range(classifier: ProductClassifier, tmp_path: Path, precision: float) -> None:
     classifier.save(tmp_path)
@@ -73,6 +82,10 @@ def cut(name: str) -> Callable[[Arrays], None]:
         (set_one("idf.0", -1), "idf or a weight is not finite and above 0"),
         (cut("idf.0"), "idf does not match the terms"),
         (set_one("neighbours.vectors", NAN), "the similar images are not finite"),
+        (set_one("novelty.reference", NAN), "the novelty has numbers that are not finite"),
+        (set_one("novelty.reference", -1e9), "the novelty's reference is not ascending"),
+        (set_one("novelty.min_scale", 0), "the novelty's least deviation is not above 0"),
+        (cut("novelty.location"), "the novelty's arrays have the wrong shapes"),
     ],
 )
 def test_arrays_that_make_no_sense(

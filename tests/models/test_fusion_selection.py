@@ -38,13 +38,14 @@ def proba(tmp_path: Path) -> DiskArray:
 
 def test_the_fusion_that_predicts_a_fold_is_not_fitted_to_it(rows: TrainingRows, proba: DiskArray) -> None:
     scores = make_scores(rows, 1, 1)
-    y_pred = CrossFitter(scores, CONTEXT, rows).predict(ImageStrategy.JOINT, proba)
+    y_pred, evidence = CrossFitter(scores, CONTEXT, rows).predict(ImageStrategy.JOINT, proba)
     order = np.random.default_rng(rows.seed).permutation(N_ROWS)
     for fold in range(5):
         train, held_out = order[rows.fold[order] != fold], rows.fold == fold
         fused = fit_fusion({view: scores[view][train] for view in scores}, CONTEXT[train], rows.y[train], CLASSES)
-        expected = fused.predict_proba({view: scores[view][held_out] for view in scores}, CONTEXT[held_out])
-        assert proba[held_out] == pytest.approx(expected, abs=1e-9)
+        arguments = {view: scores[view][held_out] for view in scores}, CONTEXT[held_out]
+        assert proba[held_out] == pytest.approx(fused.predict_proba(*arguments), abs=1e-9)
+        assert evidence[held_out] == pytest.approx(fused.decision_function(*arguments).max(axis=1), abs=1e-9)
     assert (proba[:].argmax(axis=1) == y_pred).all()
 
 

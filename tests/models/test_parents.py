@@ -12,10 +12,17 @@ PARENT_OF = {10: "books", 20: "books", 30: "toys"}  # 40 has none
 THRESHOLD = 0.8  # of the codes
 
 
-def out_of_fold(*rows: tuple[int, tuple[float, ...]]) -> OutOfFold:
-    """From the true class column and the probabilities of each row."""
+Row = tuple[int, tuple[float, ...]]  # true class column, probabilities
+
+
+def fitted(
+    rows: list[Row], target: float, parent_of: dict[int, str] = PARENT_OF
+) -> tuple[ParentFallback, dict[str, float]]:
     y, proba = np.array([y for y, _ in rows]), np.array([proba for _, proba in rows])
-    return OutOfFold(CLASSES, y, proba.argmax(axis=1), proba.max(axis=1), proba)
+    confidence = proba.max(axis=1)
+    unknown = np.full(len(y), np.nan)
+    out_of_fold = OutOfFold(CLASSES, y, proba.argmax(axis=1), confidence, proba, evidence=unknown, novelty=unknown)
+    return fit_parents(out_of_fold, confidence < THRESHOLD, target, parent_of)
 
 
 def test_the_parent_of_a_product_is_shown_where_its_codes_are_probable_together() -> None:
@@ -28,9 +35,9 @@ def test_the_parent_of_a_product_is_shown_where_its_codes_are_probable_together(
             [0.0, 0.05, 0.0, 0.95],  # the code has no parent
         ]
     )
-    needs_review = np.array([True, True, False, True, True])
+    is_unsure = np.array([True, True, False, True, True])
     fallback = ParentFallback(PARENT_OF, 0.9)
-    assert fallback.predict(CLASSES, proba, needs_review) == ["books", "", "", "toys", ""]
+    assert fallback.predict(CLASSES, proba, is_unsure) == ["books", "", "", "toys", ""]
 
 
 def test_a_sum_that_is_the_threshold_but_for_its_last_bit_is_shown() -> None:
@@ -41,7 +48,7 @@ def test_a_sum_that_is_the_threshold_but_for_its_last_bit_is_shown() -> None:
 
 def test_without_parents_none_is_shown() -> None:
     assert ParentFallback().predict(CLASSES, np.ones((2, 4)) / 4, np.array([True, True])) == ["", ""]
-    found, scores = fit_parents(out_of_fold((0, (0.5, 0.5, 0.0, 0.0))), THRESHOLD, 0.5, {99: "x"})
+    found, scores = fitted([(0, (0.5, 0.5, 0.0, 0.0))], 0.5, {99: "x"})
     assert found == ParentFallback()
     assert scores["coverage"] == 0
 
@@ -60,19 +67,19 @@ def test_the_threshold_reaches_the_target_among_the_products_to_review(
         (3, (0.5, 0.45, 0.05, 0.0)),  # no parent is right
         (2, (0.3, 0.3, 0.3, 0.1)),
     ]
-    found, scores = fit_parents(out_of_fold(*rows), THRESHOLD, target, PARENT_OF)
+    found, scores = fitted(rows, target)
     assert found == ParentFallback(PARENT_OF, threshold)
     assert scores == {"threshold": threshold, "coverage": coverage, "precision": precision}
 
 
 def test_a_target_that_is_not_reached_shows_no_parent() -> None:
-    found, scores = fit_parents(out_of_fold((2, (0.5, 0.5, 0.0, 0.0))), THRESHOLD, 0.9, PARENT_OF)
+    found, scores = fitted([(2, (0.5, 0.5, 0.0, 0.0))], 0.9)
     assert found.threshold == NO_THRESHOLD
     assert scores == {"threshold": NO_THRESHOLD, "coverage": 0.0, "precision": 1.0}
 
 
 def test_nothing_to_review_is_no_fault() -> None:
-    found, scores = fit_parents(out_of_fold((0, (0.9, 0.1, 0.0, 0.0))), THRESHOLD, 0.9, PARENT_OF)
+    found, scores = fitted([(0, (0.9, 0.1, 0.0, 0.0))], 0.9)
     assert (found.threshold, scores["coverage"]) == (NO_THRESHOLD, 0.0)
 
 

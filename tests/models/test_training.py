@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rakuten.evaluation.calibration import threshold_at_precision
+from rakuten.evaluation.novelty_flag import is_novel
 from rakuten.evaluation.out_of_fold import OutOfFold
 from rakuten.features.feature_set import FeatureBatch, FeatureSet
 from rakuten.models.classifier import MANIFEST_FILE, MODEL_FILE, VECTORIZER_FILE, ProductClassifier
@@ -42,9 +43,11 @@ def test_out_of_fold_a_title_that_tells_nothing_is_right_by_chance_only(tmp_path
 def test_the_threshold_is_that_of_the_out_of_fold_predictions(
     classifier: ProductClassifier, out_of_fold: OutOfFold
 ) -> None:
-    target = PARAMS.predict.target_precision
+    target, false_alarms = PARAMS.predict.target_precision, PARAMS.predict.novelty_false_alarms
     assert classifier.config.target_precision == target
-    expected = threshold_at_precision(out_of_fold.confidence, out_of_fold.correct, target)
+    assert classifier.config.novelty_false_alarms == false_alarms
+    ordinary = ~is_novel(out_of_fold.novelty, false_alarms)
+    expected = threshold_at_precision(out_of_fold.confidence[ordinary], out_of_fold.correct[ordinary], target)
     assert classifier.config.threshold == expected
     assert classifier.config.encoders == {IMAGE: "abc"}
 

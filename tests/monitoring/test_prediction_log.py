@@ -34,7 +34,7 @@ def record(n_products: int = 2, model_version: str = "one") -> prediction_log.Pr
     codes = np.where(first[:, None], [[10, 2583]], [[2583, 10]])
     confidence = np.where(first[:, None], [[0.4, 0.3]], [[0.9, 0.05]])
     ids = [f"p{number}" for number in range(n_products)]
-    return prediction_record(model_version, ids, texts, batch, TopK(codes, confidence, first))
+    return prediction_record(model_version, ids, texts, batch, TopK(codes, confidence, first, first, confidence[:, 0]))
 
 
 def row(**values: Any) -> tuple[Any, ...]:

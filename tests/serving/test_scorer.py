@@ -52,7 +52,8 @@ class FakeModel:
 
     def top_k(self, batch: list[str], _: int) -> TopK:
         codes = np.array([[len(title)] for title in batch])
-        return TopK(codes, codes / 100, codes[:, 0] > 3)
+        novelty = np.where(codes[:, 0] == 1, np.nan, codes[:, 0] / 100)
+        return TopK(codes, codes / 100, codes[:, 0] > 3, codes[:, 0] > 2, novelty)
 
 
 class FakeLog:
@@ -132,6 +133,8 @@ def test_products_that_wait_are_scored_together_and_each_request_gets_its_own(
     assert [result.codes for result in results] == [[[1]], [[2], [3]], [[4]]]
     assert [result.confidence for result in results] == [[[0.01]], [[0.02], [0.03]], [[0.04]]]
     assert [result.needs_review for result in results] == [[False], [False, False], [True]]
+    assert [result.is_novel for result in results] == [[False], [False, True], [True]]
+    assert [result.novelty for result in results] == [[None], [0.02, 0.03], [0.04]]
     assert results[1].image_states == ["image of bb", "image of ccc"]
     assert [result.prediction_ids for result in results] == [["request0"], ["request1-0", "request1-1"], ["request2"]]
     assert {result.model.model_version for result in results} == {"one"}

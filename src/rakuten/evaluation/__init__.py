@@ -5,6 +5,7 @@ out_of_fold      predictions of the train rows by models that did not see them, 
 metrics          weighted F1, macro F1, accuracy; tables of the classes and of their confusion
 bootstrap        confidence intervals; the paired comparison of two models
 calibration      temperature, reliability, coverage, the threshold of a target precision
+novelty_flag     which products count as unlike all train products, and how often that is wrong
 label_issues     labels that are probably wrong
 learning_curves  the loss and the score of networks while they were fine-tuned
 plots            figures of the results

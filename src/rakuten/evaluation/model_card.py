@@ -30,7 +30,7 @@ def model_card(
         "### What each view gives\n\n" + _compared(scores),
         "### Parts of the catalogue\n\n" + _parts(scores),
         "### Classes\n\n" + _classes(scores),
-        "## Confidence and review\n\n" + _decided(scores) + _parents(scores),
+        "## Confidence and review\n\n" + _decided(scores),
         "## Limits\n\n" + _limits(scores, encoders),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -112,7 +112,10 @@ def _classes(scores: Mapping[str, Any]) -> str:
 
 
 def _decided(scores: Mapping[str, Any]) -> str:
-    decided = scores["decided"]
+    return f"{_automatic(scores['decided'])}{_parents(scores)}\n\n{_novel(scores['novelty'])}"
+
+
+def _automatic(decided: Mapping[str, Any]) -> str:
     if decided["coverage"] == 0:
         return (
             f"No confidence reaches the target precision of {decided['target_precision']:.2f} out of fold: "
@@ -130,8 +133,19 @@ def _parents(scores: Mapping[str, Any]) -> str:
     if parents["coverage"] == 0:
         return ""
     return (
-        f" {parents['coverage']:.1%} of the products to review get the parent of their code, where its codes have a "
+        f" {parents['coverage']:.1%} of the products below that get the parent of their code, where its codes have a "
         f"probability of at least {parents['threshold']:.3f} together: {parents['precision']:.1%} of these are correct."
+    )
+
+
+def _novel(novelty: Mapping[str, Any]) -> str:
+    flagged = novelty["false_alarms"]
+    if not flagged["rows"]:
+        return "No product has a text or an image, so none can be called novel."
+    return (
+        "A product unlike all train products is called novel and is marked for review whatever its confidence. Of "
+        f"train products {flagged['share']:.1%} (95 % interval {_interval(flagged['interval'])}) are, out of fold; "
+        f"{novelty['target_false_alarms']:.1%} are allowed by `predict.novelty_false_alarms`."
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rakuten.disk_array import Array2D
+from rakuten.evaluation.novelty_flag import is_novel
 from rakuten.types import BoolArray, FloatArray, IntArray
 
 
@@ -24,6 +25,8 @@ class OutOfFold:
     y_pred: IntArray  # most probable class column of each row
     confidence: FloatArray  # its probability
     proba: Array2D  # rows x classes
+    evidence: FloatArray  # highest fused score of each row; NaN for one without any view
+    novelty: FloatArray  # of each row; see `models.novelty`
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
 
     @property
@@ -41,3 +44,13 @@ class OutOfFold:
         """For each row, whether the prediction is right."""
         correct: BoolArray = self.y == self.y_pred
         return correct
+
+    def decided(self, threshold: float, false_alarms: float) -> BoolArray:
+        """For each row, whether it needs no review.
+
+        Args:
+            threshold: least confidence that needs no review.
+            false_alarms: see `novelty_flag.is_novel`.
+        """
+        decided: BoolArray = (self.confidence >= threshold) & ~is_novel(self.novelty, false_alarms)
+        return decided

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rakuten.config import Params
@@ -14,6 +15,7 @@ from rakuten.evaluation import plots
 from rakuten.evaluation.bootstrap import bootstrap_ci
 from rakuten.evaluation.calibration import coverage_curve, reliability
 from rakuten.evaluation.metrics import classification_scores, confusion_table, per_class_scores, per_class_table
+from rakuten.evaluation.novelty_flag import flagged_share, is_novel
 from rakuten.evaluation.out_of_fold import Baseline, OutOfFold
 from rakuten.files import atomic_write
 from rakuten.types import BoolArray, IntArray
@@ -29,14 +31,16 @@ def measure(out_of_fold: OutOfFold, threshold: float, metadata: pd.DataFrame, pa
     These are the keys of models/scores.json, except `synthetic` and `label_issues`.
 
     Args:
-        threshold: confidence from which a product is decided without review.
+        threshold: confidence from which a product is decided without review, unless it is novel.
         metadata: `FeatureSet.metadata` of the train products.
     """
     y_true, y_pred = out_of_fold.true_codes, out_of_fold.predicted_codes
     confidence, correct = out_of_fold.confidence, out_of_fold.correct
     intervals = bootstrap_ci(y_true, y_pred, params.train.bootstrap, params.seed)
     per_class = per_class_scores(y_true, y_pred)
-    decided = confidence >= threshold
+    false_alarms = params.predict.novelty_false_alarms
+    decided = out_of_fold.decided(threshold, false_alarms)
+    known = ~np.isnan(out_of_fold.novelty)
     return {
         "rows": len(y_true),
         **classification_scores(y_true, y_pred),
@@ -53,6 +57,10 @@ def measure(out_of_fold: OutOfFold, threshold: float, metadata: pd.DataFrame, pa
             "threshold": threshold,
             "coverage": float(decided.mean()),
             "precision": float(correct[decided].mean()) if decided.any() else 1.0,
+        },
+        "novelty": {
+            "target_false_alarms": false_alarms,
+            "false_alarms": flagged_share(is_novel(out_of_fold.novelty[known], false_alarms)),
         },
     }
 
@@ -138,14 +146,18 @@ class Report:
 
     def _predictions(self) -> pd.DataFrame:
         return self.metadata[["productid", "imageid", "prdtypecode"]].assign(
-            predicted=self.out_of_fold.predicted_codes, confidence=self.out_of_fold.confidence.round(6)
+            predicted=self.out_of_fold.predicted_codes,
+            confidence=self.out_of_fold.confidence.round(6),
+            novelty=self.out_of_fold.novelty,
         )
 
     def _plots(self) -> dict[str, Callable[[Path], object]]:
         y_true, y_pred = self.out_of_fold.true_codes, self.out_of_fold.predicted_codes
         confidence, correct = self.out_of_fold.confidence, self.out_of_fold.correct
         diagram = reliability(confidence, correct)
-        coverage, decided = coverage_curve(confidence, correct), self.scores["decided"]
+        # A novel product is reviewed whatever its confidence, so it is the last to be decided.
+        novel = is_novel(self.out_of_fold.novelty, self.scores["novelty"]["target_false_alarms"])
+        coverage, decided = coverage_curve(np.where(novel, 0.0, confidence), correct), self.scores["decided"]
         confusion = confusion_table(y_true, y_pred)
         per_class = per_class_table(per_class_scores(y_true, y_pred), self.scores["f1_interval"])
         catalogue = ", synthetic sample catalogue" if self.scores["synthetic"] else ""

@@ -14,7 +14,7 @@ import pandas as pd
 
 from rakuten.features.feature_set import FeatureBatch, FeatureSet
 from rakuten.features.style import description_language
-from rakuten.types import IMAGE, TEXT, EmbeddingArray, FloatArray, IntArray
+from rakuten.types import IMAGE, TEXT, BoolArray, EmbeddingArray, FloatArray, IntArray
 
 N_PROJECTIONS = 8  # of each embedding
 NUMERIC_COLUMNS = ("designation_len", "description_len", "confidence")
@@ -66,7 +66,7 @@ def monitored_values(
 
 
 def reference_sample(
-    features: FeatureSet, predicted: IntArray, confidence: FloatArray, threshold: float, seed: int
+    features: FeatureSet, predicted: IntArray, confidence: FloatArray, needs_review: BoolArray, seed: int
 ) -> pd.DataFrame:
     """MONITORED_COLUMNS and prdtypecode of a random sample of train products, with their out-of-fold predictions.
 
@@ -74,15 +74,15 @@ def reference_sample(
         features: the train feature set.
         predicted: out-of-fold prdtypecode of each train row.
         confidence: its probability.
-        threshold: products with a lower confidence need review.
+        needs_review: whether a person should check it.
         seed: of the sample.
 
     Returns:
         At most REFERENCE_ROWS rows, in the order of the train rows; NaN for a product without the embedding.
     """
     rows = np.sort(np.random.default_rng(seed).permutation(len(predicted))[:REFERENCE_ROWS])
-    batch, needs_review = features.take(rows), (confidence[rows] < threshold).tolist()
-    values = monitored_values(batch, predicted[rows].tolist(), confidence[rows].tolist(), needs_review)
+    batch, first = features.take(rows), (values[rows].tolist() for values in (predicted, confidence, needs_review))
+    values = monitored_values(batch, *first)
     labels = batch.table["prdtypecode"].to_numpy(dtype=np.int64)
     return with_dtypes(pd.DataFrame(dict(values))).assign(prdtypecode=labels)
 

@@ -5,6 +5,7 @@ faults             what is wrong with the numbers of a model that is loaded
 linear             linear SVM and linear discriminant analysis: the models of the views
 fusion             one probability for each class from the scores of all views
 parents            the parent of a product whose code is unsure
+novelty            how unlike all train products a product is
 neighbours         the training images that are most similar to an image
 explain            why a product got its code
 training           trains the classifier, and scores it out of fold

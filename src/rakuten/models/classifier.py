@@ -19,19 +19,22 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+from scipy.special import softmax
 
 from rakuten.config import FeatureParams
 from rakuten.data.taxonomy import label_of
 from rakuten.disk_array import missing_rows, row_chunks
 from rakuten.errors import UserError
+from rakuten.evaluation.novelty_flag import is_novel
 from rakuten.features.encoders.finetuned import NETWORK_FOLDERS, NETWORKS_FOLDER, NetworkFolder
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.features.ngrams import NgramBlock, NgramVectorizer
 from rakuten.files import atomic_write, digest, dump_json
-from rakuten.models.faults import model_faults
+from rakuten.models.faults import model_faults, novelty_faults
 from rakuten.models.fusion import Fusion, gating_context
 from rakuten.models.linear import LinearModel
 from rakuten.models.neighbours import ImageNeighbours
+from rakuten.models.novelty import Novelty
 from rakuten.models.parents import ParentFallback
 from rakuten.types import NGRAMS, BoolArray, FloatArray, IntArray
 
@@ -51,7 +54,8 @@ class ModelConfig(NamedTuple):
     features: FeatureParams
     encoders: Mapping[str, str]  # for each view that has an encoder, the encoder's fingerprint
     target_precision: float
-    threshold: float  # confidence from which a prediction needs no review
+    threshold: float  # confidence from which a prediction needs no review, unless the product is novel
+    novelty_false_alarms: float = 0.0  # share of ordinary products that may be flagged as novel
 
 
 class TopK(NamedTuple):
@@ -59,8 +63,10 @@ class TopK(NamedTuple):
 
     codes: IntArray  # products x k
     confidence: FloatArray  # products x k, to six digits
-    needs_review: BoolArray  # products
-    parents: Sequence[str] = ()  # of each product the key of its parent; "" where none is sure or no review is needed
+    needs_review: BoolArray  # products: the confidence is below the threshold, or the product is novel
+    is_novel: BoolArray  # products: unlike all that the model was trained on
+    novelty: FloatArray  # products: see `models.novelty`; NaN where it is not known
+    parents: Sequence[str] = ()  # of each product the key of its parent; "" where the code is sure, or no parent is
 
 
 class ProductClassifier:
@@ -87,6 +93,8 @@ class ProductClassifier:
         self.config = config
         self.neighbours = neighbours
         self.networks = dict(networks or {})
+        # Set by training; none in a model of before it was measured, for which no product is novel.
+        self.novelty: Novelty | None = None
         # What `self_check` compares with, set by training; none in a model that was saved without.
         self.self_check_answers: Sequence[Mapping[int, float]] = ()
         # Set by training; none in a model that was saved without.
@@ -116,29 +124,41 @@ class ProductClassifier:
 
     def predict_proba(self, batch: FeatureBatch) -> FloatArray:
         """Probabilities, rows x classes, in the order of `classes`."""
-        parts = [
-            self.fusion.predict_proba(self.scores(part), gating_context(part.table))
-            for part in (batch[rows] for rows in row_chunks(len(batch), CHUNK_ROWS))
-        ]
-        return np.vstack(parts) if parts else np.empty((0, len(self.classes)))
+        proba: FloatArray = softmax(self.decision_function(batch)[0], axis=1)
+        return proba
+
+    def decision_function(self, batch: FeatureBatch) -> tuple[FloatArray, BoolArray]:
+        """The fused scores, rows x classes, in the order of `classes`; and for each row, whether it has any view."""
+        fused, has_any = [np.empty((0, len(self.classes)))], [np.empty(0, dtype=bool)]
+        for part in (batch[rows] for rows in row_chunks(len(batch), CHUNK_ROWS)):
+            scores = self.scores(part)
+            fused.append(self.fusion.decision_function(scores, gating_context(part.table)))
+            has_any.append(np.any([np.zeros(len(part)), *(~missing_rows(each) for each in scores.values())], axis=0))
+        return np.vstack(fused), np.concatenate(has_any)
 
     def top_k(self, batch: FeatureBatch, k: int) -> TopK:
         """The k most probable codes of each row, or all codes if there are fewer."""
         # Rounded before they are sorted, so that ties do not depend on a platform's last bit.
-        proba = self.predict_proba(batch).round(6)
+        fused, has_any = self.decision_function(batch)
+        proba = softmax(fused, axis=1).round(6)
         order = np.argsort(-proba, axis=1, kind="stable")[:, :k]
         confidence = np.take_along_axis(proba, order, 1)
-        needs_review = confidence[:, 0] < self.config.threshold
-        parents = self.parents.predict(self.classes, proba, needs_review)
-        return TopK(self.classes[order], confidence, needs_review, parents)
+        novelty = np.full(len(batch), np.nan)
+        if self.novelty is not None:
+            evidence = np.where(has_any, fused.max(axis=1, initial=-np.inf), np.nan)
+            novelty = self.novelty.novelty(evidence, gating_context(batch.table))
+        novel = is_novel(novelty, self.config.novelty_false_alarms)
+        is_unsure = confidence[:, 0] < self.config.threshold
+        parents = self.parents.predict(self.classes, proba, is_unsure & ~novel)
+        return TopK(self.classes[order], confidence, is_unsure | novel, novel, novelty, parents)
 
     def predict(self, batch: FeatureBatch) -> pd.DataFrame:
         """The three most probable codes of each row, and whether a person should review it.
 
         Returns:
             predicted_prdtypecode, label, confidence, second_prdtypecode, second_confidence, third_prdtypecode,
-            third_confidence, needs_review, parent (key; "" for none), with the index of the batch's table. The third
-            is missing if the model has two classes.
+            third_confidence, needs_review, parent (key; "" for none), is_novel, novelty, with the index of the batch's
+            table. The third is missing if the model has two classes.
         """
         index = batch.table.index
         top = self.top_k(batch, len(CHOICE_NAMES))
@@ -152,6 +172,7 @@ class ProductClassifier:
             columns["confidence" if rank == 0 else f"{name}_confidence"] = top.confidence[:, rank] if exists else np.nan
         columns["needs_review"] = top.needs_review
         columns["parent"] = pd.Series(top.parents, index, dtype="str")
+        columns |= {"is_novel": top.is_novel, "novelty": top.novelty}
         return pd.DataFrame(columns, index=index)
 
     def save(self, folder: Path) -> None:
@@ -163,6 +184,8 @@ class ProductClassifier:
         arrays |= {f"idf.{number}": idf for number, idf in enumerate(self.vectorizer.idf)}
         if self.neighbours is not None:
             arrays |= _to_stored("neighbours", self.neighbours._asdict(), STORED_NEIGHBOURS)
+        if self.novelty is not None:
+            arrays |= _to_stored("novelty", vars(self.novelty), {})
         blocks = [
             {**block.to_stored(), "terms": terms}
             for block, terms in zip(self.vectorizer.blocks, self.vectorizer.terms, strict=True)
@@ -179,6 +202,7 @@ class ProductClassifier:
                     "encoders": dict(self.config.encoders),
                     "target_precision": self.config.target_precision,
                     "threshold": self.config.threshold,
+                    "novelty_false_alarms": self.config.novelty_false_alarms,
                     "sha256": {MODEL_FILE: digest(model), VECTORIZER_FILE: digest(vectorizer)},
                     **({"networks": {v: n.sha256 for v, n in self.networks.items()}} if self.networks else {}),
                     **({"parents": self.parents.to_stored()} if self.parents.parent_of else {}),
@@ -222,6 +246,7 @@ class ProductClassifier:
             dict(manifest["encoders"]),
             float(manifest["target_precision"]),
             float(manifest["threshold"]),
+            float(manifest.get("novelty_false_alarms", 0.0)),
         )
         fusion = Fusion(tuple(manifest["views"]), **_from_stored("fusion", arrays, STORED_FUSION))
         linear = {
@@ -235,13 +260,17 @@ class ProductClassifier:
         }
         vectorizer = NgramVectorizer(blocks, terms, idf)
         neighbours = ImageNeighbours(**stored_neighbours) if stored_neighbours else None
+        stored_novelty = _from_stored("novelty", arrays, {})
+        novelty = Novelty(**stored_novelty) if stored_novelty else None
         faults = model_faults(vectorizer, linear, fusion, neighbours, config.threshold, config.target_precision)
+        faults += novelty_faults(novelty, config.novelty_false_alarms)
         if faults:
             raise UserError(f"{folder}: not a valid model ({'; '.join(faults)}); {RETRY_HINT}")
         answers = [
             {int(code): float(proba) for code, proba in answer.items()} for answer in manifest.get("self_check", ())
         ]
         classifier = cls(vectorizer, linear, fusion, config, neighbours, networks)
+        classifier.novelty = novelty
         classifier.self_check_answers = answers
         if "parents" in manifest:
             classifier.parents = ParentFallback.from_stored(manifest["parents"], fusion.classes.tolist())

@@ -11,6 +11,7 @@ from rakuten.features.ngrams import NgramVectorizer
 from rakuten.models.fusion import CONTEXT, N_TERMS, Fusion
 from rakuten.models.linear import LinearModel
 from rakuten.models.neighbours import ImageNeighbours
+from rakuten.models.novelty import Novelty
 from rakuten.types import NGRAMS
 
 
@@ -48,6 +49,22 @@ def model_faults(
         "the similar images are not finite": neighbours is None or _is_finite(*neighbours),
         "the threshold is out of range": 0 <= threshold <= NO_THRESHOLD,
         "target_precision is out of range": 0 < target_precision <= 1,
+    }
+    return [fault for fault, sound in is_sound.items() if not sound]
+
+
+def novelty_faults(novelty: Novelty | None, false_alarms: float) -> list[str]:
+    """Likewise of the novelty; one of NaN would never be flagged."""
+    if novelty is None:
+        return []
+    shapes = tuple(array.shape for array in (novelty.location, novelty.scale, novelty.min_scale))
+    is_sound = {
+        "the novelty's arrays have the wrong shapes": shapes == ((len(CONTEXT),), (len(CONTEXT),), (1,))
+        and novelty.reference.ndim == 1,
+        "the novelty has numbers that are not finite": _is_finite(*vars(novelty).values()),
+        "the novelty's least deviation is not above 0": (novelty.min_scale > 0).all(),
+        "the novelty's reference is not ascending": (np.diff(novelty.reference) >= 0).all(),
+        "novelty_false_alarms is out of range": 0 <= false_alarms <= 1,
     }
     return [fault for fault, sound in is_sound.items() if not sound]
 

@@ -5,8 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from rakuten.disk_array import Array2D, DiskArray, missing_rows, row_chunks
 from rakuten.evaluation import calibration
@@ -14,6 +16,7 @@ from rakuten.evaluation.metrics import classification_scores
 from rakuten.evaluation.out_of_fold import Baseline, OutOfFold
 from rakuten.models import fusion
 from rakuten.models.fusion import Fusion
+from rakuten.models.novelty import cross_fit_novelty
 from rakuten.types import FINETUNED_VIEWS, IMAGE_VIEWS, BoolArray, FloatArray, IntArray
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,13 @@ class TrainingRows:
         return len(self.y)
 
 
+class CrossFitted(NamedTuple):
+    """What is predicted for every row by the fusion that is not fitted to its fold."""
+
+    y_pred: IntArray  # most probable class column
+    evidence: FloatArray  # highest fused score; NaN for a row without any view
+
+
 class CrossFitter:
     """Fits fusions to out-of-fold scores; the fusion that predicts a fold is not fitted to it."""
 
@@ -77,28 +87,28 @@ class CrossFitter:
             return text_fusion
         return fusion.fit_fusion(scores, *arguments, text_fusion, strategy is ImageStrategy.NO_TEXT_ONLY)
 
-    def predict(self, strategy: ImageStrategy, proba: Array2D) -> IntArray:
+    def predict(self, strategy: ImageStrategy, proba: Array2D) -> CrossFitted:
         """Predict every row by the fusion that is not fitted to its fold.
 
         Args:
             proba: rows x classes, where the probabilities are written.
-
-        Returns:
-            The most probable class column of each row.
         """
         fusions = {number: self.fit(strategy, number) for number in np.unique(self.rows.fold).tolist()}
-        y_pred = np.empty(len(self.rows), dtype=np.int64)
+        y_pred, evidence = np.empty(len(self.rows), dtype=np.int64), np.full(len(self.rows), np.nan)
         for chunk in row_chunks(len(self.rows)):
             scores = {view: self.scores[view][chunk] for view in self.scores}
             context, fold = self.context[chunk], self.rows.fold[chunk]
-            chunk_proba = np.empty((len(fold), len(self.rows.classes)))
+            fused_scores = np.empty((len(fold), len(self.rows.classes)))
             for number, fused in fusions.items():
                 mask = fold == number
-                chunk_proba[mask] = fused.predict_proba(
+                fused_scores[mask] = fused.decision_function(
                     {view: scores[view][mask] for view in fused.views}, context[mask]
                 )
+            chunk_proba = softmax(fused_scores, axis=1)
             proba[chunk], y_pred[chunk] = chunk_proba, chunk_proba.argmax(axis=1)
-        return y_pred
+            has_any = np.any([~missing_rows(scores[view]) for view in scores], axis=0)
+            evidence[chunk] = np.where(has_any, fused_scores.max(axis=1), np.nan)
+        return CrossFitted(y_pred, evidence)
 
     def weighted_f1(self, y_pred: IntArray) -> float:
         """Weighted F1 on the products that have text; 0 where none has."""
@@ -148,19 +158,22 @@ def select_image_strategy(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion
         The fusion learnt from all folds, and the cross-fitted predictions with the baselines they are compared with.
     """
     rows = fitter.rows
-    y_pred = text_only = fitter.predict(ImageStrategy.NONE, proba)
+    chosen = fitter.predict(ImageStrategy.NONE, proba)
+    text_only = chosen.y_pred
     baselines = score_baselines(fitter)
     baselines["text alone"] = Baseline(text_only, np.ones(len(rows), dtype=bool))
     strategy, candidates = ImageStrategy.NONE, IMAGE_STRATEGIES if set(IMAGE_VIEWS) & set(fitter.scores) else ()
     for strategy in candidates:
-        y_pred = fitter.predict(strategy, proba)
-        if fitter.weighted_f1(y_pred) >= fitter.weighted_f1(text_only):
+        chosen = fitter.predict(strategy, proba)
+        if fitter.weighted_f1(chosen.y_pred) >= fitter.weighted_f1(text_only):
             break
         log.info("with the images %s, the out-of-fold score is below that of text alone", strategy.value)
     if strategy is ImageStrategy.NO_TEXT_ONLY:
         log.warning("images do not help out of fold: they are used only for products without text")
     confidence = np.concatenate([proba[chunk].max(axis=1) for chunk in row_chunks(len(rows))])
-    return fitter.fit(strategy), OutOfFold(rows.classes, rows.y, y_pred, confidence, proba, baselines)
+    novelty = cross_fit_novelty(chosen.evidence, fitter.context, rows.fold)
+    result = OutOfFold(rows.classes, rows.y, chosen.y_pred, confidence, proba, chosen.evidence, novelty, baselines)
+    return fitter.fit(strategy), result
 
 
 def score_baselines(fitter: CrossFitter) -> dict[str, Baseline]:

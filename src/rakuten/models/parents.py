@@ -21,19 +21,20 @@ class ParentFallback:
     """The parents of a model's codes as they were when it was trained, and when one is shown."""
 
     parent_of: Mapping[int, str] = field(default_factory=dict)  # code -> key; codes without a parent are not there
-    threshold: float = NO_THRESHOLD  # probability from which a product that needs review is given a parent
+    threshold: float = NO_THRESHOLD  # probability from which a product whose code is unsure is given a parent
 
-    def predict(self, classes: IntArray, proba: FloatArray, needs_review: BoolArray) -> list[str]:
-        """The key of each product's parent; "" where no review is needed, or no parent is probable enough.
+    def predict(self, classes: IntArray, proba: FloatArray, is_unsure: BoolArray) -> list[str]:
+        """The key of each product's parent; "" where the code is sure, or no parent is probable enough.
 
         Args:
             classes: the code of each column of `proba`.
             proba: rows x classes, to six digits.
+            is_unsure: for each row, whether it needs review because the model is unsure of its code.
         """
         if not self.parent_of:
             return [""] * len(proba)
         keys, parent, probability = self.most_probable(classes, proba)
-        is_shown = needs_review & (probability >= self.threshold)
+        is_shown = is_unsure & (probability >= self.threshold)
         return [keys[column] if shown else "" for column, shown in zip(parent, is_shown, strict=True)]
 
     def most_probable(self, classes: IntArray, proba: FloatArray) -> tuple[list[str], IntArray, FloatArray]:
@@ -73,18 +74,18 @@ class ParentFallback:
 
 
 def fit_parents(
-    out_of_fold: OutOfFold, threshold: float, target: float, parent_of: Mapping[int, str]
+    out_of_fold: OutOfFold, is_unsure: BoolArray, target: float, parent_of: Mapping[int, str]
 ) -> tuple[ParentFallback, dict[str, float]]:
     """Learn from which probability on a parent is shown.
 
     Args:
-        threshold: confidence from which a product is decided without review.
+        is_unsure: for each row, whether it needs review because the model is unsure of its code.
         target: the share of right parents among those shown.
         parent_of: code -> key of its parent, in the taxonomy.
 
     Returns:
         The fallback; and its scores, as models/scores.json holds them: threshold, coverage (share of the products that
-        need review that get a parent) and precision (share of those that is right).
+        the model is unsure of that get a parent) and precision (share of those that is right).
     """
     classes = out_of_fold.classes
     unfitted = ParentFallback({code: parent_of[code] for code in classes.tolist() if code in parent_of})
@@ -95,14 +96,13 @@ def fit_parents(
         for chunk in row_chunks(len(out_of_fold.y))
     ]
     parent, probability = (np.concatenate(values) for values in zip(*parts, strict=True))
-    needs_review = out_of_fold.confidence < threshold
     correct = unfitted.has_parent(classes, out_of_fold.y, parent)
     fitted = ParentFallback(
-        unfitted.parent_of, threshold_at_precision(probability[needs_review], correct[needs_review], target)
+        unfitted.parent_of, threshold_at_precision(probability[is_unsure], correct[is_unsure], target)
     )
-    is_shown = needs_review & (probability >= fitted.threshold)
+    is_shown = is_unsure & (probability >= fitted.threshold)
     return fitted, {
         "threshold": fitted.threshold,
-        "coverage": float(is_shown.sum() / max(int(needs_review.sum()), 1)),
+        "coverage": float(is_shown.sum() / max(int(is_unsure.sum()), 1)),
         "precision": float(correct[is_shown].mean()) if is_shown.any() else 1.0,
     }

@@ -38,6 +38,8 @@ PREDICTIONS = {  # column of a prediction -> its type for MLflow
     "third_confidence": "double",
     "needs_review": "boolean",
     "parent": "string",
+    "is_novel": "boolean",
+    "novelty": "double",
 }
 OUTPUTS = PREDICTIONS | {"picture": "string"}  # with what became of the image: see `image_outcome`
 

@@ -15,6 +15,7 @@ from rakuten.config import Params
 from rakuten.disk_array import MAPPED_ROWS, Array2D, DiskArray, missing_rows
 from rakuten.errors import UserError
 from rakuten.evaluation import calibration, folds
+from rakuten.evaluation.novelty_flag import is_novel
 from rakuten.evaluation.out_of_fold import OutOfFold
 from rakuten.features.encoders.finetuned import NetworkFolder
 from rakuten.features.feature_set import FeatureSet
@@ -24,6 +25,7 @@ from rakuten.models.classifier import ModelConfig, ProductClassifier
 from rakuten.models.fusion_selection import CrossFitter, TrainingRows, select_fusion
 from rakuten.models.linear import LinearModel, Moments, fit_lda
 from rakuten.models.neighbours import fit_neighbours
+from rakuten.models.novelty import fit_novelty
 from rakuten.models.text_model import ShardFolder
 from rakuten.types import IMAGE, NGRAMS, TEXT, BoolArray, IntArray
 
@@ -75,19 +77,25 @@ def fit(
                 neighbours = fit_neighbours(embeddings, with_image, total, features.metadata, params.seed)
         views |= {view: finetuned_view(scores, rows) for view, scores in features.finetuned.items()}
         scores = {view: model.scores for view, model in views.items()}
-        fitter = CrossFitter(scores, fusion.gating_context(features.metadata), rows)
+        context = fusion.gating_context(features.metadata)
+        fitter = CrossFitter(scores, context, rows)
         proba = DiskArray.full(scratch / "proba.npy", (len(rows), len(rows.classes)), np.nan)
         fused, out_of_fold = select_fusion(fitter, proba)
-    target = params.predict.target_precision
+        novelty = fit_novelty(out_of_fold.evidence, context)
+    target, false_alarms = params.predict.target_precision, params.predict.novelty_false_alarms
+    ordinary = ~is_novel(out_of_fold.novelty, false_alarms)  # the others are reviewed whatever their confidence
     config = ModelConfig(
         params.features,
         {view: encoder_fingerprints[view] for view in views if view in encoder_fingerprints},
         target,
-        calibration.threshold_at_precision(out_of_fold.confidence, out_of_fold.correct, target),
+        calibration.threshold_at_precision(out_of_fold.confidence[ordinary], out_of_fold.correct[ordinary], target),
+        false_alarms,
     )
     linear = {view: views[view].linear for view in fused.views}
     used = {view: network for view, network in (networks or {}).items() if view in fused.views}
-    return ProductClassifier(vectorizer, linear, fused, config, neighbours, used), out_of_fold
+    classifier = ProductClassifier(vectorizer, linear, fused, config, neighbours, used)
+    classifier.novelty = novelty
+    return classifier, out_of_fold
 
 
 def training_rows(features: FeatureSet, params: Params) -> TrainingRows:

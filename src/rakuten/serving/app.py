@@ -137,6 +137,7 @@ class Service:
         return scored
 
     def _count_predictions(self, scored: ScoredProducts) -> None:
+        self.metrics.novel.inc(sum(scored.is_novel))
         for codes, confidence, needs_review, image_state in zip(
             scored.codes, scored.confidence, scored.needs_review, scored.image_states, strict=True
         ):
@@ -306,6 +307,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             **current.metadata,
             "target_precision": classifier.config.target_precision,
             "threshold": classifier.config.threshold,
+            "novelty_false_alarms": classifier.config.novelty_false_alarms,
             "live_precision": read_live_precision(settings.live, current.model_version),
             "classes": [_class_body(int(code), language) for code in classifier.classes],
             "views": list(classifier.linear),
@@ -358,6 +360,8 @@ def _prediction(scored: ScoredProducts, row: int, top_k: int, language: Language
         "top": top,
         "needs_review": scored.needs_review[row],
         "parent": _parent_body(scored.parents[row], language),
+        "is_novel": scored.is_novel[row],
+        "novelty": scored.novelty[row],
         "picture": image_outcome(scored.image_states[row]),
     }
 

@@ -28,6 +28,7 @@ class ApiMetrics:
             "rakuten_api_confidence", "Confidence of predictions", buckets=CONFIDENCE_BUCKETS, registry=self.registry
         )
         self.needs_review = self._counter("to_review", "Products marked for review")
+        self.novel = self._counter("novel", "Products unlike all that the model was trained on")
         self.images = self._counter("pictures", "Pictures, by whether they could be used", "outcome")
         # the queue
         self.pending_products = self._gauge("waiting_products", "Products waiting or being scored")

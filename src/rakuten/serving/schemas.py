@@ -52,7 +52,17 @@ class Prediction(Choice):
 
     prediction_id: str = Field(description="its id in the prediction log; labels that arrive later refer to it")
     top: list[Choice] = Field(description="the most probable codes, the most probable first")
-    needs_review: bool = Field(description="whether a person should review it: the confidence is below the threshold")
+    needs_review: bool = Field(
+        description="whether a person should review it: the confidence is below the threshold, or the product is novel"
+    )
+    is_novel: bool = Field(
+        description="unlike all products that the model was trained on: perhaps none of its codes fits"
+    )
+    novelty: float | None = Field(
+        description="share of ordinary products that are less unusual than this one, 0 to 1; from 1 - "
+        "`novelty_false_alarms` (see /model) on, `is_novel` is true; null: not known, as for a product without text "
+        "and picture, or by a model of before"
+    )
     parent: ParentOut | None = Field(description="of a product to review, if the model is sure of it; null otherwise")
     picture: str = Field(description="none, used, or `unusable: ` and the reason")
 
@@ -160,6 +170,9 @@ class ModelOut(BaseModel):
     )
     target_precision: float
     threshold: float
+    novelty_false_alarms: float = Field(
+        description="share of ordinary products that are taken for novel, by design; 0: no product is"
+    )
     live_precision: LivePrecision | None = Field(description="null: too few automatic decisions were audited")
     classes: list[ClassOut]
     views: list[str]

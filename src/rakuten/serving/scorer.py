@@ -9,6 +9,7 @@ them would hold everybody else up for seconds.
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -51,6 +52,8 @@ class ScoredProducts:
     confidence: Sequence[Sequence[float]]  # like codes
     needs_review: Sequence[bool]
     parents: Sequence[str]  # key of each product's parent; "" where none is sure or no review is needed
+    is_novel: Sequence[bool]
+    novelty: Sequence[float | None]  # None where it is not known
     image_states: Sequence[str]  # what became of each image: see `PyfuncModel.featurise_many`
     explanation: Explanation | None = None  # of the first product, if it was asked for
 
@@ -242,6 +245,8 @@ def _predict(model: LoadedModel, jobs: Sequence[_Job]) -> tuple[FeatureBatch, To
     classifier = model.model.classifier
     top = classifier.top_k(batch, len(classifier.classes))
     codes, confidence, needs_review = top.codes.tolist(), top.confidence.tolist(), top.needs_review.tolist()
+    is_novel = top.is_novel.tolist()
+    novelty = [None if math.isnan(value) else value for value in top.novelty.tolist()]
     results, start = [], 0
     for job in jobs:
         rows = slice(start, start + len(job.products))
@@ -254,6 +259,8 @@ def _predict(model: LoadedModel, jobs: Sequence[_Job]) -> tuple[FeatureBatch, To
                 confidence=confidence[rows],
                 needs_review=needs_review[rows],
                 parents=top.parents[rows],
+                is_novel=is_novel[rows],
+                novelty=novelty[rows],
                 image_states=image_states[rows],
                 explanation=explain(classifier, batch, text=texts[0]) if job.with_explanation else None,
             )
