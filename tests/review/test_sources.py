@@ -42,6 +42,16 @@ def test_products_to_review_come_with_what_the_model_said(scored: pd.DataFrame) 
     assert (second["description"], second["image"], second["is_audit"]) == ("", None, False)
 
 
+def test_a_novel_product_comes_first_however_sure_the_model_is(scored: pd.DataFrame) -> None:
+    novel = scored.assign(is_novel=[False] * 21 + [True], needs_review=[True, True] + [False] * 19 + [True])
+    products = from_scored(novel, {}, audit_share=0, seed=1)
+    first = max(products, key=lambda product: product["priority"])
+    assert (first["productid"], first["priority"]) == (121, 1.0)
+    assert {product["priority"] for product in products[:2]} == {
+        product["priority"] for product in from_scored(scored, {}, audit_share=0, seed=1)
+    }
+
+
 def test_a_product_without_ids_is_named_by_its_text(scored: pd.DataFrame) -> None:
     without = scored.drop(columns=["productid", "imageid"])
     first, second = from_scored(without, {}, audit_share=0, seed=1)

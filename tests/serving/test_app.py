@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import requests
@@ -52,6 +53,9 @@ def test_the_api_predicts_what_the_predict_stage_predicted(
     assert [prediction["label"] for prediction in predictions] == stage["label"].tolist()
     assert [prediction["confidence"] for prediction in predictions] == stage["confidence"].tolist()
     assert [prediction["needs_review"] for prediction in predictions] == stage["needs_review"].tolist()
+    assert [prediction["is_novel"] for prediction in predictions] == stage["is_novel"].tolist()
+    novelty = [np.nan if prediction["novelty"] is None else prediction["novelty"] for prediction in predictions]
+    assert novelty == pytest.approx(stage["novelty"].tolist(), nan_ok=True, abs=1e-6)
     for rank, column in ((1, "second"), (2, "third")):
         codes = [prediction["top"][rank]["prdtypecode"] for prediction in predictions]
         assert codes == stage[f"{column}_prdtypecode"].tolist()

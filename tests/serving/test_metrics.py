@@ -63,11 +63,12 @@ def test_a_prediction_is_counted(api: Api, sample_sum: Callable[[str], float]) -
     )
     before = [sample_sum(name) for name in names]
     answer = post(f"{api.url}/predict", data=POOL, files={"picture": jpeg()}).json()
-    review = sample_sum("rakuten_api_to_review_total")
+    review, novel = sample_sum("rakuten_api_to_review_total"), sample_sum("rakuten_api_novel_total")
     assert [sample_sum(name) - old for name, old in zip(names, before, strict=True)] == [1] * len(names)
     assert sample_sum("rakuten_api_waiting_products") == 0
     again = post(f"{api.url}/predict", data=POOL, files={"picture": jpeg()}).json()
     assert sample_sum("rakuten_api_to_review_total") - review == again["needs_review"]
+    assert sample_sum("rakuten_api_novel_total") - novel == again["is_novel"]
     assert answer["picture"] == "used"
 
 

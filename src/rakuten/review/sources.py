@@ -35,7 +35,7 @@ def from_scored(
 
     Args:
         scored: designation, description, predicted_prdtypecode, confidence, second_…, third_…, needs_review,
-            model_version; with or without productid and imageid.
+            model_version; with or without productid and imageid, and is_novel.
         images: file name -> path of the pictures that are there.
         audit_share: share of the sample among the products that are shown.
         seed: of the draw.
@@ -56,6 +56,11 @@ def from_scored(
         images,
         shown_tops(top, is_audit, seed),
     )
+
+
+def _is_novel(scored: pd.DataFrame) -> BoolArray:
+    """For each product, whether the model called it novel; none in a file that a model of before scored."""
+    return scored.get("is_novel", pd.Series(False, scored.index)).fillna(False).to_numpy(dtype=bool)
 
 
 def from_label_issues(issues: pd.DataFrame, images: Mapping[str, Path], model_version: str) -> list[dict[str, Any]]:
@@ -114,7 +119,8 @@ def _rows(
     descriptions = table.reindex(columns=["description"])["description"].fillna("").astype(str)
     ids = table.reindex(columns=IDS).astype("Int64")
     group = title_groups(titles)
-    priority = review_priority(uncertainty, group)
+    # A decision about what the model does not know teaches most.
+    priority = review_priority(np.where(_is_novel(table), 1.0, uncertainty), group)
     rows = []
     for number, row in enumerate(table.to_dict("records")):
         productid, imageid = (None if pd.isna(value) else int(value) for value in ids.iloc[number])
