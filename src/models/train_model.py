@@ -7,15 +7,19 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
+import numpy as np
+
 import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_stage
-from rakuten.config import METRICS_FILE, MODELS, PROCESSED, REPORTS, SCORES_FILE, Params
+from rakuten.config import INTERIM, METRICS_FILE, MODELS, PROCESSED, REPORTS, SCORES_FILE, Params
+from rakuten.data.ingestion import NONE_FILE
 from rakuten.data.schema import is_synthetic
+from rakuten.data.tables import read_table
 from rakuten.data.taxonomy import current_taxonomy
 from rakuten.evaluation.label_issues import label_issues_table
 from rakuten.evaluation.learning_curves import LEARNING_CURVES_FILE, learning_curve_metrics, read_learning_curves
 from rakuten.evaluation.model_card import model_card
-from rakuten.evaluation.novelty_flag import is_novel
+from rakuten.evaluation.novelty_flag import flagged_share, is_novel
 from rakuten.evaluation.report import Report, dvc_metrics, measure, mlflow_metrics
 from rakuten.features.encoders.factory import encoder_fingerprints
 from rakuten.features.encoders.finetuned import NETWORKS_FOLDER, read_networks
@@ -28,9 +32,12 @@ from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel
 from rakuten.models.self_check import self_check_answers
 from rakuten.models.training import fit
 from rakuten.tracking import lineage, server, training_run
+from rakuten.types import BoolArray
+
+MAX_NONE_ROWS = 2_000  # of the products that no code fits: enough for the share of them that is flagged
 
 
-def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
+def train(params: Params, interim: Path, processed: Path, models: Path, reports: Path) -> str:
     """Learn the classifier and record its out-of-fold scores, model and reports as one MLflow run."""
     server.check_server()
     sources = [*FeaturePaths.of(processed, TRAIN), processed / GROUPS_FILE]
@@ -46,7 +53,8 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
         training_run.training_run(params.flat(), sources, tags, models) as run,
     ):
         classifier, out_of_fold = fit(features, params, encoder_fingerprints(params.features), scratch, networks)
-        classifier.self_check_answers = self_check_answers(PyfuncModel(classifier))
+        model = PyfuncModel(classifier)
+        classifier.self_check_answers = self_check_answers(model)
         threshold, false_alarms = classifier.config.threshold, params.predict.novelty_false_alarms
         decided = out_of_fold.decided(threshold, false_alarms)
         classifier.parents, parent_scores = fit_parents(
@@ -58,6 +66,7 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
         issues = label_issues_table(features, out_of_fold, params.train.shard_rows, params.seed)
         scores = measure(out_of_fold, threshold, features.metadata, params)
         scores |= {"synthetic": synthetic, "label_issues": len(issues), "parents": parent_scores}
+        scores["novelty"]["none_of_the_codes"] = flagged_share(flag_none_of_the_codes(model, interim / NONE_FILE))
         reference = reference_sample(
             features, out_of_fold.predicted_codes, out_of_fold.confidence.round(6), ~decided, params.seed
         )
@@ -75,6 +84,19 @@ def train(params: Params, processed: Path, models: Path, reports: Path) -> str:
     return _closing_line(scores, run.run_id)
 
 
+def flag_none_of_the_codes(model: PyfuncModel, path: Path) -> BoolArray:
+    """Whether the model calls each product novel that people said no code fits; judged by its texts, not trained on.
+
+    Args:
+        path: the products, as ingest wrote them; of more than MAX_NONE_ROWS the last.
+    """
+    if not path.is_file():
+        return np.zeros(0, dtype=bool)
+    products = read_table(path)[["designation", "description"]].tail(MAX_NONE_ROWS)
+    flagged: BoolArray = model.predict(products)["is_novel"].to_numpy(dtype=bool)
+    return flagged
+
+
 def _closing_line(scores: Mapping[str, Any], run_id: str) -> str:
     low, high = scores["interval"]["weighted_f1"]
     kind = " SYNTHETIC" if scores["synthetic"] else ""
@@ -85,7 +107,7 @@ def _closing_line(scores: Mapping[str, Any], run_id: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    paths = {"processed": PROCESSED, "models": MODELS, "reports": REPORTS}
+    paths = {"interim": INTERIM, "processed": PROCESSED, "models": MODELS, "reports": REPORTS}
     return run_stage("train", train, paths, argv)
 
 

@@ -130,6 +130,19 @@ def test_a_row_that_has_a_proposed_code_already_is_kept_out_too(chunk: pd.DataFr
     assert found.counts() == {corrections.PROPOSED: 1}
 
 
+def test_products_that_no_code_fits_are_kept_aside(chunk: pd.DataFrame, tmp_path: Path) -> None:
+    gone = chunk.iloc[[0]]
+    ids = ",".join(gone[["productid", "imageid", "prdtypecode"]].iloc[0])
+    found = read(tmp_path, f"{ids},,7,{AT},,", f"31,41,,40,8,{AT},Jeu,", f"32,42,,,9,{AT},Bon cadeau,A offrir")
+    found.apply(chunk)
+    found.added_rows(3)
+    none = found.none_of_the_codes()
+    assert none["productid"].tolist() == [gone["productid"].iloc[0], "32"]
+    assert none["designation"].tolist() == [gone["designation"].iloc[0], "Bon cadeau"]
+    assert none["index"].tolist() == [gone["index"].iloc[0], ""]
+    assert Corrections.read(tmp_path / "nothing").none_of_the_codes().empty
+
+
 def test_without_a_file_there_is_nothing_to_correct(chunk: pd.DataFrame, tmp_path: Path) -> None:
     found = Corrections.read(tmp_path, TAXONOMY)
     assert found.apply(chunk) is chunk

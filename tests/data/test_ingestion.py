@@ -31,6 +31,7 @@ class Dataset(NamedTuple):
     test: pd.DataFrame
     rejected: pd.DataFrame
     corrections: pd.DataFrame
+    none_of_the_codes: pd.DataFrame
     quality: dict[str, Any]
     examples: dict[str, str]
 

@@ -42,6 +42,7 @@ class Corrections:
     min_products: int = 1  # of a proposed code, from which it is a class
     merged: Mapping[str, int] = field(default_factory=dict)  # merged code -> its corrections
     outcomes: list[pd.DataFrame] = field(default_factory=list)  # OUTCOME_COLUMNS, chunk by chunk
+    _none: list[pd.DataFrame] = field(default_factory=list)  # X_COLUMNS of products that no code fits
 
     @classmethod
     def read(cls, folder: Path, taxonomy: Taxonomy, min_products: int = 1) -> "Corrections":
@@ -102,6 +103,7 @@ class Corrections:
         outcome[self._is_pending(found["prdtypecode"]) & (outcome != CHANGED_SINCE)] = PROPOSED
         self.outcomes.append(found[is_corrected].assign(outcome=outcome[is_corrected]))
         replaced, removed = is_corrected & (outcome == REPLACED), is_corrected & outcome.isin([REMOVED, PROPOSED])
+        self._none.append(chunk.loc[is_corrected & (outcome == REMOVED), list(X_COLUMNS)])
         return chunk.assign(prdtypecode=label.mask(replaced, found["prdtypecode"]))[~removed]
 
     def added_rows(self, first_index: int) -> pd.DataFrame:
@@ -114,8 +116,10 @@ class Corrections:
         """
         seen = self._seen()
         is_new = pd.Series([pair not in seen for pair in self._pairs(self.table)], self.table.index, dtype=bool)
-        is_labelled = is_new & (self.table["prdtypecode"] != "") & (self.table["old_prdtypecode"] == "")
-        is_pending = self._is_pending(self.table["prdtypecode"])
+        is_first_answer = is_new & (self.table["old_prdtypecode"] == "")
+        has_label = self.table["prdtypecode"] != ""
+        self._none.append(self.table[is_first_answer & ~has_label].assign(**{INDEX: ""}))
+        is_labelled, is_pending = is_first_answer & has_label, self._is_pending(self.table["prdtypecode"])
         added = self.table[is_labelled & ~is_pending]
         index = [str(first_index + number) for number in range(len(added))]
         rows = added.assign(**{INDEX: index})
@@ -124,6 +128,14 @@ class Corrections:
         gone = self.table[is_new & (self.table["old_prdtypecode"] != "")]
         self.outcomes.append(gone.assign(**{INDEX: "", "outcome": GONE}))
         return rows[[*X_COLUMNS, "prdtypecode"]].reset_index(drop=True)
+
+    def none_of_the_codes(self) -> pd.DataFrame:
+        """X_COLUMNS of the products that no code fits: rows that were removed, and others that people have decided.
+
+        Call it after `added_rows`. The index of a product that was not among the train rows is empty.
+        """
+        empty = pd.DataFrame(columns=list(X_COLUMNS), dtype="str")
+        return pd.concat([empty, *self._none], ignore_index=True)[list(X_COLUMNS)]
 
     def outcome_table(self) -> pd.DataFrame:
         """OUTCOME_COLUMNS of every correction of which something became: the way from a row back to its decisions."""

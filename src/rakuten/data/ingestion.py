@@ -29,6 +29,7 @@ from rakuten.data.validation import QualityCounts
 from rakuten.types import HashArray
 
 COLUMNS = [*X_COLUMNS, "has_image"]
+NONE_FILE = "none_of_the_codes.csv"
 
 
 class InterimPaths(NamedTuple):
@@ -38,11 +39,12 @@ class InterimPaths(NamedTuple):
     test: Path  # test rows: COLUMNS
     rejected: Path  # row, file, reason, value
     corrections: Path  # see `Corrections.outcome_table`
+    none_of_the_codes: Path  # see `Corrections.none_of_the_codes`
 
     @classmethod
     def of(cls, folder: Path) -> "InterimPaths":
         """The tables in a folder."""
-        names = ("merged_train.csv", "merged_test.csv", "rejected.csv", "corrections.csv")
+        names = ("merged_train.csv", "merged_test.csv", "rejected.csv", "corrections.csv", NONE_FILE)
         return cls(*(folder / name for name in names))
 
 
@@ -139,6 +141,7 @@ def make_dataset(
     known_codes = None if params.unknown_labels == "keep" else taxonomy.codes | corrections.new_codes
     train = write_train_tables(raw_files, corrections, error_by_image, known_codes, paths)
     write_table(corrections.outcome_table(), paths.corrections)
+    write_table(corrections.none_of_the_codes(), paths.none_of_the_codes)
     n_rows = raw_files.n_rows[X_TRAIN]
     validation.check_rejected(train.count_by_reason, n_rows, params.max_rejected, train.example_by_reason)
     validation.check_classes(train.count_by_code)

@@ -142,10 +142,17 @@ def _novel(novelty: Mapping[str, Any]) -> str:
     flagged = novelty["false_alarms"]
     if not flagged["rows"]:
         return "No product has a text or an image, so none can be called novel."
+    none = novelty.get("none_of_the_codes", {"rows": 0})
+    found = (
+        f" Of {none['rows']:,} products that people said none of the codes fits, {none['share']:.1%} "
+        f"({_interval(none['interval'])}) are."
+        if none["rows"]
+        else ""
+    )
     return (
         "A product unlike all train products is called novel and is marked for review whatever its confidence. Of "
         f"train products {flagged['share']:.1%} (95 % interval {_interval(flagged['interval'])}) are, out of fold; "
-        f"{novelty['target_false_alarms']:.1%} are allowed by `predict.novelty_false_alarms`."
+        f"{novelty['target_false_alarms']:.1%} are allowed by `predict.novelty_false_alarms`.{found}"
     )
 
 

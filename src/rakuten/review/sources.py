@@ -17,7 +17,7 @@ from rakuten.features.text import clean_cased_text
 from rakuten.review.audit import Top, draw_audit, shown_tops, uncertainty_of
 from rakuten.review.order import review_priority
 from rakuten.review.tables import Source
-from rakuten.types import FloatArray, HashArray
+from rakuten.types import BoolArray, FloatArray, HashArray
 
 IDS = ["productid", "imageid"]
 # Columns of a scored file with the likeliest codes and their confidences.
