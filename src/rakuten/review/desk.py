@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, insert, or_, select
+from sqlalchemy import Engine, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from rakuten.config import load_params
@@ -136,18 +136,25 @@ class ReviewDesk:
         """Of some products, those that the person may still have, the first `number`, kept for this person."""
         candidates = [*mine, *free]
         is_available = or_(ReviewProduct.assigned_to == person, queue.is_free(now))
-        query = (
-            select(ReviewProduct)
-            .where(ReviewProduct.id.in_(candidates), ReviewProduct.state == state, is_available)
-            .with_for_update(skip_locked=True)  # SQLite has one writer at a time
-        )
-        if not candidates:
-            return []
+        found: list[ReviewProduct] = []
         with transaction(self._engine) as session:
-            place = {product_id: number for number, product_id in enumerate(candidates)}
-            found = sorted(session.scalars(query), key=lambda product: place[product.id])[:number]
-            for product in found:
-                product.assigned_to, product.assigned_until = person, now + ASSIGNED_FOR
+            # As few as are needed at a time: PostgreSQL locks what is read here, and others pass over it.
+            while candidates and len(found) < number:
+                missing = number - len(found)
+                some, candidates = candidates[:missing], candidates[missing:]
+                query = (
+                    select(ReviewProduct)
+                    .where(ReviewProduct.id.in_(some), ReviewProduct.state == state, is_available)
+                    .with_for_update(skip_locked=True)  # SQLite has one writer at a time
+                )
+                found += sorted(session.scalars(query), key=lambda product: some.index(product.id))
+            until = now + ASSIGNED_FOR
+            session.execute(
+                update(ReviewProduct)
+                .where(ReviewProduct.id.in_([product.id for product in found]))
+                .values(assigned_to=person, assigned_until=until)
+                .execution_options(synchronize_session=False)
+            )
         return found
 
     def product(self, product_id: int) -> ReviewProduct | None:

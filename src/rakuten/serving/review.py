@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-N_THREADS = 8  # that call the desk
+N_THREADS = 4  # that call the desk; more would wait for each other's turn of the interpreter
 N_SLOW_THREADS = 2  # for searches in titles and files, which may take seconds
 MAX_NAME = 40  # characters of a person's name
 RETRY_SECONDS = 2.0  # after which to try again if the database does not answer
