@@ -267,15 +267,16 @@ def test_a_chosen_picture_is_shown_used_and_can_be_removed(visit: Open, picture:
     page = visit()
     page.set_input_files("#picture", picture)
     expect(page.locator("#picture-name")).to_have_text(picture.name)
-    page.wait_for_function("document.getElementById('preview').naturalWidth > 0")
+    expect(page.locator("#preview")).not_to_have_js_property("naturalWidth", 0)
     answer = classify(page)
     expect(page.get_by_text("L'image a été utilisée.")).to_be_visible()
     assert answer["pictures"]
     expect(page.locator(".gallery li")).to_have_count(len(answer["pictures"]))
     expect(page.locator(".gallery li").first).to_contain_text(str(answer["pictures"][0]["productid"]))
     assert all(alike["has_picture"] for alike in answer["pictures"])
-    page.wait_for_function("[...document.querySelectorAll('.gallery img')].every((image) => image.naturalWidth > 0)")
-    assert page.locator(".gallery img").count() == len(answer["pictures"])
+    expect(page.locator(".gallery img")).to_have_count(len(answer["pictures"]))
+    for image in page.locator(".gallery img").all():
+        expect(image).not_to_have_js_property("naturalWidth", 0)
     page.click("#picture-remove")
     expect(page.locator("#picture-shown")).to_be_hidden()
     assert classify(page)["prediction"]["picture"] == "none"
@@ -938,7 +939,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     locked = bytearray(good)
     for match in re.finditer(b"PK\1\2", good):
         locked[match.start() + 8] |= 1
-    entity = "<!DOCTYPE x [<!ENTITY a 'aaaa'>]><workbook/>"
+    entity = {"xl/sharedStrings.xml": "<!DOCTYPE x [<!ENTITY a 'aaaa'>]><sst><si><t>&a;</t></si></sst>"}
     links = {"xl/_rels/workbook.xml.rels": "<a/>"}
     damaged, unreadable = "ZIP ou Excel est abîmé", "classeur Excel est illisible"
     return {
@@ -947,7 +948,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "cut": (good[: directory + 30], damaged),
         "flipped": (bytes(flipped), damaged),
         "locked": (bytes(locked), "protégé par un mot de passe"),
-        "entity": (zipped({"xl/workbook.xml": entity, **links}), unreadable),
+        "entity": (workbook(row.format("designation") + row.format("a"), **entity), unreadable),
         "no XML": (zipped({"xl/workbook.xml": "<a>", **links}), unreadable),
         "no parts": (zipped({"xl/workbook.xml": "<a/>"}), unreadable),
         "wide": (workbook("<row><c r='ZZZ1'><v>1</v></c></row>"), "plus de 1\u202f000 colonnes"),
@@ -1007,10 +1008,9 @@ def test_pictures_beside_a_file_are_matched_sent_and_shown(visit: Open, sample: 
         files[0].read_bytes(), files[1].read_bytes(), b"", b"",
     ]  # fmt: skip
     assert [row[-1] for row in rows_of(downloaded(page))] == ["picture", "used", "used", "unusable: too large", "none"]
-    page.wait_for_function(
-        "[...document.querySelectorAll('.rows img')].filter((one) => one.naturalWidth > 0).length === 2"
-    )
     expect(page.locator(".rows img")).to_have_count(2)  # the large one is none
+    for image in page.locator(".rows img").all():
+        expect(image).not_to_have_js_property("naturalWidth", 0)
     page.locator(".row-open").nth(1).click()
     expect(page.locator("#picture-name")).to_have_text("Lampe.JPG")
     page.click("#tab-file")

@@ -64,7 +64,7 @@ function ranking({ top }) {
   return h("section", { class: "card" }, h("h3", {}, t("top")), h("ol", { class: "ranking" }, top.map(line)));
 }
 
-/** An element that says what decided, what counted, and which training pictures are alike: the body of POST /explain. */
+/** What decided, what counted, and which training pictures are alike, as an element: the body of POST /explain. */
 export function renderExplanation(explanation) {
   const { views, spoke_for, spoke_against, pictures } = explanation;
   return h(

@@ -1,13 +1,18 @@
 /* Several files at once, from a file input or a drop, folders with all that is in them. */
 
-/** Give [{file, path}] from an input, and from a drop on its label, to `take`; a path of a file in a folder has a slash. */
+/** Give [{file, path}] from an input, and from a drop on its label, to `take`; in a folder a path has a slash. */
 export function takeFilesAndFolders(input, label, take) {
   input.addEventListener("change", () => {
     const given = [...input.files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
     input.value = ""; // so that the same file, mended, can be chosen again
     if (given.length > 0) take(given);
   });
-  for (const [name, over] of [["dragenter", true], ["dragover", true], ["dragleave", false], ["drop", false]]) {
+  for (const [name, over] of [
+    ["dragenter", true],
+    ["dragover", true],
+    ["dragleave", false],
+    ["drop", false],
+  ]) {
     label.addEventListener(name, async (event) => {
       event.preventDefault();
       label.classList.toggle("over", over);

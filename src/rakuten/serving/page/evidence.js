@@ -69,7 +69,8 @@ function piece(term) {
 
 /**
  * What decided: {views, mostly, terms, columns}. `views` are the one or two that speak for the code the most; `mostly`
- * says that the first is most of the whole; `terms` are words to name where the first reads words, `columns` their fields.
+ * says that the first is most of the whole; `terms` are words to name where one of them reads words, `columns` their
+ * fields.
  */
 export function whatDecided({ views, spoke_for }) {
   const weighed = weighViews(views);

@@ -1,4 +1,4 @@
-/* A file of products, with or without their pictures: read here, scored part by part, and handed back with the codes. */
+/* A file of products, with or without their pictures: read here, scored part by part, handed back with the codes. */
 
 import { call } from "./api.js";
 import { kindOf, readCatalogue } from "./catalogue.js";
@@ -77,7 +77,7 @@ async function sortFiles(given) {
 async function openArchive(archive, entries, found) {
   const seen = entries.filter(({ name: path }) => !isHidden(path));
   const inside = seen.filter((entry) => isPicture(entry.name));
-  found.push(...inside.map((entry) => pictureOfEntry(archive, entry)));
+  for (const entry of inside) found.push(pictureOfEntry(archive, entry));
   const tables = seen.filter((entry) => TABLE.test(entry.name));
   if (tables.length > 1) throw new FileError("zip_tables", { n: tables.length });
   if (tables.length === 0) {
@@ -95,7 +95,9 @@ function startAgain() {
   ran = false;
   match = read && matchPictures(read, pictures);
   results = read ? read.products.map((one) => (one?.error ? { text: () => t(one.error, one.values) } : null)) : [];
-  say($("file-status"), () => (read ? t("file_read", { name, n: all() }) : t("pictures_alone", { n: pictures.length })));
+  say($("file-status"), () =>
+    read ? t("file_read", { name, n: all() }) : t("pictures_alone", { n: pictures.length }),
+  );
 }
 
 function removePictures() {
@@ -182,7 +184,8 @@ function renderPictures() {
   const more = unmatched.length > NAMES_SHOWN ? ", …" : "";
   const by = column ? t("pictures_by_column", { column }) : t("pictures_by_ids");
   const lines = [withOne > 0 ? t("pictures_matched", { n: withOne, all: all(), by }) : t("pictures_none")];
-  if (unmatched.length > 0) lines.push(t("pictures_unmatched", { n: unmatched.length, names: names.join(", ") + more }));
+  if (unmatched.length > 0)
+    lines.push(t("pictures_unmatched", { n: unmatched.length, names: names.join(", ") + more }));
   $("file-pictures-lines").replaceChildren(...lines.map((text) => h("p", { class: "note" }, text)));
 }
 
@@ -190,7 +193,11 @@ function renderResult(left) {
   const codes = results.filter((result) => result && !result.text);
   const errors = results.flatMap((result, at) => (result?.text ? [{ ...result, at }] : []));
   const review = codes.filter((result) => result.needs_review).length;
-  const figures = [["decided", codes.length - review], ["review", review], ["errors", errors.length]];
+  const figures = [
+    ["decided", codes.length - review],
+    ["review", review],
+    ["errors", errors.length],
+  ];
   $("file-figures").replaceChildren(
     ...figures.map(([key, count]) => h("div", {}, h("dt", {}, t(`file_${key}`)), h("dd", {}, number(count)))),
   );
@@ -237,7 +244,13 @@ async function handOutWorkbook() {
 async function openRow(at) {
   const { designation, description } = read.products[at];
   const picture = match.ofRow[at];
-  const file = picture && new File([await picture.read(TABLE_BYTES)], picture.path.split("/").at(-1));
+  let file = null;
+  try {
+    const { limits } = await modelOf();
+    if (picture) file = new File([await picture.read(limits.picture_bytes)], picture.path.split("/").at(-1));
+  } catch {
+    // Too large, damaged or gone, as the row says where it was scored with pictures.
+  }
   $("tab-product").click();
   openProduct({ title: designation ?? "", description: description ?? "", picture: file });
 }

@@ -32,6 +32,7 @@ export function pictureOfEntry(archive, entry) {
  * @param {{path: string}[]} pictures
  */
 export function matchPictures({ header, rows }, pictures) {
+  if (pictures.length === 0) return { ofRow: rows.map(() => null), column: null, unmatched: [] };
   const index = indexOf(pictures);
   const byIds = idsOf(header);
   const column = columnOfNames(header, rows, index);

@@ -39,7 +39,8 @@ function values(result) {
 
 /** A number where a text is one as a spreadsheet would write it: 007 and an EAN stay texts. */
 function typed(text) {
-  const isNumber = text.length <= LONGEST_NUMBER && text !== "" && String(Number(text)) === text && Number.isFinite(Number(text));
+  const isNumber =
+    text.length <= LONGEST_NUMBER && text !== "" && String(Number(text)) === text && Number.isFinite(Number(text));
   return isNumber ? Number(text) : text;
 }
 
@@ -50,7 +51,12 @@ const RANKS = ["second", "third"];
 export function reviewCsv({ header, rows }, shown) {
   const names = header.fields.map((name) => name.trim().toLowerCase());
   const kept = KEPT.filter((name) => names.includes(name));
-  const head = [...kept, "predicted_prdtypecode", "confidence", ...RANKS.flatMap((rank) => [`${rank}_prdtypecode`, `${rank}_confidence`])];
+  const head = [
+    ...kept,
+    "predicted_prdtypecode",
+    "confidence",
+    ...RANKS.flatMap((rank) => [`${rank}_prdtypecode`, `${rank}_confidence`]),
+  ];
   const lines = shown.map(({ at, result }) => {
     const own = kept.map((name) => rows[at].fields[names.indexOf(name)]);
     const next = RANKS.flatMap((_, rank) => {

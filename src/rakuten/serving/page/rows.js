@@ -4,6 +4,7 @@ import { $, bar, className, h } from "./dom.js";
 import { chance, number, t } from "./language.js";
 
 const PER_PAGE = 25;
+const SHOWN_CHARACTERS = 300; // of a title; two lines of it are seen
 const THUMBNAIL_BYTES = 10_000_000;
 
 let rows = []; // {at, line, title, result, picture}; result: a prediction or {text}
@@ -91,14 +92,25 @@ function renderTable() {
     h(
       "table",
       { class: withPictures ? "rows pictured" : "rows" },
-      h("thead", {}, h("tr", {}, withPictures && h("th", { scope: "col" }, t("picture")), COLUMNS.map(head), stateHead())),
-      h("tbody", {}, shown.map((row) => line(row, withPictures))),
+      h(
+        "thead",
+        {},
+        h("tr", {}, withPictures && h("th", { scope: "col" }, t("picture")), COLUMNS.map(head), stateHead()),
+      ),
+      h(
+        "tbody",
+        {},
+        shown.map((row) => line(row, withPictures)),
+      ),
     ),
   );
   const last = Math.min(found.length, first + PER_PAGE);
   $("rows-place").textContent =
     found.length === 0 ? t("rows_none") : t("rows_place", { first: first + 1, last, n: found.length });
-  for (const [id, stop] of [["rows-before", wanted.page === 0], ["rows-next", wanted.page >= pages - 1]]) {
+  for (const [id, stop] of [
+    ["rows-before", wanted.page === 0],
+    ["rows-next", wanted.page >= pages - 1],
+  ]) {
     $(id).setAttribute("aria-disabled", stop);
   }
   $("rows-pager").hidden = pages === 1;
@@ -108,7 +120,11 @@ function renderTable() {
 function head({ key, style }) {
   const isSorted = wanted.sort === key;
   const order = isSorted ? (wanted.descending ? "descending" : "ascending") : "none";
-  const button = h("button", { type: "button", class: "sort", "data-sort": key }, t(key === "line" ? "rows_line" : key));
+  const button = h(
+    "button",
+    { type: "button", class: "sort", "data-sort": key },
+    t(key === "line" ? "rows_line" : key),
+  );
   return h("th", { scope: "col", "aria-sort": order, class: style }, button);
 }
 
@@ -119,14 +135,22 @@ function stateHead() {
 function line(row, withPictures) {
   const { result } = row;
   const state = stateOf(result);
-  const title = h("button", { type: "button", class: "row-open", "data-row": String(row.at) }, row.title || t("rows_untitled"));
+  const title = h(
+    "button",
+    { type: "button", class: "row-open", "data-row": String(row.at) },
+    row.title.slice(0, SHOWN_CHARACTERS) || t("rows_untitled"),
+  );
   return h(
     "tr",
     { class: `row for-${state}` },
     withPictures && h("td", { class: "picture" }, row.picture && thumbnail(row.picture)),
     h("td", { class: "place" }, number(row.line, { useGrouping: false })),
     h("td", { class: "title" }, title),
-    h("td", { class: "type" }, !result.text && [h("span", { class: "code" }, String(result.prdtypecode)), " ", className(result)]),
+    h(
+      "td",
+      { class: "type" },
+      !result.text && [h("span", { class: "code" }, String(result.prdtypecode)), " ", className(result)],
+    ),
     h("td", { class: "sureness" }, !result.text && [chance(result.confidence), bar(result.confidence)]),
     h("td", { class: "state-of" }, h("span", { class: `state ${state}` }, result.text ? result.text() : t(state))),
   );
@@ -168,7 +192,11 @@ function turn(step) {
  */
 export function start(onOpen, onChange) {
   [open, changed] = [onOpen, onChange];
-  for (const [id, key, event] of [["rows-state", "state", "change"], ["rows-code", "code", "change"], ["rows-search", "search", "input"]]) {
+  for (const [id, key, event] of [
+    ["rows-state", "state", "change"],
+    ["rows-code", "code", "change"],
+    ["rows-search", "search", "input"],
+  ]) {
     $(id).addEventListener(event, () => {
       wanted[key] = $(id).value;
       wanted.page = 0;

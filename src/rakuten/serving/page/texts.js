@@ -117,7 +117,6 @@ export const TEXTS = {
 
   field_designation_clean: ["titre", "title"],
   field_description_clean: ["description", "description"],
-  field_style: ["style d'écriture", "writing style"],
   trait_capitalised: ["part de mots commençant par une majuscule", "share of capitalised words"],
   trait_shouted: ["part de mots en capitales", "share of words in capitals"],
   trait_letters: ["longueur du titre", "length of the title"],
@@ -171,7 +170,10 @@ export const TEXTS = {
     "{n} image{s} ; ajoutez le fichier CSV ou Excel de leurs produits.",
     "{n} picture{s}; add the CSV or Excel file of their products.",
   ],
-  pictures_matched: ["Une image pour {n} ligne{s} sur {all}, d'après {by}.", "A picture for {n} row{s} of {all}, by {by}."],
+  pictures_matched: [
+    "Une image pour {n} ligne{s} sur {all}, d'après {by}.",
+    "A picture for {n} row{s} of {all}, by {by}.",
+  ],
   pictures_by_ids: ["imageid et productid", "imageid and productid"],
   pictures_by_column: ["la colonne {column}", "the column {column}"],
   pictures_none: [
@@ -245,7 +247,10 @@ export const TEXTS = {
     "Ce fichier est une archive, mais pas un ZIP ; décompressez-la et choisissez le fichier CSV.",
     "This file is an archive but no ZIP; unpack it and choose the CSV file in it.",
   ],
-  zip_broken: ["Ce fichier ZIP ou Excel est abîmé ; récupérez-le à nouveau.", "This ZIP or Excel file is damaged; fetch it again."],
+  zip_broken: [
+    "Ce fichier ZIP ou Excel est abîmé ; récupérez-le à nouveau.",
+    "This ZIP or Excel file is damaged; fetch it again.",
+  ],
   zip_encrypted: [
     "Ce fichier est protégé par un mot de passe ; enregistrez-le sans.",
     "This file is protected by a password; save it without one.",
@@ -258,7 +263,10 @@ export const TEXTS = {
     "Ce ZIP contient {n} fichiers CSV ou Excel ; un seul peut être classé à la fois.",
     "This ZIP has {n} CSV or Excel files; only one can be classified at a time.",
   ],
-  zip_nothing: ["Ce ZIP ne contient ni image, ni fichier CSV ou Excel.", "This ZIP has no picture and no CSV or Excel file."],
+  zip_nothing: [
+    "Ce ZIP ne contient ni image, ni fichier CSV ou Excel.",
+    "This ZIP has no picture and no CSV or Excel file.",
+  ],
   xlsx_broken: [
     "Ce classeur Excel est illisible ; enregistrez-le à nouveau en .xlsx, ou en CSV UTF-8.",
     "This Excel workbook cannot be read; save it again as .xlsx, or as CSV UTF-8.",

@@ -10,7 +10,12 @@ const MOST_COLUMNS = 1000;
 const MOST_SHEETS = 50; // that are looked into
 const LONGEST_CELL = 32_767; // characters that Excel allows
 const MS_PER_DAY = 86_400_000;
-const DATE_FORMATS = [[14, 22], [27, 36], [45, 47], [50, 58]]; // numbers of Excel's own
+const DATE_FORMATS = [
+  [14, 22],
+  [27, 36],
+  [45, 47],
+  [50, 58],
+]; // numbers of Excel's own
 
 /**
  * The sheets of a workbook that have rows, one after the other, hidden ones left out: each a list of
@@ -28,7 +33,9 @@ export async function* sheetsOf(blob) {
   };
   const workbook = await parse("xl/workbook.xml");
   const links = await parse("xl/_rels/workbook.xml.rels");
-  const targets = new Map(all(links, "Relationship").map((link) => [link.getAttribute("Id"), link.getAttribute("Target")]));
+  const targets = new Map(
+    all(links, "Relationship").map((link) => [link.getAttribute("Id"), link.getAttribute("Target")]),
+  );
   const context = {
     strings: stringsOf(await parse("xl/sharedStrings.xml", false)),
     isDate: dateStyles(await parse("xl/styles.xml", false)),
@@ -70,11 +77,13 @@ function textOf(node) {
 /** For each style of cells whether it shows a number as a date. */
 function dateStyles(parsed) {
   if (!parsed) return [];
-  const own = new Map(all(parsed, "numFmt").map((one) => [one.getAttribute("numFmtId"), one.getAttribute("formatCode")]));
+  const own = new Map(
+    all(parsed, "numFmt").map((one) => [one.getAttribute("numFmtId"), one.getAttribute("formatCode")]),
+  );
   const isDate = (id) => {
     const format = own.get(id);
     if (format === undefined) return DATE_FORMATS.some(([first, last]) => Number(id) >= first && Number(id) <= last);
-    return /[dmyhs]/i.test(format.replace(/"[^"]*"|\[[^\]]*\]|\\./g, ""));
+    return /[dmyhs]/i.test(format.replace(/"[^"]{0,99}"|\[[^\]]{0,99}\]|\\./g, "")); // without colours and texts
   };
   const [styles] = all(parsed, "cellXfs");
   return styles ? all(styles, "xf").map((style) => isDate(style.getAttribute("numFmtId"))) : [];
@@ -131,12 +140,12 @@ function dateText(number, from1904) {
   if (Number.isNaN(date.getTime())) return String(number);
   const [day, time] = date.toISOString().split(/[T.]/);
   if (number < 1 && !from1904) return time;
-  return (date.getTime() % MS_PER_DAY) === 0 ? day : `${day} ${time}`;
+  return date.getTime() % MS_PER_DAY === 0 ? day : `${day} ${time}`;
 }
 
 /**
- * A workbook of one sheet as {blob, cut}: the first of `rows` is its header. Texts are never formulas; those longer than
- * Excel allows are cut, `cut` counts them.
+ * A workbook of one sheet as {blob, cut}: the first of `rows` is its header. Texts are never formulas; those longer
+ * than Excel allows are cut, `cut` counts them.
  * @param {(string|number|boolean|null|undefined)[][]} rows
  */
 export async function workbookOf(rows) {
@@ -159,7 +168,8 @@ export async function workbookOf(rows) {
   const main = `${office}/spreadsheetml/2006/main`;
   const kind = "application/vnd.openxmlformats-officedocument.spreadsheetml";
   const link = (id, type, target) => `<Relationship Id="${id}" Type="${links}/${type}" Target="${target}"/>`;
-  const relations = (inner) => `${head}<Relationships xmlns="${office}/package/2006/relationships">${inner}</Relationships>`;
+  const relations = (inner) =>
+    `${head}<Relationships xmlns="${office}/package/2006/relationships">${inner}</Relationships>`;
   const files = {
     "[Content_Types].xml":
       `${head}<Types xmlns="${office}/package/2006/content-types">` +

@@ -22,7 +22,7 @@ export async function entriesOf(blob) {
   if (length > MOST_DIRECTORY_BYTES || start + length > blob.size) throw new FileError("zip_broken");
   const view = await bytesOf(blob, start, length);
   const entries = [];
-  for (let at = 0; entries.length < count; ) {
+  for (let at = 0; entries.length < count;) {
     if (at + 46 > length || view.getUint32(at, true) !== CENTRAL) throw new FileError("zip_broken");
     const [nameLength, extraLength, commentLength] = [28, 30, 32].map((place) => view.getUint16(at + place, true));
     const end = at + 46 + nameLength + extraLength + commentLength;
@@ -132,7 +132,14 @@ export async function zip(files, type) {
     const packed = new Uint8Array(await new Response(stream).arrayBuffer());
     const encoded = new TextEncoder().encode(name);
     // version, flags, method, time, date; checksum, sizes; lengths of the name and of what else there is
-    const common = [[2, 20], [2, UTF_8], [2, DEFLATED], [2, 0], [2, DOS_DATE], [4, crc32(bytes)]];
+    const common = [
+      [2, 20],
+      [2, UTF_8],
+      [2, DEFLATED],
+      [2, 0],
+      [2, DOS_DATE],
+      [4, crc32(bytes)],
+    ];
     common.push([4, packed.length], [4, bytes.length], [2, encoded.length], [2, 0]);
     const local = fields([[4, LOCAL], ...common]);
     directory.push(fields([[4, CENTRAL], [2, 20], ...common, [2, 0], [2, 0], [2, 0], [4, 0], [4, offset]]), encoded);
@@ -141,7 +148,16 @@ export async function zip(files, type) {
   }
   const size = directory.reduce((sum, part) => sum + part.length, 0);
   const count = directory.length / 2;
-  const end = fields([[4, END], [2, 0], [2, 0], [2, count], [2, count], [4, size], [4, offset], [2, 0]]);
+  const end = fields([
+    [4, END],
+    [2, 0],
+    [2, 0],
+    [2, count],
+    [2, count],
+    [4, size],
+    [4, offset],
+    [2, 0],
+  ]);
   return new Blob([...parts, ...directory, end], { type });
 }
 
