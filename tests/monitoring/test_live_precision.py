@@ -11,7 +11,7 @@ from rakuten.review.reviewed import COLUMNS
 def reviewed(*rows: tuple[str, int, int, bool]) -> pd.DataFrame:
     """Reviewed products, given as model version, predicted, answer, whether of the audit sample."""
     return pd.DataFrame(
-        [("file", str(number), version, predicted, answer, is_audit)
+        [(str(number), None, version, predicted, answer, is_audit)
          for number, (version, predicted, answer, is_audit) in enumerate(rows)],
         columns=list(COLUMNS),
     )  # fmt: skip

@@ -162,7 +162,7 @@ def test_decisions_about_live_traffic_are_labels(
     window = monitored_frame(1000, 1)
     ids = log_window(monitored.folder, window, "one")
     decided = window[window["needs_review"] == 0].head(PARAMS.monitor.min_labels)
-    products = [product(source="api", model_version="one") | {"key": ids[row]} for row in decided.index]
+    products = [product(f"1_{row}", source="api", model_version="one", prediction_id=ids[row]) for row in decided.index]
     products.append(product("7_7", source="file", model_version="one"))
     answers = [int(code) for code in decided["predicted"]]
     answers[0] = answers[1] = 50

@@ -19,6 +19,7 @@ def test_each_decided_product_is_a_row(desk: ReviewDesk, product: MakeProduct) -
     """Skipped products and decisions that were taken back do not count."""
     keys = ["1_1", "1_2", "1_3", "1_4", "1_5"]
     desk.add([product(key, is_audit=key == "1_2", model_version=f"version {key}") for key in keys])
+    desk.add([product("1_1", model_version="version 1_1", prediction_id="p1")])  # live traffic, answered again
     desk.decide(NewDecision("ann", 1, Answer.CODE, 40))
     desk.decide(NewDecision("ann", 2, Answer.NO_CODE))
     desk.decide(NewDecision("ann", 3, Answer.SKIP))
@@ -27,8 +28,8 @@ def test_each_decided_product_is_a_row(desk: ReviewDesk, product: MakeProduct) -
     found = reviewed_products(desk)
     assert list(found.columns) == list(COLUMNS)
     assert found.values.tolist() == [
-        ["file", "1_1", "version 1_1", 10, 40, False],
-        ["file", "1_2", "version 1_2", 10, 0, True],
+        ["1_1", "p1", "version 1_1", 10, 40, False],
+        ["1_2", None, "version 1_2", 10, 0, True],
     ]
 
 

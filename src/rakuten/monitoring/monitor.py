@@ -33,7 +33,6 @@ from rakuten.monitoring.plots import drift_figure
 from rakuten.monitoring.prediction_log import read_window
 from rakuten.monitoring.status_files import AUDIT_FILE, DRIFT_FILE, LAST_CHECK_FILE, PRECISION_FILE
 from rakuten.review.reviewed import existing_desk, reviewed_products
-from rakuten.review.tables import Source
 from rakuten.tracking import lineage, monitoring_runs, registered_model
 
 log = logging.getLogger(__name__)
@@ -133,9 +132,9 @@ def read_reviewed(agreement: int) -> pd.DataFrame:
 
 
 def desk_labels(reviewed: pd.DataFrame) -> pd.DataFrame:
-    """LABEL_COLUMNS of the reviewed products that came from the API, whose key is their prediction_id."""
-    of_traffic = reviewed[reviewed["source"] == Source.API]
-    return pd.DataFrame({"prediction_id": of_traffic["key"], "prdtypecode": of_traffic["prdtypecode"]})
+    """LABEL_COLUMNS of the reviewed products that came from live traffic."""
+    labels: pd.DataFrame = reviewed.dropna(subset="prediction_id")[list(LABEL_COLUMNS)]
+    return labels
 
 
 def _check_precision(

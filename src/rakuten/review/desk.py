@@ -22,8 +22,8 @@ SPARE = 40  # products looked for beyond those asked for, since others may take 
 MAX_TRIES = 5  # if others took all of these
 # What a product that comes again takes over from the model's last word on it.
 UPDATED = (
-    "predicted", "confidence", "top", "shown_confidence", "shown_top", "model_version", "is_audit", "is_novel",
-    "priority", "group", "image",
+    "predicted", "confidence", "top", "shown_confidence", "shown_top", "model_version", "prediction_id", "is_audit",
+    "is_novel", "priority", "group", "image",
 )  # fmt: skip
 
 
@@ -291,7 +291,8 @@ class ReviewDesk:
 
 
 def _with_shown(product: Mapping[str, Any]) -> dict[str, Any]:
-    return {"is_novel": False, "shown_top": product["top"], "shown_confidence": product["confidence"], **product}
+    shown = {"shown_top": product["top"], "shown_confidence": product["confidence"]}
+    return {"is_novel": False, "prediction_id": None, **shown, **product}
 
 
 def _by_key(session: Session, products: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], ReviewProduct]:

@@ -1,17 +1,16 @@
 """What people decided, as a table for those who judge a model by it: the monitoring."""
 
-import os
 from pathlib import Path
 
 import pandas as pd
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from rakuten.review.database import DEFAULT_URL, open_database
+from rakuten.review.database import database_url, open_database
 from rakuten.review.desk import ReviewDesk
 
-# key of the source "api" is the prediction_id; prdtypecode is the answer, NO_CODE if none of the codes fits.
-COLUMNS = ("source", "key", "model_version", "predicted", "prdtypecode", "is_audit")
+# prediction_id is None but for live traffic; prdtypecode is the answer, NO_CODE if none of the codes fits.
+COLUMNS = ("key", "prediction_id", "model_version", "predicted", "prdtypecode", "is_audit")
 
 
 def existing_desk(agreement: int) -> ReviewDesk | None:
@@ -23,7 +22,7 @@ def existing_desk(agreement: int) -> ReviewDesk | None:
     Raises:
         UserError: the database cannot be opened.
     """
-    url = os.environ.get("REVIEW_DATABASE_URL") or DEFAULT_URL
+    url = database_url()
     return None if _is_missing_file(url) else ReviewDesk(open_database(url), agreement)
 
 
@@ -34,7 +33,7 @@ def reviewed_products(desk: ReviewDesk | None) -> pd.DataFrame:
     or the decision was taken back.
     """
     rows = [
-        (product.source, product.key, product.model_version, product.predicted, answer, product.is_audit)
+        (product.key, product.prediction_id, product.model_version, product.predicted, answer, product.is_audit)
         for product, answer, _ in (desk.decided() if desk is not None else ())
     ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))

@@ -93,7 +93,7 @@ def from_api(
     """The products that the API has answered; the same text and picture again is the same product.
 
     Args:
-        answered: designation, description, predicted, confidence, model_version, is_audit.
+        answered: designation, description, predicted, confidence, model_version, prediction_id, is_audit.
         tops: the likeliest codes of each product with their confidences.
         shown: the same with the confidences that people see.
         pictures: what names each product's picture; "" for none.
@@ -144,6 +144,7 @@ def _rows(
                 "confidence": float(row["confidence"]),
                 "top": tops[number],
                 "model_version": str(row["model_version"]),
+                "prediction_id": row.get("prediction_id"),
                 "is_audit": bool(row["is_audit"]),
                 "is_novel": bool(row.get("is_novel", False)),
                 "shown_top": shown[number],

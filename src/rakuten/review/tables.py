@@ -84,6 +84,7 @@ class ReviewProduct(Base):
     confidence: Mapped[float]
     top: Mapped[list[list[float]]] = mapped_column(JSON)  # [prdtypecode, probability] of the likeliest codes
     model_version: Mapped[str]
+    prediction_id: Mapped[str | None]  # of live traffic: names that word in the prediction log
     is_audit: Mapped[bool]  # decided by the model, and drawn at random to check it
     is_novel: Mapped[bool] = mapped_column(default=False)  # unlike all that the model was trained on
     # What people see in place of confidence and top: see `audit.with_shown_confidences`.

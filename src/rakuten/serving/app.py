@@ -157,9 +157,16 @@ def _answered(products: Sequence[ParsedProduct], scored: ScoredProducts) -> list
             top=[list(choice) for choice in zip(codes[:SHOWN_CODES], confidence[:SHOWN_CODES], strict=True)],
             needs_review=needs_review,
             model_version=scored.model.model_version,
+            prediction_id=prediction_id,
         )
-        for product, codes, confidence, needs_review, state in zip(
-            products, scored.codes, scored.confidence, scored.needs_review, scored.image_states, strict=True
+        for product, prediction_id, codes, confidence, needs_review, state in zip(
+            products,
+            scored.prediction_ids,
+            scored.codes,
+            scored.confidence,
+            scored.needs_review,
+            scored.image_states,
+            strict=True,
         )
     ]
 

@@ -37,6 +37,7 @@ class Answered(NamedTuple):
     top: Top
     needs_review: bool
     model_version: str
+    prediction_id: str
 
 
 class ReviewIntake:
@@ -136,6 +137,7 @@ class ReviewIntake:
                 "predicted": [int(product.top[0][0]) for product in products],
                 "confidence": [product.top[0][1] for product in products],
                 "model_version": [product.model_version for product in products],
+                "prediction_id": [product.prediction_id for product in products],
                 "is_audit": [not product.needs_review for product in products],
             }
         )
