@@ -12,6 +12,7 @@ from rakuten.review.tables import Answer
 from tests.review.conftest import MakeProduct
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+LIVE_ID = 979_130_423_889_143_529  # of the product 9_9 of live traffic, which has no ids of its own
 
 
 def annotated(review_id: object, choice: str, **more: Any) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def annotated(review_id: object, choice: str, **more: Any) -> dict[str, Any]:
 def test_corrections_are_the_labels_that_people_changed_or_gave(desk: ReviewDesk, product: MakeProduct) -> None:
     labels = [None, 40, 40, 40]
     products = [product(f"1_{number}", prdtypecode=label) for number, label in enumerate(labels)]
-    desk.add([*products, product("9_9", productid=None)])
+    desk.add([*products, product("9_9", source="api", productid=None, imageid=None)])
     for number, code in enumerate([2583, 10, None, 40, 10], start=1):
         answer = Answer.NO_CODE if code is None else Answer.CODE
         desk.decide(NewDecision("ann", number, answer, code, decided_at=AT))
@@ -36,7 +37,8 @@ def test_corrections_are_the_labels_that_people_changed_or_gave(desk: ReviewDesk
         [0, 1, "", "2583", "1", at, "Titre 1_0", ""],  # its first label, so its text is needed
         [1, 1, "40", "10", "2", at, "", ""],
         [2, 1, "40", "", "3", at, "", ""],  # none of the codes
-    ]  # the label of 1_3 was confirmed, and 9_9 has no ids
+        [LIVE_ID, LIVE_ID, "", "10", "5", at, "Titre 9_9", ""],
+    ]  # the label of 1_3 was confirmed
 
 
 def test_tasks_have_the_product_and_the_models_answer(desk: ReviewDesk, product: MakeProduct) -> None:

@@ -1,6 +1,7 @@
 """Decisions as files: corrections.csv for the pipeline, all as CSV, Label Studio's tasks and annotations. Pure."""
 
 import csv
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -31,8 +32,21 @@ LABEL_CONFIG = """\
 """
 
 
+def ids_of(product: ReviewProduct) -> tuple[int, int]:
+    """The productid and imageid of a product. One that came without, from live traffic, is given some.
+
+    They follow from its source and key, so that they are the same in every export and in every database. They have 18
+    digits and begin with 9, which no catalogue's own ids do.
+    """
+    if product.productid is not None and product.imageid is not None:
+        return product.productid, product.imageid
+    name = f"{product.source}\0{product.key}".encode()
+    made_up = 9 * 10**17 + int.from_bytes(hashlib.sha256(name).digest()[:8], "big") % 10**17
+    return made_up, made_up
+
+
 def corrections(decided: Iterable[tuple[ReviewProduct, int, Sequence[ReviewDecision]]]) -> pd.DataFrame:
-    """The decided products with ids, as data/corrections/corrections.csv holds them.
+    """The decided products, as data/corrections/corrections.csv holds them, with the ids of `ids_of`.
 
     prdtypecode is empty where none of the codes fits. old_prdtypecode, the label that the product had, is empty for a
     product that is not among the train products; only such a product has its text here. Products whose label was
@@ -43,8 +57,7 @@ def corrections(decided: Iterable[tuple[ReviewProduct, int, Sequence[ReviewDecis
     """
     rows = [
         {
-            "productid": product.productid,
-            "imageid": product.imageid,
+            **dict(zip(("productid", "imageid"), ids_of(product), strict=True)),
             "old_prdtypecode": "" if product.prdtypecode is None else str(product.prdtypecode),
             "prdtypecode": "" if answer == NO_CODE else str(answer),
             "decisions": ";".join(str(decision.id) for decision in decisions),
@@ -53,7 +66,7 @@ def corrections(decided: Iterable[tuple[ReviewProduct, int, Sequence[ReviewDecis
             "description": product.description if product.prdtypecode is None else "",
         }
         for product, answer, decisions in decided
-        if product.productid is not None and answer != product.prdtypecode
+        if answer != product.prdtypecode
     ]
     return pd.DataFrame(rows, columns=list(corrections_file.COLUMNS))
 

@@ -1,6 +1,7 @@
 """Files of products for the queue: predictions.csv, any scored file, label_issues.csv; and corrections.csv."""
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pandas as pd
 from rakuten.config import CORRECTIONS, INTERIM, MODELS, PROCESSED, RAW, REPORTS, load_params
 from rakuten.data.corrections import CORRECTIONS_FILE
 from rakuten.data.images import ImageFiles
+from rakuten.data.schema import image_name
 from rakuten.data.tables import write_table
 from rakuten.errors import UserError
 from rakuten.files import atomic_write
 from rakuten.review import exchange, sources
+from rakuten.review.decisions import NO_CODE
 from rakuten.review.desk import ReviewDesk
 from rakuten.review.tables import Source
 from rakuten.tracking import lineage
@@ -21,6 +24,7 @@ TEXTS = ["productid", "imageid", "designation", "description"]
 SCORED_COLUMNS = {"predicted_prdtypecode", "confidence", "needs_review", "model_version"}
 PIPELINE_FILES = {"predictions": PROCESSED / "predictions.csv", "label-issues": REPORTS / "label_issues.csv"}
 EXPORTED = CORRECTIONS / CORRECTIONS_FILE
+PICTURES = RAW / "images" / "image_review"  # of products from live traffic
 
 
 def products_of(file: Path | bytes, name: str, images: Path | None = None, source: str = "") -> list[dict[str, Any]]:
@@ -63,11 +67,26 @@ def read_table(file: Path | bytes, name: str) -> pd.DataFrame:
 
 
 def export_corrections(desk: ReviewDesk, path: Path = EXPORTED) -> int:
-    """Write the products whose label people changed, or that got their first; returns their number."""
-    table = exchange.corrections(desk.decided())
+    """Write the products whose label people changed, or that got their first; returns their number.
+
+    The pictures of products from live traffic are copied to where ingest looks for pictures.
+    """
+    decided = desk.decided()
+    for product, answer, _ in decided:
+        if product.productid is None and product.image and answer != NO_CODE:
+            productid, imageid = exchange.ids_of(product)
+            _copy(Path(product.image), PICTURES / image_name(str(imageid), str(productid)))
+    table = exchange.corrections(decided)
     with atomic_write(path) as (partial,):
         write_table(table, partial)
     return len(table)
+
+
+def _copy(picture: Path, copy: Path) -> None:
+    """Copy a picture unless it is gone, or copied already: the name follows from the content."""
+    if not copy.exists() and picture.is_file():
+        with atomic_write(copy) as (partial,):
+            shutil.copyfile(picture, partial)
 
 
 def _with_texts(table: pd.DataFrame, path: Path) -> pd.DataFrame:
