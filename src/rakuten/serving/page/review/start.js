@@ -107,6 +107,7 @@ async function enter() {
 
 function open({ keys_required, person, role }) {
   const name = keys_required ? person : kept(NAME);
+  setPerson(name); // with keys the service knows, and does not read it
   $("desk").hidden = false;
   $("person").hidden = keys_required;
   say($("person"), () => name);
