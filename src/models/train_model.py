@@ -7,9 +7,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of this tree, whichever is installed
 
+import rakuten.interrupts  # noqa: F401 - for its effect, before the others
+
+# isort: split
 import numpy as np
 
-import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 from rakuten.cli import run_stage
 from rakuten.config import INTERIM, METRICS_FILE, MODELS, PROCESSED, REPORTS, SCORES_FILE, Params
 from rakuten.data.ingestion import NONE_FILE
