@@ -117,7 +117,7 @@ def test_an_extra_is_enough_for_its_modules(extras: tuple[str, ...]) -> None:
 
 
 def test_the_api_does_not_import_what_its_container_lacks() -> None:
-    assert {"dvc", "matplotlib", "pyarrow", "sqlalchemy", "flask"} <= set(other_modules(("serve",)))
+    assert {"dvc", "matplotlib", "pyarrow", "flask"} <= set(other_modules(("serve",)))
 
 
 def test_the_taxonomy_is_part_of_an_image_and_of_a_wheel() -> None:

@@ -140,7 +140,7 @@ def test_products_that_no_code_fits_are_kept_aside(chunk: pd.DataFrame, tmp_path
     assert none["productid"].tolist() == [gone["productid"].iloc[0], "32"]
     assert none["designation"].tolist() == [gone["designation"].iloc[0], "Bon cadeau"]
     assert none["index"].tolist() == [gone["index"].iloc[0], ""]
-    assert Corrections.read(tmp_path / "nothing").none_of_the_codes().empty
+    assert Corrections.read(tmp_path / "nothing", TAXONOMY).none_of_the_codes().empty
 
 
 def test_without_a_file_there_is_nothing_to_correct(chunk: pd.DataFrame, tmp_path: Path) -> None:

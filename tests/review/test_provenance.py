@@ -20,6 +20,7 @@ def test_a_corrected_row_names_its_decisions(desk: ReviewDesk, product: Callable
     desk.decide(NewDecision("ben", 2, Answer.CODE, 50, decided_at=at))
     corrections = Corrections(exchange.corrections(desk.decided()).astype("str"))
     rows = pd.DataFrame({"index": ["7", "8"], "productid": ["1", "3"], "imageid": ["5", "5"], "prdtypecode": "40"})
+    rows = rows.assign(designation="Table", description="")
     corrections.apply(rows)
     corrections.added_rows(9)
     outcomes = corrections.outcome_table()

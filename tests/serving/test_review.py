@@ -24,6 +24,7 @@ from rakuten.serving.review import ReviewService, add_review_routes
 from rakuten.serving.review_admin import add_administer_routes
 from rakuten.serving.roles import Role
 from rakuten.serving.settings import ApiSettings
+from rakuten.serving.training_pictures import TrainingPictures
 from tests.review.conftest import MakeProduct
 from tests.review.conftest import product as product_fixture
 from tests.support.api import jpeg
@@ -70,7 +71,8 @@ def serve(
     def make(open_: Callable[[], ReviewDesk] = lambda: desk, **settings: Any) -> TestClient:
         api = ApiSettings(keys_file=tmp_path / "keys.txt", **settings)
         review = ReviewService(api, open_)
-        service = SimpleNamespace(settings=api, review=review, scorer=model, decoder=model)
+        pictures = TrainingPictures(api.images)
+        service = SimpleNamespace(settings=api, review=review, scorer=model, decoder=model, training_pictures=pictures)
         app = FastAPI()
         add_review_routes(app, cast("Service", service), PAGE)
         add_administer_routes(app, review)

@@ -43,8 +43,9 @@ def make(desk: ReviewDesk, dropped: list[int], tmp_path: Path) -> Iterator[Make]
 
 def answered(title: str, **fields: Any) -> Answered:
     product = Answered(
-        title, "", None, [[2583, 0.4], [10, 0.3]], needs_review=True, model_version="abc", prediction_id=f"of {title}"
-    )
+        title, "", None, [[2583, 0.4], [10, 0.3]], needs_review=True, is_novel=False, model_version="abc",
+        prediction_id=f"of {title}",
+    )  # fmt: skip
     return product._replace(**fields)
 
 
@@ -53,14 +54,14 @@ def test_what_needs_review_goes_into_the_desk_with_text_and_picture(
 ) -> None:
     intake = make()
     sure = answered("Roman", needs_review=False)
-    intake.offer([answered("Les piscines", description="<p>ronde</p>", picture=b"jpeg"), sure])
-    intake.offer([answered("Les piscines", description="<p>ronde</p>", picture=b"jpeg")])
+    intake.offer([answered("Les piscines", description="<p>ronde</p>", picture=b"jpeg", is_novel=True), sure])
+    intake.offer([answered("Les piscines", description="<p>ronde</p>", picture=b"jpeg", is_novel=True)])
     intake.stop()
     (found,) = desk.open_products()
     assert (found.source, found.designation, found.description) == ("api", "Les piscines", "<p>ronde</p>")
     assert (found.predicted, found.confidence, found.top) == (2583, 0.4, [[2583, 0.4], [10, 0.3]])
     assert (found.language, found.productid, found.model_version) == ("french", None, "abc")
-    assert found.prediction_id == "of Les piscines"
+    assert (found.prediction_id, found.is_novel, found.priority) == ("of Les piscines", True, 1.0)
     assert found.image is not None
     assert Path(found.image).name == hashlib.sha256(b"jpeg").hexdigest()
     assert Path(found.image).read_bytes() == b"jpeg"

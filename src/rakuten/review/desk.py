@@ -88,7 +88,7 @@ class ReviewDesk:
                     found = there.get(key)
                     if found is None:
                         new += key not in rows
-                        rows[key] = product | {"state": State.OPEN, "added_at": _now()}
+                        rows.setdefault(key, product | {"state": State.OPEN, "added_at": _now()})
                     elif found.state == State.DECIDED:
                         decided += 1
                     else:

@@ -57,13 +57,13 @@ def conditions(wanted: QueueFilter) -> list[ColumnElement[bool]]:
 
 
 def opened_by(session: Session, person: str, wanted: QueueFilter, order: Order, now: datetime) -> list[int]:
-    """The ids of the products that a person has open, in their order.
+    """The ids of the products that a person has open and is still to be asked about, in their order.
 
     They are sorted here: asked for an order, SQLite would walk through the whole queue in it.
     """
     columns = (ReviewProduct.id, ReviewProduct.priority, ReviewProduct.shown_confidence)
     is_mine = and_(ReviewProduct.assigned_to == person, ReviewProduct.assigned_until > now)
-    rows = session.execute(select(*columns).where(is_mine, *conditions(wanted))).all()
+    rows = session.execute(select(*columns).where(is_mine, *conditions(wanted), _is_to_ask(person, wanted.state))).all()
     sort_keys = {Order.TEACHING: lambda row: -row.priority, Order.CONFIDENCE: lambda row: row.shown_confidence}
     rows = sorted(sorted(rows, key=lambda row: row.id), key=sort_keys.get(order, lambda row: row.id))
     return [row.id for row in rows]

@@ -149,25 +149,20 @@ class Service:
 
 def _answered(products: Sequence[ParsedProduct], scored: ScoredProducts) -> list[Answered]:
     """The products of a request as the review desk takes them."""
+    codes, confidence = scored.codes, scored.confidence
+    is_used = [state == IMAGE_USED for state in scored.image_states]
     return [
         Answered(
             designation=product.raw.designation,
             description=product.raw.description,
-            picture=product.raw.image if isinstance(product.raw.image, bytes) and state == IMAGE_USED else None,
-            top=[list(choice) for choice in zip(codes[:SHOWN_CODES], confidence[:SHOWN_CODES], strict=True)],
-            needs_review=needs_review,
+            picture=product.raw.image if isinstance(product.raw.image, bytes) and is_used[row] else None,
+            top=[list(choice) for choice in zip(codes[row][:SHOWN_CODES], confidence[row][:SHOWN_CODES], strict=True)],
+            needs_review=scored.needs_review[row],
+            is_novel=scored.is_novel[row],
             model_version=scored.model.model_version,
-            prediction_id=prediction_id,
+            prediction_id=scored.prediction_ids[row],
         )
-        for product, prediction_id, codes, confidence, needs_review, state in zip(
-            products,
-            scored.prediction_ids,
-            scored.codes,
-            scored.confidence,
-            scored.needs_review,
-            scored.image_states,
-            strict=True,
-        )
+        for row, product in enumerate(products)
     ]
 
 

@@ -36,6 +36,7 @@ class Answered(NamedTuple):
     picture: bytes | None  # that could be used
     top: Top
     needs_review: bool
+    is_novel: bool
     model_version: str
     prediction_id: str
 
@@ -139,6 +140,7 @@ class ReviewIntake:
                 "model_version": [product.model_version for product in products],
                 "prediction_id": [product.prediction_id for product in products],
                 "is_audit": [not product.needs_review for product in products],
+                "is_novel": [product.is_novel for product in products],
             }
         )
         names = [hashlib.sha256(product.picture).hexdigest() if product.picture else "" for product in products]
