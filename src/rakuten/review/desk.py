@@ -82,13 +82,15 @@ class ReviewDesk:
             chunk = [_with_shown(product) for product in products[start : start + WRITE_ROWS]]
             with transaction(self._engine) as session:
                 there = _by_key(session, chunk)
-                rows = {}  # a product that comes twice counts once
+                rows: dict[tuple[str, str], dict[str, Any]] = {}  # a product that comes twice counts once
                 for product in chunk:
                     key = (product["source"], product["key"])
                     found = there.get(key)
                     if found is None:
                         new += key not in rows
-                        rows.setdefault(key, product | {"state": State.OPEN, "added_at": _now()})
+                        # The second time it is a near-duplicate of itself, which would put it far behind.
+                        priority = max(product["priority"], rows.get(key, product)["priority"])
+                        rows[key] = product | {"priority": priority, "state": State.OPEN, "added_at": _now()}
                     elif found.state == State.DECIDED:
                         decided += 1
                     else:
