@@ -20,7 +20,7 @@ import time
 import urllib.parse
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +39,7 @@ from tests.support.project import copy_project, environment, git, run_in
 from tests.support.servers import answers, free_port, wait_for
 
 N_TRAIN, N_TEST, N_TRAFFIC, N_LABELLED = 2000, 400, 700, 600  # products
+N_IN_BROWSER = 10  # of the products that people decide
 SEED = 42  # of the catalogue
 MIN_AUDITED = 5  # of the few products that need review, fewer than usual are of the audit sample
 MOSTLY_GERMAN = (0.05, 0.05, 0.9)  # shares of French, English, German titles after the shift
@@ -236,23 +237,26 @@ class Demo:
         self._timeline.add("usual traffic", f"{N_TRAFFIC} products, no drift, no alert")
 
     def review(self) -> list[DecidedProduct]:
-        """A person decides each product that needs review, and those of the audit sample among them."""
+        """People decide each product that needs review, and those of the audit sample: the first ones in a browser."""
         output = self._run_python("-m", "rakuten", "review", "add", "data/processed/predictions.csv")
         desk = ReviewDesk(open_database(f"sqlite:///{self._project / 'data' / 'review' / 'review.db'}"), 1)
         test_products = synthetic_products(proportional_codes(N_TEST, SEED + 1), N_TRAIN, SEED)
         true_codes = {product.productid: product.true_code for product in test_products}
-        decided = []
+        by_title = {product.designation: product.true_code for product in test_products}
+        n_in_browser = decide_in_browser(f"{self._api.url}/review", "jean", by_title, N_IN_BROWSER)
         while products := desk.take("marie", 20):
             for product in products:
                 assert product.productid is not None
-                code = true_codes[product.productid]
-                desk.decide(NewDecision("marie", product.id, Answer.CODE, code))
-                decided.append(DecidedProduct(product, code))
+                desk.decide(NewDecision("marie", product.id, Answer.CODE, true_codes[product.productid]))
+        decided = [DecidedProduct(product, code) for product, code, _ in desk.decided()]
+        assert sum(decision.person == "jean" for _, _, made in desk.decided() for decision in made) == n_in_browser
         assert f"{len(decided):,} products added" in output, output
         n_wrong = sum(each.product.predicted != each.code for each in decided)
         n_audited = sum(each.product.is_audit for each in decided)
         self._timeline.add(
-            "review", f"a person decides {len(decided)} products, {n_audited} of the audit sample; {n_wrong} were wrong"
+            "review",
+            f"people decide {len(decided)} products, {n_in_browser} in a browser, {n_audited} of the audit sample; "
+            f"{n_wrong} were wrong",
         )
         return decided
 
@@ -306,7 +310,7 @@ class Demo:
         train = read_table(self._project / "data" / "interim" / "merged_train.csv")
         label = dict(zip(train["productid"], train["prdtypecode"], strict=True))
         assert all(label[str(each.product.productid)] == str(each.code) for each in decided)
-        first = decided[0].product
+        first = decided[-1].product
         trace = self._run_python("-m", "rakuten", "trace", "--product", str(first.productid))
         assert "row added" in trace and "marie" in trace and f"had said {first.predicted}" in trace, trace
         self._timeline.add("trace", trace.splitlines()[1].strip())
@@ -323,6 +327,40 @@ class Demo:
 
     def _run_python(self, *arguments: str) -> str:
         return run_in(self._project, sys.executable, *arguments, code=0, **self._env)
+
+
+def decide_in_browser(url: str, person: str, code_of_title: Mapping[str, int], n_products: int) -> int:
+    """Decide the next products on the desk's page, in a real Chromium; returns how many were, 0 where there is none.
+
+    A product whose title is not known, or not shown as it is, is skipped.
+    """
+    from playwright.sync_api import expect, sync_playwright
+
+    from tests.support.chromium import ARGUMENTS, find_chromium
+
+    if (chromium := find_chromium()) is None:
+        return 0
+    n_decided = 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        page = browser.new_page(locale="en-GB")
+        page.goto(url)
+        page.fill("#person-name", person)
+        page.keyboard.press("Enter")
+        for _ in range(n_products):
+            heading = page.locator("#title")
+            title = heading.inner_text()
+            if title in code_of_title:
+                page.fill("#search", str(code_of_title[title]))
+                page.keyboard.press("ArrowDown")
+                page.keyboard.press("Enter")
+                n_decided += 1
+            else:
+                page.keyboard.press("s")
+            expect(heading).not_to_have_text(title)
+        page.wait_for_load_state("networkidle")
+        browser.close()
+    return n_decided
 
 
 def take_screenshots(folder: Path, pages: dict[str, str]) -> None:

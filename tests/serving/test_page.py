@@ -476,7 +476,7 @@ def test_names_of_codes_and_the_live_precision_follow_the_language(visit: Open) 
     expect(page.locator("#answer-heading")).to_have_text(f"{code} nom {code}")
     expect(page.locator("#answer-heading span").last).to_have_attribute("lang", "fr")
     assert languages == ["en"]
-    expect(page.locator("nav a").first).to_have_text("Bureau de revue")
+    expect(page.locator("nav a").first).to_have_text("Vérification")
     assert page.request.get(page.url + "docs").ok
 
 

@@ -302,7 +302,7 @@ def test_a_decision_that_the_service_never_takes_is_reported_and_holds_nothing_u
     page.route("**/review/decisions", refuse_first)
     page.keyboard.press("1")
     expect(page.locator("#decide-error")).to_have_text(
-        f"«\u00a0{titles[0]}\u00a0» n'est plus au bureau de revue\u00a0: la décision est sans objet. "
+        f"«\u00a0{titles[0]}\u00a0» n'est plus dans la file\u00a0: la décision est sans objet. "
         "Continuez avec le produit suivant."
     )
     page.keyboard.press("1")
@@ -351,7 +351,7 @@ def test_both_languages_have_every_text_and_name_the_codes(visit: Open, add: Add
         expect(page.locator("[role=option]").first).to_contain_text("1280")
     page.keyboard.press("Escape")
     page.click("#language")
-    expect(page).to_have_title("Bureau de revue")
+    expect(page).to_have_title("Vérification des produits")
     expect(page.locator("#none")).to_contain_text("Aucun")
     expect(page.locator(".choice").first).to_contain_text("piscine et spa")
     shows(page, titles[0])

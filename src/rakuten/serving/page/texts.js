@@ -11,7 +11,7 @@ export const TEXTS = {
   tab_product: ["Un produit", "One product"],
   tab_file: ["Un fichier", "A file"],
   pages: ["Pages", "Pages"],
-  page_review: ["Bureau de revue", "Review desk"],
+  page_review: ["Vérification", "Review desk"],
   page_api: ["API", "API"],
 
   title: ["Titre", "Title"],
@@ -195,9 +195,9 @@ export const TEXTS = {
   file_download: ["Télécharger en CSV", "Download as CSV"],
   file_download_part: ["Télécharger ce qui est classé (CSV)", "Download what is classified (CSV)"],
   file_download_xlsx: ["Excel (.xlsx)", "Excel (.xlsx)"],
-  send_review: ["Envoyer {n} produit{s} au bureau de revue", "Send {n} product{s} to the review desk"],
+  send_review: ["Envoyer {n} produit{s} à la vérification", "Send {n} product{s} to the review desk"],
   review_sent: [
-    "Au bureau de revue : {n} nouveaux, {updated} mis à jour, {decided} déjà décidés.",
+    "À vérifier : {n} nouveaux, {updated} mis à jour, {decided} déjà décidés.",
     "In the review desk: {n} new, {updated} updated, {decided} decided already.",
   ],
   file_result: ["Résultat", "Result"],

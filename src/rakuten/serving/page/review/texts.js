@@ -1,7 +1,7 @@
 /* The texts of the review desk: French, English, as in ../texts.js. */
 
 export const REVIEW_TEXTS = {
-  page_title: ["Bureau de revue", "Review desk"],
+  page_title: ["Vérification des produits", "Review desk"],
   skip_to_product: ["Aller au produit", "Go to the product"],
   pages: ["Pages", "Pages"],
   page_classify: ["Classer", "Classify"],
@@ -128,7 +128,7 @@ export const REVIEW_TEXTS = {
     "“{title}”: the service refused the decision ({reason}). Go on with the next product.",
   ],
   decision_gone: [
-    "« {title} » n'est plus au bureau de revue : la décision est sans objet. Continuez avec le produit suivant.",
+    "« {title} » n'est plus dans la file : la décision est sans objet. Continuez avec le produit suivant.",
     "“{title}” is no longer at the review desk: there is nothing to decide. Go on with the next product.",
   ],
   error_forbidden: [
