@@ -67,7 +67,8 @@ def test_make_add_data_puts_the_raw_files_under_dvc(with_raw_data: Path) -> None
 def test_git_has_neither_data_nor_keys(pushed: Path) -> None:
     tracked = git(pushed, "ls-files", "data", "models", "reports").splitlines()
     assert {file for file in tracked if not file.endswith((".dvc", ".gitignore", "README.md"))} == {
-        "models/metrics.json", "reports/data_quality.json", "reports/decisions.json", "reports/near_duplicates.json",
+        "data/taxonomy.csv", "models/metrics.json", "reports/data_quality.json", "reports/decisions.json",
+        "reports/near_duplicates.json",
     }  # fmt: skip
     assert "data/raw/images.dvc" in tracked  # one directory
     assert all(SECRET not in (pushed / file).read_text() for file in git(pushed, "ls-files", ".dvc").splitlines())
@@ -126,6 +127,7 @@ def size_of(remote: S3, key: str) -> int:
     return int(remote.client.head_object(Bucket="dvc", Key=key)["ContentLength"])
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_mid_push_is_pushed_to_again(finished: Path, remote: S3, tmp_path: Path) -> None:
     # Few files, and one try for each: DVC asks a server that is gone about all of them.
     project = tmp_path / "project"

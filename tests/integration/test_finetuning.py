@@ -65,7 +65,7 @@ def finetuned(workshop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     set_encoders(
         project,
         TEXT,
-        {"base": "efficientnet-lite0", "epochs": 4, "batch": 16, "size": 32},
+        {"base": "efficientnet-lite0", "epochs": 8, "batch": 16, "size": 32},
     )
     return project, run_in(project, "dvc", "repro", OMP_NUM_THREADS="1")
 

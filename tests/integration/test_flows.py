@@ -81,6 +81,7 @@ def test_the_pipeline_runs_what_is_not_up_to_date_and_promotes(promoted: tuple[P
     assert status(folder)["succeeded"] is True
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs_nothing_where_all_is_up_to_date(
     promoted: tuple[Path, str], tmp_path: Path, home: Env
 ) -> None:
@@ -188,7 +189,7 @@ class PrefectServer:
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
     os.killpg(process.pid, signal.SIGTERM)
-    process.wait(60)
+    process.wait(180)
 
 
 @pytest.fixture

@@ -65,7 +65,10 @@ def test_the_run_holds_the_dvc_lock_the_data_digests_and_the_commit(trained: Pat
     inputs = {entry.dataset.name: entry.dataset.digest for entry in logged.inputs.dataset_inputs}
     raw = {Path(entry["path"]).name: entry["md5"] for entry in lock["ingest"]["deps"]}
     assert inputs == {
-        **{name: raw[name] for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images", "corrections")},
+        **{
+            name: raw[name]
+            for name in ("X_train.csv", "Y_train.csv", "X_test.csv", "images", "corrections", "taxonomy.csv")
+        },
         **{name: digest(trained / "data" / "processed" / name, "md5") for name in TRAINED_ON},
     }
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=trained, capture_output=True, text=True, check=True)
@@ -82,6 +85,7 @@ def test_nothing_runs_the_second_time_and_the_summary_shows_what_there_is(second
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in table
 
 
+@pytest.mark.slow
 def test_the_same_training_forced_is_a_second_run_with_the_same_dvc_lock(second: Path) -> None:
     before = (second / "dvc.lock").read_bytes()
     run(second, "dvc", "repro", "--force", "--single-item", "train")

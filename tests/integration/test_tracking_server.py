@@ -77,7 +77,7 @@ def assert_recorded_once(client: mlflow.MlflowClient, experiment: str, project: 
     assert run.data.params["seed"] == "42"
     assert len(client.get_metric_history(run_id, "weighted_f1")) == 1
     assert {entry.path for entry in client.list_artifacts(run_id)} >= {"dvc.yaml", "models", "params.yaml", "reports"}
-    assert len(run.inputs.dataset_inputs) == 9
+    assert len(run.inputs.dataset_inputs) == 10
     assert len(client.search_logged_models([run.info.experiment_id])) == 1
     (version,) = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{run_id}'")
     assert version.tags["model_digest"] == run.data.tags["model_digest"]
@@ -370,6 +370,7 @@ sys.exit(train_model.main([]))
 """
 
 
+@pytest.mark.slow
 def test_what_was_sent_already_is_not_sent_again(
     project: Path, env: dict[str, str], client: mlflow.MlflowClient, experiment: str
 ) -> None:

@@ -40,7 +40,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
     )  # fmt: skip
     rows = pd.DataFrame({"index": ["0", "1", "9"], "productid": ["0", "1", "9"], "imageid": ["0", "1", "9"]})
-    corrections.apply(rows.assign(prdtypecode="40"))
+    corrections.apply(rows.assign(prdtypecode="40", designation="Jeu", description=""))
     write_table(corrections.outcome_table(), tmp_path / "interim" / CORRECTIONS_FILE)
     inputs = {lineage.repo_relative(path): digest(path, "md5") for path in paths}
     monkeypatch.setattr(trace, "inputs_of_run", {CHALLENGER.run_id: inputs}.get)

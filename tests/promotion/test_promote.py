@@ -118,6 +118,7 @@ def test_the_champion_predicts_products_that_are_new_to_it(grown_project: Path) 
     assert "compared on 399 products" in output
 
 
+@pytest.mark.slow
 def test_products_that_were_cleaned_in_another_way_are_not_predicted(grown_project: Path) -> None:
     train_with(grown_project, strip_accents=("true", "false"))
     output = run_in(grown_project, *PROMOTE, "--dry-run")

@@ -25,6 +25,7 @@ NAMES = {  # with the type; dashboards and alerts use them
     "rakuten_api_live_log_dropped_rows_total": "counter",
     "rakuten_api_live_log_lag_seconds": "gauge",
     "rakuten_api_review_dropped_products_total": "counter",
+    "rakuten_api_novel_total": "counter",
 }
 
 

@@ -436,7 +436,7 @@ def test_what_the_model_is_unsure_of_is_amber_and_said(visit: Open) -> None:
         more = (
             {"is_novel": True, "parent": {"key": "garden", "label": "Garden"}, "needs_review": True}
             if state
-            else {"needs_review": False}
+            else {"is_novel": False, "parent": None, "needs_review": False}
         )
 
         def change(route: Route) -> None:
@@ -896,7 +896,7 @@ def test_a_workbook_is_read_and_comes_back_as_a_workbook_and_as_csv(visit: Open)
     expect(page.locator("#file-errors li")).to_have_text("Ligne 4 : formule sans valeur ou en erreur")
     head, first, failed, last = cells_of(downloaded(page, "#file-download-xlsx", "xlsx"))
     assert head == ["designation", "ref", "date", "note", *ADDED]
-    assert first[:8] == ["Piscine sure & A", 7, "2026-11-28", "=1+1", 2583, "label 2583", 0.99, "0"]
+    assert first[:8] == ["Piscine sure & A", 7, "2026-11-28", "=1+1", 2583, "piscine et spa", 0.99, "0"]
     assert failed == [None, "007", *[None] * 7, "formule sans valeur ou en erreur"]
     assert last[:5] == ["Lampe\n<b>", "TRUE", "2026-11-28 12:00:00", None, 10]
     back = downloaded(page)
