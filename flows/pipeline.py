@@ -30,14 +30,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows.common import RetryableError, dvc, exclusive_lock, hide_tracebacks, is_retryable
 from rakuten.cli import run_command
-from rakuten.config import CORRECTIONS, MODELS, REPORTS, SCORES_FILE, load_env, load_params
-from rakuten.data.corrections import CORRECTIONS_FILE
-from rakuten.data.tables import write_table
+from rakuten.config import MODELS, REPORTS, SCORES_FILE, load_env, load_params
 from rakuten.errors import UserError
 from rakuten.files import atomic_write, dump_json
 from rakuten.monitoring.status_files import PIPELINE_FILE
 from rakuten.promotion.gate import promote_challenger
-from rakuten.review import exchange
+from rakuten.review import files
 from rakuten.review.reviewed import existing_desk
 from rakuten.serving.settings import load_settings
 from rakuten.tracking import dvc_lock, monitoring_runs, server
@@ -87,10 +85,7 @@ def export_corrections() -> int:
         decided = desk.decided() if desk is not None else []
     except (UserError, SQLAlchemyError) as error:
         raise RetryableError(f"the review desk: {server.one_line(error)}") from error
-    table = exchange.corrections(decided)
-    if len(decided):
-        write_table(table, CORRECTIONS / CORRECTIONS_FILE)
-    return len(table)
+    return files.export_corrections(desk) if desk is not None and decided else 0
 
 
 @task(name="stage", task_run_name="{name}")

@@ -7,6 +7,7 @@ import pytest
 
 from flows import pipeline
 from flows.common import RetryableError
+from rakuten.review import files
 from rakuten.review.database import open_database
 from rakuten.review.desk import NewDecision, ReviewDesk
 from rakuten.review.tables import Answer
@@ -18,7 +19,7 @@ product = product_fixture
 @pytest.fixture
 def corrections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Corrections that another machine exported; the review desk of this one is review.db beside them."""
-    monkeypatch.setattr(pipeline, "CORRECTIONS", tmp_path)
+    monkeypatch.setattr(files, "EXPORTED", tmp_path / "corrections.csv")
     monkeypatch.setenv("REVIEW_DATABASE_URL", f"sqlite:///{tmp_path / 'review.db'}")
     (tmp_path / "corrections.csv").write_text("of another machine")
     return tmp_path / "corrections.csv"

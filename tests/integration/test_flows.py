@@ -189,7 +189,7 @@ class PrefectServer:
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
     os.killpg(process.pid, signal.SIGTERM)
-    process.wait(180)
+    process.wait(60)
 
 
 @pytest.fixture

@@ -77,7 +77,6 @@ def test_corrections_are_written(
 ) -> None:
     path = tmp_path / "corrections" / "corrections.csv"
     monkeypatch.setattr(files, "EXPORTED", path)
-    monkeypatch.setattr(files.export_corrections, "__defaults__", (path,))
     desk.add([product("1_2")])
     decide(client, ANN, 1)
     assert client.post("/review/export", headers=ANN).json() == {"corrections": 1, "path": str(path)}

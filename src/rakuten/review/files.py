@@ -66,11 +66,15 @@ def read_table(file: Path | bytes, name: str) -> pd.DataFrame:
         raise UserError(f"{name}: cannot be read ({error})") from error
 
 
-def export_corrections(desk: ReviewDesk, path: Path = EXPORTED) -> int:
+def export_corrections(desk: ReviewDesk, path: Path | None = None) -> int:
     """Write the products whose label people changed, or that got their first; returns their number.
 
     The pictures of products from live traffic are copied to where ingest looks for pictures.
+
+    Args:
+        path: of corrections.csv; by default where ingest reads it.
     """
+    path = EXPORTED if path is None else path
     decided = desk.decided()
     for product, answer, _ in decided:
         if product.productid is None and product.image and answer != NO_CODE:
