@@ -244,12 +244,13 @@ class Demo:
         true_codes = {product.productid: product.true_code for product in test_products}
         by_title = {product.designation: product.true_code for product in test_products}
         n_in_browser = decide_in_browser(f"{self._api.url}/review", "jean", by_title, N_IN_BROWSER)
-        while products := desk.take("marie", 20):
-            for product in products:
-                assert product.productid is not None
-                desk.decide(NewDecision("marie", product.id, Answer.CODE, true_codes[product.productid]))
+        wait_for(lambda: len(desk.decided()) == n_in_browser, "the decisions made in the browser", 30)
+        for person in ("jean", "marie"):  # his page has products open, and she gets those that he skipped
+            while products := desk.take(person, 20):
+                for product in products:
+                    assert product.productid is not None
+                    desk.decide(NewDecision(person, product.id, Answer.CODE, true_codes[product.productid]))
         decided = [DecidedProduct(product, code) for product, code, _ in desk.decided()]
-        assert sum(decision.person == "jean" for _, _, made in desk.decided() for decision in made) == n_in_browser
         assert f"{len(decided):,} products added" in output, output
         n_wrong = sum(each.product.predicted != each.code for each in decided)
         n_audited = sum(each.product.is_audit for each in decided)
@@ -312,7 +313,9 @@ class Demo:
         assert all(label[str(each.product.productid)] == str(each.code) for each in decided)
         first = decided[-1].product
         trace = self._run_python("-m", "rakuten", "trace", "--product", str(first.productid))
-        assert "row added" in trace and "marie" in trace and f"had said {first.predicted}" in trace, trace
+        assert (
+            "row added" in trace and ("jean" in trace or "marie" in trace) and f"had said {first.predicted}" in trace
+        ), trace
         self._timeline.add("trace", trace.splitlines()[1].strip())
         wrong = [each for each in decided if each.product.predicted != each.code]
         n_right = 0
