@@ -192,3 +192,14 @@ def test_counts_are_those_of_open_products(desk: ReviewDesk, product: MakeProduc
         "language": {"french": 2},
         "person": {"ann": 1},
     }
+
+
+def test_a_product_that_was_skipped_while_it_was_looked_for_is_not_given(
+    desk: ReviewDesk, product: MakeProduct
+) -> None:
+    """As when a page asks for the next products while its last decision is on its way."""
+    desk.add([product("1_1")])
+    desk.decide(NewDecision("ann", 1, Answer.SKIP))
+    now = datetime.now(UTC)
+    assert desk._assign("ann", [], [1], 1, State.OPEN, now) == []
+    assert [each.id for each in desk.take("bob", 1)] == [1]

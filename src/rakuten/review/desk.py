@@ -138,6 +138,7 @@ class ReviewDesk:
         """Of some products, those that the person may still have, the first `number`, kept for this person."""
         candidates = [*mine, *free]
         is_available = or_(ReviewProduct.assigned_to == person, queue.is_free(now))
+        to_ask = queue.is_to_ask(person, state)  # still: the person may have answered since they were looked for
         found: list[ReviewProduct] = []
         with transaction(self._engine) as session:
             # As few as are needed at a time: PostgreSQL locks what is read here, and others pass over it.
@@ -146,7 +147,7 @@ class ReviewDesk:
                 some, candidates = candidates[:missing], candidates[missing:]
                 query = (
                     select(ReviewProduct)
-                    .where(ReviewProduct.id.in_(some), ReviewProduct.state == state, is_available)
+                    .where(ReviewProduct.id.in_(some), ReviewProduct.state == state, is_available, to_ask)
                     .with_for_update(skip_locked=True)  # SQLite has one writer at a time
                 )
                 found += sorted(session.scalars(query), key=lambda product: some.index(product.id))

@@ -63,7 +63,7 @@ def opened_by(session: Session, person: str, wanted: QueueFilter, order: Order, 
     """
     columns = (ReviewProduct.id, ReviewProduct.priority, ReviewProduct.shown_confidence)
     is_mine = and_(ReviewProduct.assigned_to == person, ReviewProduct.assigned_until > now)
-    rows = session.execute(select(*columns).where(is_mine, *conditions(wanted), _is_to_ask(person, wanted.state))).all()
+    rows = session.execute(select(*columns).where(is_mine, *conditions(wanted), is_to_ask(person, wanted.state))).all()
     sort_keys = {Order.TEACHING: lambda row: -row.priority, Order.CONFIDENCE: lambda row: row.shown_confidence}
     rows = sorted(sorted(rows, key=lambda row: row.id), key=sort_keys.get(order, lambda row: row.id))
     return [row.id for row in rows]
@@ -75,7 +75,7 @@ def free_for(person: str, wanted: QueueFilter, order: Order, now: datetime) -> S
     somebody_has_it = select(_Other.id).where(_Other.assigned_until > now)
     return (
         select(ReviewProduct.id)
-        .where(*conditions(wanted), ReviewProduct.id.not_in(somebody_has_it), _is_to_ask(person, wanted.state))
+        .where(*conditions(wanted), ReviewProduct.id.not_in(somebody_has_it), is_to_ask(person, wanted.state))
         .order_by(*_ORDER_BY[order])
     )
 
@@ -85,7 +85,8 @@ def is_free(now: datetime) -> ColumnElement[bool]:
     return or_(ReviewProduct.assigned_to.is_(None), ReviewProduct.assigned_until <= now)
 
 
-def _is_to_ask(person: str, state: State) -> ColumnElement[bool]:
+def is_to_ask(person: str, state: State) -> ColumnElement[bool]:
+    """Whether a person is still to be asked about a product: has neither decided nor skipped it."""
     about_it = ReviewDecision.product_id == ReviewProduct.id
     if state == State.DISPUTED:
         # Who disagreed may think again, but not twice in a row.
