@@ -23,13 +23,13 @@ $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --req
 endef
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What a user or a workflow names reaches a shell as "$$NAME": make would paste it into the command.
-export URL ENDPOINT TO FROM NAME FILE TAG REGISTRY
+export URL ENDPOINT TO FROM NAME FILE TAG REGISTRY RAW
 # The library of this tree, whichever tree is installed.
 export PYTHONPATH := $(CURDIR)/src
 
 .DEFAULT_GOAL := help
 .PHONY: help setup in-git finetune run check test coverage test-slow test-integration test-docker test-tools story doctor remote add-data promote
-.PHONY: serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale cluster attack lint lint-workflows lint-patterns
+.PHONY: serve server dashboard deploy backup restore bench bench-load bench-drift bench-scale bench-review cluster attack lint lint-workflows lint-patterns
 .PHONY: audit secrets metrics-diff experiments retrain release-image format lock sample ui clean
 
 help: ## list the targets by group, the most used first
@@ -199,6 +199,10 @@ bench-load: $(DONE) ## load-test the API beside MLflow's server, on a synthetic 
 bench-scale: $(DONE) ## measure memory and cost at a million rows, and two workers beside one (hours)
 	$(BIN)/python -m bench.scale
 	$(BIN)/python -m bench.workers
+
+bench-review: $(DONE) ## measure the review desk: what its order gains (RAW=folder of labelled files), 20 people at once (after make run)
+	$(BIN)/python -m bench.review --raw "$${RAW:-data/raw}"
+	$(BIN)/python -m bench.review_load --models models
 
 bench-drift: $(DONE) ## measure false alarms of the drift report and the smallest shifts it finds (after make run; half an hour)
 	$(BIN)/python -m bench.drift --project .

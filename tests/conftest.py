@@ -7,13 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 
 from rakuten.data.synthetic import write_catalogue
 from tests.support.api import Api
+from tests.support.chromium import ARGUMENTS, TIMEOUT_MS, find_chromium
 from tests.support.project import ROOT, copy_project, run_in
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 X_TRAIN = """\
 ,designation,description,productid,imageid
@@ -154,6 +159,21 @@ def trained(once: Once, sample: Path) -> Path:
         folder.with_suffix(".log").write_text(run_in(folder, "dvc", "repro"), encoding="utf-8")
 
     return once("trained", make)
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A real Chromium."""
+    from playwright.sync_api import expect, sync_playwright  # most tests need no browser
+
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    expect.set_options(timeout=TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.support.api import Api, post
-from tests.support.chromium import ARGUMENTS, find_chromium
+from tests.support.chromium import TIMEOUT_MS
 from tests.support.project import run_in
 
 N_DECIDED = 3
-TIMEOUT_MS = 60_000  # the cores may be busy with other tests
 
 
 @pytest.fixture
@@ -24,17 +23,11 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        page = browser.new_page(locale="en-GB")
-        page.set_default_timeout(TIMEOUT_MS)
-        expect.set_options(timeout=TIMEOUT_MS)
-        yield page
-        browser.close()
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(locale="en-GB")
+    page.set_default_timeout(TIMEOUT_MS)
+    yield page
+    page.close()
 
 
 def decide(page: Page, url: str) -> dict[str, int]:

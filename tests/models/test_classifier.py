@@ -304,6 +304,18 @@ def test_a_novel_product_needs_review_however_sure_the_model_is(
     assert lenient.predict(batch[0:0])["novelty"].tolist() == []
 
 
+def test_a_novel_product_has_no_parent(classifier: ProductClassifier, batch: FeatureBatch) -> None:
+    """It is unlike all products of the parent as well."""
+    config = classifier.config._replace(threshold=1.01, novelty_false_alarms=0.1)
+    unsure = ProductClassifier(classifier.vectorizer, classifier.linear, classifier.fusion, config)
+    unsure.novelty = classifier.novelty
+    unsure.parents = ParentFallback(dict.fromkeys(classifier.classes.tolist(), "all"), 0.0)
+    predicted = unsure.predict(batch)
+    assert predicted["is_novel"].any()
+    assert predicted["needs_review"].all()
+    assert ((predicted["parent"] == "") == predicted["is_novel"]).all()
+
+
 def test_a_model_of_before_the_novelty_is_loaded_without_it(classifier: ProductClassifier, tmp_path: Path) -> None:
     old = ProductClassifier(
         classifier.vectorizer, classifier.linear, classifier.fusion, classifier.config, classifier.neighbours

@@ -15,28 +15,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 
 from tests.support.api import Api
-from tests.support.chromium import ARGUMENTS, find_chromium
+from tests.support.chromium import TIMEOUT_MS
 
 Open = Callable[..., Page]
 
-TIMEOUT_MS = 60_000  # the cores may be busy with other tests
 POOL, POOL_TEXT = "Piscine gonflable ronde 366 x 76 cm", "<p>Avec pompe de filtration</p>"
 ADDED = ["prdtypecode", "label", "confidence", "needs_review", "model_version", "error"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

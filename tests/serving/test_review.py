@@ -16,13 +16,14 @@ from rakuten.models.explain import Explanation
 from rakuten.review.database import open_database
 from rakuten.review.desk import ReviewDesk
 from rakuten.serving import kept_answers
-from rakuten.serving.app import PAGE, Service, _add_error_handlers
+from rakuten.serving.app import PAGE, _add_error_handlers
 from rakuten.serving.keys import add_key
 from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.middleware import RequestMiddleware
 from rakuten.serving.review import ReviewService, add_review_routes
 from rakuten.serving.review_admin import add_administer_routes
 from rakuten.serving.roles import Role
+from rakuten.serving.service import Service
 from rakuten.serving.settings import ApiSettings
 from rakuten.serving.training_pictures import TrainingPictures
 from tests.review.conftest import MakeProduct

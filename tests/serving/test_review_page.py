@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
 
 from rakuten.data.images import ImageFiles
 from rakuten.data.schema import image_name
@@ -19,13 +19,12 @@ from rakuten.review.database import open_database
 from rakuten.review.desk import ReviewDesk
 from rakuten.serving.app import PAGE
 from tests.support.api import Api
-from tests.support.chromium import ARGUMENTS, find_chromium
+from tests.support.chromium import TIMEOUT_MS
 
 Open = Callable[..., Page]
 Add = Callable[..., list[str]]
 Decisions = Callable[[str], list[tuple[str, int | None, str]]]
 
-TIMEOUT_MS = 60_000  # the cores may be busy with other tests
 POOL, GARDEN, BOOKS = 2583, 2582, 10  # the likeliest codes of every product here
 HTML = "<p>Très <b>facile</b> &amp; id&eacute;al</p>&lt;i&gt; 1 < 2<img src=x onerror=alert(1)>"
 HTML_SHOWN = "<p>Très <b>facile</b> & idéal</p><i> 1 < 2<img src=x onerror=alert(1)>"
@@ -48,18 +47,6 @@ def server(trained: Path, database: str, tmp_path_factory: pytest.TempPathFactor
     api = Api(trained, tmp_path_factory.mktemp("api") / "log", REVIEW_DATABASE_URL=database).wait()
     yield api.url
     api.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from rakuten.serving import schemas
-from rakuten.serving.app import Service, _add_prediction_routes, _add_state_routes, _complete_document
+from rakuten.serving.app import _add_prediction_routes, _add_state_routes, _complete_document
 from rakuten.serving.middleware import PUBLIC_PATHS
+from rakuten.serving.service import Service
 from tests.support.api import POOL, Api, get, jpeg, post
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 
+TIMEOUT_MS = 60_000  # of what a test waits for: the cores may be busy with other tests
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [  # no sandbox in a container; no calls home
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -14,7 +14,8 @@ image_decoder     decodes pictures in processes with a limit of time and memory,
 scorer            the queue of products, the threads that score them in batches, overload
 model_holder      loads the model, checks it, keeps the last good copy, replaces it when there is a new champion
 review            the review desk's routes; their bodies are in review_schemas, what is slow to count in kept_answers
-responses         bodies that several routes have
+responses         the bodies of responses
+service           what the routes share: the model, the scorer, the prediction log, the review desk
 review_admin      its routes for files of products, corrections and decisions
 review_intake     puts what needs review into it, as the API answers
 roles             which role of a key each path needs

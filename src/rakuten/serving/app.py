@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import time
-import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,156 +12,38 @@ from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
-from joblib import cpu_count
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 from threadpoolctl import threadpool_limits
 
-from rakuten.config import load_params
-from rakuten.data.taxonomy import LANGUAGES, Language, current_taxonomy, label_of
 from rakuten.errors import UserError
-from rakuten.features.encoders.preprocessing import IMAGE_USED
-from rakuten.models.pyfunc_model import image_outcome
-from rakuten.monitoring.prediction_log import PredictionLog
 from rakuten.serving import schemas
-from rakuten.serving.exported_metrics import MonitoringCollector, read_live_precision
-from rakuten.serving.image_decoder import ImageDecoder
+from rakuten.serving.exported_metrics import read_live_precision
 from rakuten.serving.languages import language_headers, language_of
-from rakuten.serving.metrics import ApiMetrics
 from rakuten.serving.middleware import PUBLIC_PATHS, RequestMiddleware
 from rakuten.serving.model_holder import ModelHolder
-from rakuten.serving.parsing import ParsedProduct, invalid_request, read_batch, read_product
+from rakuten.serving.parsing import invalid_request, read_batch, read_product
 from rakuten.serving.problems import Problem
-from rakuten.serving.responses import explanation_body, json_response
-from rakuten.serving.review import SHOWN_CODES, ReviewService, add_review_routes
+from rakuten.serving.responses import (
+    class_body,
+    explanation_body,
+    json_response,
+    model_info,
+    prediction_body,
+    single_prediction_body,
+)
+from rakuten.serving.review import add_review_routes
 from rakuten.serving.review_admin import add_administer_routes
-from rakuten.serving.review_intake import Answered, ReviewIntake
 from rakuten.serving.review_schemas import REQUEST_MODELS
-from rakuten.serving.scorer import BatchingScorer, ScoredProducts
+from rakuten.serving.service import Service
 from rakuten.serving.settings import MB, ApiSettings
-from rakuten.serving.training_pictures import TrainingPictures
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
 Id = Annotated[int, PathParameter(ge=0, lt=10**18)]
-MAX_DEFAULT_THREADS = 4  # scoring threads, where the settings leave the number open
-
-
-class Service:
-    """What the routes share: the model, the scorer, the prediction log and the metrics."""
-
-    def __init__(self, settings: ApiSettings, holder: ModelHolder) -> None:
-        self.settings, self.holder, self.metrics = settings, holder, ApiMetrics()
-        self.prediction_log: PredictionLog | None = None
-        if settings.live_log:
-            self.prediction_log = PredictionLog(
-                settings.live, settings.keep_days, settings.log_text, self.metrics.log_dropped.inc
-            )
-            self.metrics.log_lag.set_function(self.prediction_log.lag)
-        self.scorer = BatchingScorer(
-            holder.current,
-            self.metrics,
-            queue_size=settings.queue,
-            queue_timeout_seconds=settings.wait_seconds,
-            n_threads=settings.threads or min(MAX_DEFAULT_THREADS, cpu_count()),
-            prediction_log=self.prediction_log,
-        )
-        self.training_pictures = TrainingPictures(settings.images)
-        self.decoder = ImageDecoder(lambda: holder.current().model.image_sizes(), settings)
-        self.metrics.registry.register(MonitoringCollector(settings.live, holder.current))
-        self.review = ReviewService(settings)
-        self.review_intake: ReviewIntake | None = None
-        if settings.review:
-            self.review_intake = ReviewIntake(
-                self.review.desk,
-                settings.review_pictures,
-                int(settings.review_pictures_mb * MB),
-                load_params().review.audit_share,
-                self.metrics.review_dropped.inc,
-            )
-        self.stopping = False
-        self.publish_model_info()
-
-    def publish_model_info(self) -> None:
-        """Set the metrics that name the current model."""
-        model = self.holder.current()
-        self.metrics.model.info(
-            {
-                "version": model.model_version,
-                "source": model.source,
-                "registry_version": model.registry_version or "",
-            }
-        )
-        self.metrics.model_loaded.set(time.time())
-
-    async def poll_champion(self) -> None:
-        """Load each new champion, for as long as the server runs; batches being scored keep their model."""
-        last_error = ""
-        while True:
-            await asyncio.sleep(self.settings.refresh_seconds)
-            try:
-                if await asyncio.to_thread(self.holder.refresh):
-                    self.publish_model_info()
-                last_error = ""
-            except Exception as error:
-                self.metrics.refresh_failures.inc()
-                if str(error) != last_error:  # logged once, not at each refresh
-                    log.warning("keeping the current model: %s", error)
-                last_error = str(error)
-            self.metrics.champion_refused.set(self.holder.has_refused())
-
-    async def score(
-        self, request: Request, products: Sequence[ParsedProduct], with_explanation: bool = False
-    ) -> ScoredProducts:
-        """Score the products of a request and count them in the metrics.
-
-        Raises:
-            Problem: see `BatchingScorer.score`.
-        """
-        state = request.scope["state"]
-        state["modality"] = "batch" if len(products) > 1 else "picture" if products[0].raw.image else "text"
-        if self.settings.log_text:
-            texts = [product.fields.model_dump(include={"designation", "description"}) for product in products]
-            state["logged"] = {"products": texts}
-        raw = await self.decoder.decode_all([product.raw for product in products])
-        # Not the request's id, which a client may use twice.
-        scored = await self.scorer.score(raw, uuid.uuid4().hex, with_explanation)
-        self._count_predictions(scored)
-        if self.review_intake is not None:
-            self.review_intake.offer(_answered(products, scored))
-        return scored
-
-    def _count_predictions(self, scored: ScoredProducts) -> None:
-        self.metrics.novel.inc(sum(scored.is_novel))
-        for codes, confidence, needs_review, image_state in zip(
-            scored.codes, scored.confidence, scored.needs_review, scored.image_states, strict=True
-        ):
-            self.metrics.predictions.labels(str(codes[0])).inc()
-            self.metrics.confidence.observe(confidence[0])
-            self.metrics.needs_review.inc(needs_review)
-            self.metrics.images.labels(image_state).inc()
-
-
-def _answered(products: Sequence[ParsedProduct], scored: ScoredProducts) -> list[Answered]:
-    """The products of a request as the review desk takes them."""
-    codes, confidence = scored.codes, scored.confidence
-    is_used = [state == IMAGE_USED for state in scored.image_states]
-    return [
-        Answered(
-            designation=product.raw.designation,
-            description=product.raw.description,
-            picture=product.raw.image if isinstance(product.raw.image, bytes) and is_used[row] else None,
-            top=[list(choice) for choice in zip(codes[row][:SHOWN_CODES], confidence[row][:SHOWN_CODES], strict=True)],
-            needs_review=scored.needs_review[row],
-            is_novel=scored.is_novel[row],
-            model_version=scored.model.model_version,
-            prediction_id=scored.prediction_ids[row],
-        )
-        for row, product in enumerate(products)
-    ]
 
 
 def create_app(settings: ApiSettings, holder: ModelHolder) -> ASGIApp:
@@ -234,7 +114,7 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
         product = await read_product(request, service.settings)
         scored = await service.score(request, [product])
         language = language_of(request)
-        return json_response(_single_prediction(scored, product.fields.top_k, language), language)
+        return json_response(single_prediction_body(scored, product.fields.top_k, language), language)
 
     @app.post(
         "/explain",
@@ -248,7 +128,7 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
         scored = await service.score(request, [product], with_explanation=True)
         assert scored.explanation is not None
         language = language_of(request)
-        prediction = _single_prediction(scored, product.fields.top_k, language)
+        prediction = single_prediction_body(scored, product.fields.top_k, language)
         body = explanation_body(scored.explanation, language, service.training_pictures)
         return json_response({"prediction": prediction, **body}, language)
 
@@ -263,8 +143,10 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
         products = await read_batch(request, service.settings)
         scored = await service.score(request, products)
         language = language_of(request)
-        predictions = [_prediction(scored, row, product.fields.top_k, language) for row, product in enumerate(products)]
-        return json_response({"predictions": predictions, **_model_info(scored)}, language)
+        predictions = [
+            prediction_body(scored, row, product.fields.top_k, language) for row, product in enumerate(products)
+        ]
+        return json_response({"predictions": predictions, **model_info(scored)}, language)
 
 
 def _add_state_routes(app: FastAPI, service: Service) -> None:
@@ -311,7 +193,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             "threshold": classifier.config.threshold,
             "novelty_false_alarms": classifier.config.novelty_false_alarms,
             "live_precision": read_live_precision(settings.live, current.model_version),
-            "classes": [_class_body(int(code), language) for code in classifier.classes],
+            "classes": [class_body(int(code), language) for code in classifier.classes],
             "views": list(classifier.linear),
             "limits": {
                 "batch": settings.max_batch,
@@ -338,48 +220,6 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", summary="For Prometheus", responses={200: {"content": {"text/plain": {}}}})
     async def exposed() -> Response:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-def _class_body(code: int, language: Language) -> dict[str, Any]:
-    """The body of `schemas.ClassOut`."""
-    return {
-        "prdtypecode": code,
-        "label": label_of(code, language),
-        "names": {each: label_of(code, each) for each in LANGUAGES},
-        "parent": current_taxonomy().parent_of.get(code),
-    }
-
-
-def _prediction(scored: ScoredProducts, row: int, top_k: int, language: Language) -> dict[str, Any]:
-    """The body of `schemas.Prediction` for one of the products."""
-    top = [
-        {"prdtypecode": code, "label": label_of(code, language), "confidence": confidence}
-        for code, confidence in zip(scored.codes[row][:top_k], scored.confidence[row][:top_k], strict=True)
-    ]
-    return {
-        "prediction_id": scored.prediction_ids[row],
-        **top[0],
-        "top": top,
-        "needs_review": scored.needs_review[row],
-        "parent": _parent_body(scored.parents[row], language),
-        "is_novel": scored.is_novel[row],
-        "novelty": scored.novelty[row],
-        "picture": image_outcome(scored.image_states[row]),
-    }
-
-
-def _parent_body(key: str, language: Language) -> dict[str, str] | None:
-    """The body of `schemas.ParentOut`; None for no parent."""
-    return {"key": key, "label": current_taxonomy().parent_label(key, language)} if key else None
-
-
-def _model_info(scored: ScoredProducts) -> dict[str, Any]:
-    return {"model_version": scored.model.model_version, "run_id": scored.model.metadata["run_id"]}
-
-
-def _single_prediction(scored: ScoredProducts, top_k: int, language: Language) -> dict[str, Any]:
-    """The body of `schemas.PredictionOut`."""
-    return _prediction(scored, 0, top_k, language) | _model_info(scored)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

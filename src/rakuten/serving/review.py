@@ -33,7 +33,7 @@ from rakuten.serving.scorer import RawProduct
 from rakuten.serving.settings import ApiSettings
 
 if TYPE_CHECKING:
-    from rakuten.serving.app import Service
+    from rakuten.serving.service import Service
 
 Result = TypeVar("Result")
 

@@ -32,6 +32,35 @@ export function className(choice) {
   return h("span", { lang }, text);
 }
 
+/**
+ * Make tabs of the ARIA pattern work: by click, arrows, Home and End, over those that are not hidden.
+ * Returns what selects one; `opened` is called with each that is.
+ */
+export function startTabs(tabs, opened = () => {}) {
+  const select = (tab) => {
+    for (const one of tabs) {
+      one.setAttribute("aria-selected", one === tab);
+      one.tabIndex = one === tab ? 0 : -1;
+      $(one.getAttribute("aria-controls")).hidden = one !== tab;
+    }
+    opened(tab);
+  };
+  for (const tab of tabs) {
+    tab.addEventListener("click", () => select(tab));
+    tab.addEventListener("keydown", (event) => {
+      const seen = tabs.filter((one) => !one.hidden);
+      const at = seen.indexOf(tab);
+      const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: -1 }[event.key];
+      if (next === undefined) return;
+      event.preventDefault();
+      const other = seen.at(next % seen.length);
+      select(other);
+      other.focus();
+    });
+  }
+  return select;
+}
+
 /** Give files from a file input, and from a drop on its label, to `take`. */
 export function takeFiles(input, label, take) {
   input.addEventListener("change", () => {

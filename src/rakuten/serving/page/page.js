@@ -1,7 +1,7 @@
 /* The page: language, tabs, the key, and which model answers. */
 
 import { keepKey, onRefused } from "./api.js";
-import { $, h } from "./dom.js";
+import { $, h, startTabs } from "./dom.js";
 import { start as startFile } from "./file.js";
 import { date, onLanguage, percent, problemLine, say, start as speak, t } from "./language.js";
 import { modelOf, onModel } from "./model.js";
@@ -11,28 +11,6 @@ const TRIES = 20; // of a service that is starting
 const AGAIN = 5000; // milliseconds, where no service is
 
 let model = null;
-
-function startTabs() {
-  const tabs = [$("tab-product"), $("tab-file")];
-  const select = (tab) => {
-    for (const one of tabs) {
-      one.setAttribute("aria-selected", one === tab);
-      one.tabIndex = one === tab ? 0 : -1;
-      $(one.getAttribute("aria-controls")).hidden = one !== tab;
-    }
-  };
-  tabs.forEach((tab, at) => {
-    tab.addEventListener("click", () => select(tab));
-    tab.addEventListener("keydown", (event) => {
-      const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: -1 }[event.key];
-      if (next === undefined) return;
-      event.preventDefault();
-      const other = tabs.at(next % tabs.length);
-      select(other);
-      other.focus();
-    });
-  });
-}
 
 function startKey() {
   onRefused(() => {
@@ -107,7 +85,7 @@ function livePrecision({ precision, low, high, labels, promised }) {
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
 speak($("language"));
-startTabs();
+startTabs([$("tab-product"), $("tab-file")]);
 startKey();
 startProduct();
 startFile();

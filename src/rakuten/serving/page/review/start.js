@@ -1,7 +1,7 @@
 /* The review desk: who decides, the tabs, and which part of the page is open. */
 
 import { keepKey, onRefused } from "../api.js";
-import { $ } from "../dom.js";
+import { $, startTabs } from "../dom.js";
 import { onLanguage, problemLine, say, start as speak, t } from "../language.js";
 import { modelOf, onModel } from "../model.js";
 import { TEXTS } from "../texts.js";
@@ -21,33 +21,13 @@ const NAME = "reviewer";
 const TRIES = 20; // of a service that is starting
 const AGAIN = 5000; // milliseconds, where no service is
 
-const tabs = ["decide", "disputes", "overview", "tools"].map((name) => $(`tab-${name}`));
-
-function select(tab) {
-  for (const one of tabs) {
-    one.setAttribute("aria-selected", one === tab);
-    one.tabIndex = one === tab ? 0 : -1;
-    $(one.getAttribute("aria-controls")).hidden = one !== tab;
-  }
-  if (tab.id === "tab-disputes") openDisputes();
-  if (tab.id === "tab-overview") openOverview();
-}
-
-function startTabs() {
-  for (const tab of tabs) {
-    tab.addEventListener("click", () => select(tab));
-    tab.addEventListener("keydown", (event) => {
-      const seen = tabs.filter((one) => !one.hidden);
-      const at = seen.indexOf(tab);
-      const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: -1 }[event.key];
-      if (next === undefined) return;
-      event.preventDefault();
-      const other = seen.at(next % seen.length);
-      select(other);
-      other.focus();
-    });
-  }
-}
+const select = startTabs(
+  ["decide", "disputes", "overview", "tools"].map((name) => $(`tab-${name}`)),
+  (tab) => {
+    if (tab.id === "tab-disputes") openDisputes();
+    if (tab.id === "tab-overview") openOverview();
+  },
+);
 
 function askKey() {
   $("desk").hidden = true;
@@ -132,7 +112,6 @@ function stopped(problem) {
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
 speak($("language"));
-startTabs();
 startPerson();
 startDecide({ hasFilter });
 startFilters(refilter);
