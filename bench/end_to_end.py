@@ -8,6 +8,7 @@ MLflow, Prefect, Prometheus and the API are real servers on loopback; everything
 """
 
 import argparse
+import html
 import json
 import re
 import shutil
@@ -241,15 +242,13 @@ class Demo:
         output = self._run_python("-m", "rakuten", "review", "add", "data/processed/predictions.csv")
         desk = ReviewDesk(open_database(f"sqlite:///{self._project / 'data' / 'review' / 'review.db'}"), 1)
         test_products = synthetic_products(proportional_codes(N_TEST, SEED + 1), N_TRAIN, SEED)
-        true_codes = {product.productid: product.true_code for product in test_products}
-        by_title = {product.designation: product.true_code for product in test_products}
+        true_codes: dict[int | None, int] = {product.productid: product.true_code for product in test_products}
+        by_title = {shown_title(product): true_codes[product.productid] for product in desk.open_products()}
         n_in_browser = decide_in_browser(f"{self._api.url}/review", "jean", by_title, N_IN_BROWSER)
         wait_for(lambda: len(desk.decided()) == n_in_browser, "the decisions made in the browser", 30)
-        for person in ("jean", "marie"):  # his page has products open, and she gets those that he skipped
-            while products := desk.take(person, 20):
-                for product in products:
-                    assert product.productid is not None
-                    desk.decide(NewDecision(person, product.id, Answer.CODE, true_codes[product.productid]))
+        while products := desk.take("jean", 20):  # whose page has products open, which nobody else gets
+            for product in products:
+                desk.decide(NewDecision("jean", product.id, Answer.CODE, true_codes[product.productid]))
         decided = [DecidedProduct(product, code) for product, code, _ in desk.decided()]
         assert f"{len(decided):,} products added" in output, output
         n_wrong = sum(each.product.predicted != each.code for each in decided)
@@ -313,9 +312,7 @@ class Demo:
         assert all(label[str(each.product.productid)] == str(each.code) for each in decided)
         first = decided[-1].product
         trace = self._run_python("-m", "rakuten", "trace", "--product", str(first.productid))
-        assert (
-            "row added" in trace and ("jean" in trace or "marie" in trace) and f"had said {first.predicted}" in trace
-        ), trace
+        assert "row added" in trace and "jean" in trace and f"had said {first.predicted}" in trace, trace
         self._timeline.add("trace", trace.splitlines()[1].strip())
         wrong = [each for each in decided if each.product.predicted != each.code]
         n_right = 0
@@ -335,7 +332,8 @@ class Demo:
 def decide_in_browser(url: str, person: str, code_of_title: Mapping[str, int], n_products: int) -> int:
     """Decide the next products on the desk's page, in a real Chromium; returns how many were, 0 where there is none.
 
-    A product whose title is not known, or not shown as it is, is skipped.
+    Args:
+        code_of_title: by `shown_title`.
     """
     from playwright.sync_api import expect, sync_playwright
 
@@ -343,27 +341,28 @@ def decide_in_browser(url: str, person: str, code_of_title: Mapping[str, int], n
 
     if (chromium := find_chromium()) is None:
         return 0
-    n_decided = 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         page = browser.new_page(locale="en-GB")
         page.goto(url)
         page.fill("#person-name", person)
         page.keyboard.press("Enter")
+        page.locator("#product").wait_for()
+        heading = page.locator("#title")
         for _ in range(n_products):
-            heading = page.locator("#title")
             title = heading.inner_text()
-            if title in code_of_title:
-                page.fill("#search", str(code_of_title[title]))
-                page.keyboard.press("ArrowDown")
-                page.keyboard.press("Enter")
-                n_decided += 1
-            else:
-                page.keyboard.press("s")
+            page.fill("#search", str(code_of_title[title]))
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("Enter")
             expect(heading).not_to_have_text(title)
         page.wait_for_load_state("networkidle")
         browser.close()
-    return n_decided
+    return n_products
+
+
+def shown_title(product: ReviewProduct) -> str:
+    """A title as the desk's page shows it: entities as letters, white space joined."""
+    return " ".join(html.unescape(product.designation).split())
 
 
 def take_screenshots(folder: Path, pages: dict[str, str]) -> None:

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.api import Api, post
+from tests.support.api import Api, get, post
 from tests.support.chromium import TIMEOUT_MS
 from tests.support.project import run_in
+from tests.support.servers import wait_for
 
 N_DECIDED = 3
 
@@ -39,12 +40,15 @@ def decide(page: Page, url: str) -> dict[str, int]:
     page.click("#tools-predictions")
     expect(page.locator("#tools-status")).to_contain_text("products new: 60")
     page.click("#tab-decide")
+    page.locator("#product").wait_for()
     given = {}
     for _ in range(N_DECIDED):
         title = page.locator("#title").inner_text()
         given[title] = int(page.locator("#codes li").nth(2).locator(".code").inner_text())
         page.keyboard.press("3")
         expect(page.locator("#title")).not_to_have_text(title)
+    # The page sends them while the next product is looked at.
+    wait_for(lambda: get(f"{url}/review/counts").json()["person"] == {"Ann": N_DECIDED}, "the decisions", 30)
     page.click("#tab-tools")
     page.click("#tools-export")
     expect(page.locator("#tools-status")).to_contain_text(f"{N_DECIDED}")
