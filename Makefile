@@ -58,7 +58,7 @@ doctor: $(DONE) ## check Python, the lock, .env, the tracking server, the DVC re
 promote: $(DONE) ## make the challenger the champion if the rules of params.yaml allow it
 	@$(BIN)/python src/models/promote.py $(ARGS)
 
-check: lint ## linters, types, and the tests that need no server, browser or training (three minutes on two cores)
+check: lint ## linters, types and the tests without a server, browser, store or training (two minutes on two cores)
 	$(PYTEST) -m "not slow and not heavy" $(PARALLEL)
 
 test: lint ## linters, types and all tests (about 25 minutes on two cores)

@@ -198,7 +198,7 @@ IDS = st.sampled_from(["7", "x", "", "1.0"])
 CODES = st.sampled_from(["10", "40", "9999", "", "dix", " 10 "])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(CELL, CELL, IDS, CODES), min_size=1, max_size=12), st.integers(1, 5))
 def test_tables_and_report_do_not_depend_on_the_chunk_size(rows: list[tuple[str, str, str, str]], size: int) -> None:
     rows = [("a", "", "1", "10"), ("b", "", "2", "40"), *rows]  # two classes
