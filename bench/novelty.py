@@ -22,18 +22,21 @@ from threadpoolctl import threadpool_limits
 from bench.text_features import CountedTable
 from rakuten.config import PARAMS, PROCESSED, Params, load_params
 from rakuten.evaluation.folds import assign_folds
+from rakuten.evaluation.novelty_flag import is_novel
 from rakuten.features.encoders.factory import text_encoder
 from rakuten.features.feature_set import TRAIN, FeatureBatch, FeatureSet
 from rakuten.features.text_features import raw_text_features, texts_to_embed
 from rakuten.models.fusion import fit_fusion, gating_context
 from rakuten.models.linear import UNSEEN_CLASS_SCORE, Moments, fit_lda, fit_svm
-from rakuten.models.novelty import fit_novelty
+from rakuten.models.none_class import fit_none_class
+from rakuten.models.novelty import cross_fit_novelty, fit_novelty
 from rakuten.models.training import ngram_blocks
-from rakuten.types import IMAGE, NGRAMS, TEXT, FloatArray, IntArray
+from rakuten.types import IMAGE, NGRAMS, TEXT, BoolArray, FloatArray, IntArray
 
 N_FOLDS, N_GROUPS = 3, 5  # folds of the known products; groups of codes that are unknown in turn
 FALSE_ALARMS = (0.01, 0.05)
 N_NEIGHBOURS = 5
+N_NONE = (0, 10, 30, 100)  # products that no code fits
 N_SUBSAMPLE = 500  # train rows that a small model would keep for the nearest neighbours
 
 FOREIGN = {
@@ -233,8 +236,8 @@ def false_alarm_table(rows: Rows, draws: Sequence[Scored]) -> pd.DataFrame:
     return table.assign(AUROC_error=error[0]).sort_values("AUROC", ascending=False)
 
 
-def _candidates(rows: Rows, draw: Scored) -> dict[str, tuple[FloatArray, Sequence[FloatArray]]]:
-    """Each candidate's values of the known products, and of the others by each fold's models: higher is stranger."""
+def fuse_draw(rows: Rows, draw: Scored) -> tuple[FloatArray, list[FloatArray]]:
+    """The fused scores of the known products, out of fold, and of the others by each fold's models."""
     context, other_context = rows.context[draw.known], rows.context[draw.others]
     classes = np.arange(int(draw.y.max()) + 1)
     fused, other_fused = np.zeros((len(draw.known), len(classes))), []
@@ -243,6 +246,13 @@ def _candidates(rows: Rows, draw: Scored) -> dict[str, tuple[FloatArray, Sequenc
         fusion = fit_fusion({v: x[train] for v, x in draw.scores.items()}, context[train], draw.y[train], classes)
         fused[held] = fusion.decision_function({v: x[held] for v, x in draw.scores.items()}, context[held])
         other_fused.append(fusion.decision_function(other_scores, other_context))
+    return fused, other_fused
+
+
+def _candidates(rows: Rows, draw: Scored) -> dict[str, tuple[FloatArray, Sequence[FloatArray]]]:
+    """Each candidate's values of the known products, and of the others by each fold's models: higher is stranger."""
+    context, other_context = rows.context[draw.known], rows.context[draw.others]
+    fused, other_fused = fuse_draw(rows, draw)
     simple: Mapping[str, Callable[[Mapping[str, FloatArray], FloatArray], FloatArray]] = {
         "1 - confidence": lambda scores, fused: logsumexp(fused, axis=1) - fused.max(axis=1),
         "energy of the fused scores": lambda scores, fused: -logsumexp(fused, axis=1),
@@ -281,6 +291,47 @@ def _detection(rows: Rows, draw: Scored, known: FloatArray, others: Sequence[Flo
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
+def none_table(rows: Rows, draws: Sequence[Scored]) -> pd.DataFrame:
+    """By the number of products that no code fits: the share of products that are flagged, as the mean over draws."""
+    found: dict[int, list[dict[str, float]]] = {}
+    for seed, draw in enumerate(draws):
+        fused, other_fused = fuse_draw(rows, draw)
+        y = rows.y[draw.others]
+        unknown = np.random.default_rng(seed).permutation(np.unique(y[y >= 0]))
+        is_same = np.isin(y, unknown[: (len(unknown) + 1) // 2])
+        same = np.random.default_rng(seed).permutation(np.flatnonzero(is_same))
+        for n_none in N_NONE:
+            if len(same) > 1.1 * n_none:
+                groups = {"same kinds": same[n_none:], "new kinds": np.flatnonzero((y >= 0) & ~is_same)}
+                groups["foreign texts"] = np.flatnonzero(y < 0)
+                flagged = _flagged(rows, draw, draw.others[same[:n_none]], fused, other_fused)
+                shares = {f"false alarms at {rate:.0%}": known.mean() for rate, (known, _) in flagged.items()}
+                for rate, (_, others) in flagged.items():
+                    shares |= {f"{name} at {rate:.0%}": others[:, group].mean() for name, group in groups.items()}
+                found.setdefault(n_none, []).append(shares)
+    return pd.DataFrame({n_none: pd.DataFrame(shares).mean() for n_none, shares in found.items()}).T
+
+
+def _flagged(
+    rows: Rows, draw: Scored, none: IntArray, fused: FloatArray, other_fused: Sequence[FloatArray]
+) -> dict[float, tuple[BoolArray, BoolArray]]:
+    """By the rate of false alarms: which known products are flagged, and which others by each fold's models."""
+    embeddings, context = rows.embeddings[TEXT], rows.context[draw.known]
+    known_embeddings = embeddings[draw.known]
+    present = ~np.isnan(known_embeddings[:, 0])
+    folds = [np.flatnonzero(present & (draw.fold == number)) for number in range(N_FOLDS)]
+    n_classes = int(draw.y.max()) + 1
+    moments = [Moments.from_rows(known_embeddings, fold, draw.y[fold], n_classes) for fold in folds]
+    none_class = fit_none_class(
+        known_embeddings, present, draw.fold, moments, FeatureBatch(rows.table.iloc[none], embeddings[none])
+    )
+    novelty = cross_fit_novelty(fused.max(axis=1), context, draw.fold, none_class)
+    fitted = fit_novelty(fused.max(axis=1), context, none_class)
+    none_score = fitted.none_score(embeddings[draw.others])
+    others = np.array([fitted.novelty(each.max(axis=1), rows.context[draw.others], none_score) for each in other_fused])
+    return {rate: (is_novel(novelty, rate), is_novel(others, rate)) for rate in FALSE_ALARMS}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.novelty", description=__doc__)
     parser.add_argument("--processed", type=Path, default=PROCESSED)
@@ -295,7 +346,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for repeat in range(arguments.repeats)
             for unknown in np.array_split(np.random.default_rng(repeat).permutation(n_codes), N_GROUPS)
         ]
-        sys.stdout.write(false_alarm_table(rows, draws).round(3).to_string() + "\n")
+        sys.stdout.write(false_alarm_table(rows, draws).round(3).to_string() + "\n\n")
+        sys.stdout.write(none_table(rows, draws).round(3).to_string() + "\n")
     return 0
 
 

@@ -10,10 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the library of t
 import rakuten.interrupts  # noqa: F401 - for its effect, before the others
 
 # isort: split
-import numpy as np
-
 from rakuten.cli import run_stage
-from rakuten.config import INTERIM, METRICS_FILE, MODELS, PROCESSED, REPORTS, SCORES_FILE, Params
+from rakuten.config import CACHE, INTERIM, METRICS_FILE, MODELS, PROCESSED, REPORTS, SCORES_FILE, Params
 from rakuten.data.ingestion import NONE_FILE
 from rakuten.data.schema import is_synthetic
 from rakuten.data.tables import read_table
@@ -23,23 +21,24 @@ from rakuten.evaluation.learning_curves import LEARNING_CURVES_FILE, learning_cu
 from rakuten.evaluation.model_card import model_card
 from rakuten.evaluation.novelty_flag import flagged_share, is_novel
 from rakuten.evaluation.report import Report, dvc_metrics, measure, mlflow_metrics
+from rakuten.features.embedding import embed_texts
 from rakuten.features.encoders.factory import encoder_fingerprints
-from rakuten.features.encoders.finetuned import NETWORKS_FOLDER, read_networks
-from rakuten.features.feature_set import GROUPS_FILE, TRAIN, FeaturePaths, FeatureSet, finetuned_path
+from rakuten.features.encoders.finetuned import NETWORKS_FOLDER, NetworkFolder, read_networks
+from rakuten.features.feature_set import GROUPS_FILE, TRAIN, FeatureBatch, FeaturePaths, FeatureSet, finetuned_path
 from rakuten.features.monitored_columns import reference_sample
+from rakuten.features.text_features import raw_text_features, texts_to_embed
 from rakuten.files import atomic_write, dump_json, scratch_folder
 from rakuten.models.classifier import VECTORIZER_FILE
 from rakuten.models.parents import fit_parents
-from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel
+from rakuten.models.pyfunc_model import OUTPUTS, PyfuncModel, finetuned_scores
 from rakuten.models.self_check import self_check_answers
 from rakuten.models.training import fit
 from rakuten.tracking import lineage, server, training_run
-from rakuten.types import BoolArray
 
-MAX_NONE_ROWS = 2_000  # of the products that no code fits: enough for the share of them that is flagged
+MAX_NONE_ROWS = 2_000  # of the products that no code fits: what more would teach is little
 
 
-def train(params: Params, interim: Path, processed: Path, models: Path, reports: Path) -> str:
+def train(params: Params, interim: Path, processed: Path, models: Path, reports: Path, cache: Path) -> str:
     """Learn the classifier and record its out-of-fold scores, model and reports as one MLflow run."""
     server.check_server()
     sources = [*FeaturePaths.of(processed, TRAIN), processed / GROUPS_FILE]
@@ -54,9 +53,9 @@ def train(params: Params, interim: Path, processed: Path, models: Path, reports:
         scratch_folder(processed.parent / "scratch") as scratch,
         training_run.training_run(params.flat(), sources, tags, models) as run,
     ):
-        classifier, out_of_fold = fit(features, params, encoder_fingerprints(params.features), scratch, networks)
-        model = PyfuncModel(classifier)
-        classifier.self_check_answers = self_check_answers(model)
+        none = none_of_the_codes(interim / NONE_FILE, params, networks, cache)
+        classifier, out_of_fold = fit(features, params, encoder_fingerprints(params.features), scratch, networks, none)
+        classifier.self_check_answers = self_check_answers(PyfuncModel(classifier))
         threshold, false_alarms = classifier.config.threshold, params.predict.novelty_false_alarms
         decided = out_of_fold.decided(threshold, false_alarms)
         classifier.parents, parent_scores = fit_parents(
@@ -68,7 +67,7 @@ def train(params: Params, interim: Path, processed: Path, models: Path, reports:
         issues = label_issues_table(features, out_of_fold, params.train.shard_rows, params.seed)
         scores = measure(out_of_fold, threshold, features.metadata, params)
         scores |= {"synthetic": synthetic, "label_issues": len(issues), "parents": parent_scores}
-        scores["novelty"]["none_of_the_codes"] = flagged_share(flag_none_of_the_codes(model, interim / NONE_FILE))
+        scores["novelty"]["none_of_the_codes"] = flagged_share(is_novel(out_of_fold.none_novelty, false_alarms))
         reference = reference_sample(
             features, out_of_fold.predicted_codes, out_of_fold.confidence.round(6), ~decided, params.seed
         )
@@ -86,17 +85,22 @@ def train(params: Params, interim: Path, processed: Path, models: Path, reports:
     return _closing_line(scores, run.run_id)
 
 
-def flag_none_of_the_codes(model: PyfuncModel, path: Path) -> BoolArray:
-    """Whether the model calls each product novel that people said no code fits; judged by its texts, not trained on.
+def none_of_the_codes(path: Path, params: Params, networks: Mapping[str, NetworkFolder], cache: Path) -> FeatureBatch:
+    """The features of the products that people said none of the codes fits, without their images.
 
     Args:
-        path: the products, as ingest wrote them; of more than MAX_NONE_ROWS the last.
+        path: the products, as ingest wrote them; of more than MAX_NONE_ROWS the last are taken.
+        networks: the fine-tuned network of each fine-tuned view.
+        cache: folder of the embedding caches.
     """
-    if not path.is_file():
-        return np.zeros(0, dtype=bool)
-    products = read_table(path)[["designation", "description"]].tail(MAX_NONE_ROWS)
-    flagged: BoolArray = model.predict(products)["is_novel"].to_numpy(dtype=bool)
-    return flagged
+    texts: list[tuple[str, str]] = []
+    if path.is_file():
+        products = read_table(path).tail(MAX_NONE_ROWS)
+        texts = list(zip(products["designation"], products["description"], strict=True))
+    table = raw_text_features(texts, [0] * len(texts), params.features)
+    to_embed = [(str(row), text) for row, text in enumerate(texts_to_embed(table))]
+    embeddings = embed_texts(to_embed, params.features.text_encoder, cache, "texts that no code fits")
+    return FeatureBatch(table, embeddings, None, finetuned_scores(networks, texts, [None] * len(texts)))
 
 
 def _closing_line(scores: Mapping[str, Any], run_id: str) -> str:
@@ -109,7 +113,7 @@ def _closing_line(scores: Mapping[str, Any], run_id: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    paths = {"interim": INTERIM, "processed": PROCESSED, "models": MODELS, "reports": REPORTS}
+    paths = {"interim": INTERIM, "processed": PROCESSED, "models": MODELS, "reports": REPORTS, "cache": CACHE}
     return run_stage("train", train, paths, argv)
 
 

@@ -17,11 +17,13 @@ from rakuten import disk_array
 from rakuten.config import PARAMS
 from rakuten.data import tables
 from rakuten.data.images import ImageFiles
+from rakuten.data.ingestion import NONE_FILE
 from rakuten.data.schema import image_name
-from rakuten.data.tables import read_table
+from rakuten.data.tables import read_table, write_table
 from rakuten.features import embedding, feature_set, text_features
 from rakuten.files import digest
-from rakuten.models.pyfunc_model import PREDICTIONS
+from rakuten.models.classifier import ProductClassifier
+from rakuten.models.pyfunc_model import PREDICTIONS, PyfuncModel
 from rakuten.tracking.lineage import model_digest
 from tests.support.project import load_script
 
@@ -41,7 +43,9 @@ class Workspace(NamedTuple):
     uri: str
 
     def train(self) -> int:
-        flags = ["--processed", self.processed, "--models", self.models, "--reports", self.reports]
+        data = self.processed.parent
+        flags = ["--interim", data / "interim", "--processed", self.processed, "--cache", data / "cache"]
+        flags += ["--models", self.models, "--reports", self.reports]
         return int(train_model.main([str(flag) for flag in flags]))
 
     def predict(self) -> int:
@@ -217,6 +221,26 @@ def test_training_again_gives_the_same_bytes(trained: Workspace, space: Workspac
     before = {path: path.read_bytes() for path in files if path.name != "run.json"}  # which names the run
     assert space.train() == 0
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_products_that_no_code_fits_are_learnt_from(space: Workspace) -> None:
+    """Of a kind that people said no code fits to, another product is novel; the products of the codes stay ordinary."""
+    repair = pd.DataFrame({"designation": ["Réparation de poussette"], "description": [""]})
+    before = PyfuncModel(ProductClassifier.load(space.models)).predict(repair)
+    assert not before["is_novel"].any()
+    things = ["piscine", "console", "table", "lampe", "chaise", "manette", "tondeuse", "figurine", "montre", "guitare"]
+    texts = [(f"Réparation de {thing}", "") for thing in (*things, "trottinette", "aspirateur")]
+    table = pd.DataFrame(texts, columns=["designation", "description"])
+    write_table(table, space.processed.parent / "interim" / NONE_FILE)
+    assert space.train() == 0
+    after = PyfuncModel(ProductClassifier.load(space.models)).predict(repair)
+    assert after["is_novel"].all()
+    assert after["needs_review"].all()
+    novelty = json.loads((space.models / "scores.json").read_text())["novelty"]
+    assert novelty["none_of_the_codes"]["rows"] == 12
+    assert novelty["none_of_the_codes"]["share"] > 0.8  # each judged by a model that was not trained on it
+    assert novelty["false_alarms"]["share"] <= 0.02
+    assert "Of 12 products that people said none of the codes fits" in (space.reports / "model_card.md").read_text()
 
 
 def test_no_training_starts_while_the_server_is_away(

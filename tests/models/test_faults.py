@@ -83,7 +83,7 @@ def cut(name: str) -> Callable[[Arrays], None]:
         (cut("idf.0"), "idf does not match the terms"),
         (set_one("neighbours.vectors", NAN), "the similar images are not finite"),
         (set_one("novelty.reference", NAN), "the novelty has numbers that are not finite"),
-        (set_one("novelty.reference", -1e9), "the novelty's reference is not ascending"),
+        (set_one("novelty.reference", -1e9), "a reference of the novelty is not ascending"),
         (set_one("novelty.min_scale", 0), "the novelty's least deviation is not above 0"),
         (cut("novelty.location"), "the novelty's arrays have the wrong shapes"),
     ],

@@ -4,6 +4,7 @@ import pytest
 from rakuten.evaluation.novelty_flag import is_novel
 from rakuten.models import novelty as module
 from rakuten.models.fusion import CONTEXT
+from rakuten.models.none_class import NoneClass
 from rakuten.models.novelty import Novelty, cross_fit_novelty, fit_novelty
 
 N_ROWS = 4000
@@ -90,3 +91,44 @@ def test_of_many_train_products_evenly_spaced_ones_are_kept(monkeypatch: pytest.
 def test_evidence_that_never_varies_flags_no_train_product() -> None:
     fitted = fit_novelty(np.ones(300), make_context(300))
     assert not is_novel(fitted.novelty(np.ones(10), make_context(10)), 0.01).any()
+
+
+def make_none_class(n_rows: int = N_ROWS, seed: int = 5) -> NoneClass:
+    """Scores of train products from a normal distribution; a tenth have no text. The first number is the score."""
+    rng = np.random.default_rng(seed)
+    scores = np.where(rng.random(n_rows) < 0.1, np.nan, rng.normal(size=n_rows))
+    return NoneClass(scores, np.empty(0), np.array([1.0, 0.0]), np.array([0.0]))
+
+
+def test_a_product_like_those_that_no_code_fits_is_novel_though_its_evidence_is_usual() -> None:
+    context, none_class = make_context(), make_none_class()
+    fitted = fit_novelty(make_evidence(context), context, none_class)
+    usual = np.full(3, 3.0)
+    none_score = fitted.none_score(np.array([[6.0, 9], [0, 9], [np.nan, np.nan]], dtype=np.float16))
+    assert none_score is not None
+    assert none_score[:2].tolist() == [6, 0]
+    only_always = np.tile([1.0, *[0.0] * (len(CONTEXT) - 1)], (3, 1))
+    assert is_novel(fitted.novelty(usual, only_always, none_score), 0.01).tolist() == [True, False, False]
+    assert is_novel(fitted.novelty(usual - 20, only_always, none_score), 0.01).all()
+
+
+def test_the_share_that_is_flagged_is_the_one_asked_for_with_products_that_no_code_fits_too() -> None:
+    context, others = make_context(20_000), make_context(20_000, seed=2)
+    fitted = fit_novelty(make_evidence(context), context, make_none_class(20_000))
+    none_score = make_none_class(20_000, seed=6).train_scores
+    novelty = fitted.novelty(make_evidence(others, seed=3), others, none_score)
+    for false_alarms in (0.01, 0.05, 0.2):
+        assert is_novel(novelty, false_alarms).mean() == pytest.approx(false_alarms, rel=0.25)
+
+
+def test_a_fold_is_judged_by_the_others_with_products_that_no_code_fits_too() -> None:
+    context, fold, none_class = make_context(), np.arange(N_ROWS) % 4, make_none_class()
+    evidence = make_evidence(context)
+    novelty = cross_fit_novelty(evidence, context, fold, none_class)
+    others, held_out = fold != 0, fold == 0
+    fitted = fit_novelty(
+        evidence[others], context[others], none_class._replace(train_scores=none_class.train_scores[others])
+    )
+    expected = fitted.novelty(evidence[held_out], context[held_out], none_class.train_scores[held_out])
+    assert (novelty[held_out] == expected).all()
+    assert (novelty != cross_fit_novelty(evidence, context, fold)).any()

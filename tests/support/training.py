@@ -14,7 +14,12 @@ PARAMS = load_params()
 
 
 def fit_batch(
-    batch: FeatureBatch, folder: Path, params: Params = PARAMS, encoder_fingerprints: Mapping[str, str] | None = None
+    batch: FeatureBatch,
+    folder: Path,
+    params: Params = PARAMS,
+    encoder_fingerprints: Mapping[str, str] | None = None,
+    none: FeatureBatch | None = None,
 ) -> tuple[ProductClassifier, OutOfFold]:
     """Train on a batch whose table has prdtypecode; intermediate results go to a new folder in `folder`."""
-    return fit(FeatureSet.from_batch(batch), params, encoder_fingerprints or {}, Path(mkdtemp(dir=folder)))
+    features, scratch = FeatureSet.from_batch(batch), Path(mkdtemp(dir=folder))
+    return fit(features, params, encoder_fingerprints or {}, scratch, none=none)

@@ -145,7 +145,7 @@ def _novel(novelty: Mapping[str, Any]) -> str:
     none = novelty.get("none_of_the_codes", {"rows": 0})
     found = (
         f" Of {none['rows']:,} products that people said none of the codes fits, {none['share']:.1%} "
-        f"({_interval(none['interval'])}) are."
+        f"({_interval(none['interval'])}) are, by a model that was not trained on them."
         if none["rows"]
         else ""
     )

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from rakuten.disk_array import Array2D
 from rakuten.evaluation.novelty_flag import is_novel
 from rakuten.types import BoolArray, FloatArray, IntArray
@@ -26,8 +28,10 @@ class OutOfFold:
     confidence: FloatArray  # its probability
     proba: Array2D  # rows x classes
     evidence: FloatArray  # highest fused score of each row; NaN for one without any view
-    novelty: FloatArray  # of each row; see `models.novelty`
+    # Set by training, see `models.novelty`: of each row, and of each product that no code fits.
+    novelty: FloatArray = field(default_factory=lambda: np.empty(0))
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    none_novelty: FloatArray = field(default_factory=lambda: np.empty(0))
 
     @property
     def true_codes(self) -> IntArray:

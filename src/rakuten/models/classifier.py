@@ -36,7 +36,7 @@ from rakuten.models.linear import LinearModel
 from rakuten.models.neighbours import ImageNeighbours
 from rakuten.models.novelty import Novelty
 from rakuten.models.parents import ParentFallback
-from rakuten.types import NGRAMS, BoolArray, FloatArray, IntArray
+from rakuten.types import NGRAMS, TEXT, BoolArray, FloatArray, IntArray
 
 FORMAT = 2
 MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE = "model.safetensors", "vectorizer.json", "manifest.json"
@@ -145,8 +145,8 @@ class ProductClassifier:
         confidence = np.take_along_axis(proba, order, 1)
         novelty = np.full(len(batch), np.nan)
         if self.novelty is not None:
-            evidence = np.where(has_any, fused.max(axis=1, initial=-np.inf), np.nan)
-            novelty = self.novelty.novelty(evidence, gating_context(batch.table))
+            none_score = self.novelty.none_score(batch.text_embeddings)
+            novelty = self.novelty.novelty(evidence(fused, has_any), gating_context(batch.table), none_score)
         novel = is_novel(novelty, self.config.novelty_false_alarms)
         is_unsure = confidence[:, 0] < self.config.threshold
         parents = self.parents.predict(self.classes, proba, is_unsure & ~novel)
@@ -263,7 +263,8 @@ class ProductClassifier:
         stored_novelty = _from_stored("novelty", arrays, {})
         novelty = Novelty(**stored_novelty) if stored_novelty else None
         faults = model_faults(vectorizer, linear, fusion, neighbours, config.threshold, config.target_precision)
-        faults += novelty_faults(novelty, config.novelty_false_alarms)
+        text_width = linear[TEXT].coef.shape[1] if TEXT in linear else 0
+        faults += novelty_faults(novelty, config.novelty_false_alarms, text_width)
         if faults:
             raise UserError(f"{folder}: not a valid model ({'; '.join(faults)}); {RETRY_HINT}")
         answers = [
@@ -275,6 +276,11 @@ class ProductClassifier:
         if "parents" in manifest:
             classifier.parents = ParentFallback.from_stored(manifest["parents"], fusion.classes.tolist())
         return classifier
+
+
+def evidence(fused: FloatArray, has_any: BoolArray) -> FloatArray:
+    """The highest fused score of each row, NaN for one without any view; arguments from `decision_function`."""
+    return np.where(has_any, fused.max(axis=1, initial=-np.inf), np.nan)
 
 
 @lru_cache(maxsize=1)

@@ -53,17 +53,26 @@ def model_faults(
     return [fault for fault, sound in is_sound.items() if not sound]
 
 
-def novelty_faults(novelty: Novelty | None, false_alarms: float) -> list[str]:
-    """Likewise of the novelty; one of NaN would never be flagged."""
+def novelty_faults(novelty: Novelty | None, false_alarms: float, text_width: int) -> list[str]:
+    """Likewise of the novelty; one of NaN would never be flagged.
+
+    Args:
+        text_width: of the model's text embeddings; 0 without.
+    """
     if novelty is None:
         return []
     shapes = tuple(array.shape for array in (novelty.location, novelty.scale, novelty.min_scale))
     is_sound = {
-        "the novelty's arrays have the wrong shapes": shapes == ((len(CONTEXT),), (len(CONTEXT),), (1,))
-        and novelty.reference.ndim == 1,
+        "the novelty's arrays have the wrong shapes": shapes == ((len(CONTEXT),), (len(CONTEXT),), (1,)),
+        "the class of no code does not match the embeddings": novelty.none_coef.shape in ((0,), (text_width,))
+        and novelty.none_intercept.shape == (1,)
+        and (len(novelty.none_coef) > 0) == (len(novelty.joint_reference) > 0) == (len(novelty.none_reference) > 0),
         "the novelty has numbers that are not finite": _is_finite(*vars(novelty).values()),
         "the novelty's least deviation is not above 0": (novelty.min_scale > 0).all(),
-        "the novelty's reference is not ascending": (np.diff(novelty.reference) >= 0).all(),
+        "a reference of the novelty is not ascending": all(
+            reference.ndim == 1 and (np.diff(reference) >= 0).all()
+            for reference in (novelty.reference, novelty.none_reference, novelty.joint_reference)
+        ),
         "novelty_false_alarms is out of range": 0 <= false_alarms <= 1,
     }
     return [fault for fault, sound in is_sound.items() if not sound]

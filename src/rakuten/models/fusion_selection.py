@@ -16,7 +16,6 @@ from rakuten.evaluation.metrics import classification_scores
 from rakuten.evaluation.out_of_fold import Baseline, OutOfFold
 from rakuten.models import fusion
 from rakuten.models.fusion import Fusion
-from rakuten.models.novelty import cross_fit_novelty
 from rakuten.types import FINETUNED_VIEWS, IMAGE_VIEWS, BoolArray, FloatArray, IntArray
 
 log = logging.getLogger(__name__)
@@ -171,8 +170,7 @@ def select_image_strategy(fitter: CrossFitter, proba: DiskArray) -> tuple[Fusion
     if strategy is ImageStrategy.NO_TEXT_ONLY:
         log.warning("images do not help out of fold: they are used only for products without text")
     confidence = np.concatenate([proba[chunk].max(axis=1) for chunk in row_chunks(len(rows))])
-    novelty = cross_fit_novelty(chosen.evidence, fitter.context, rows.fold)
-    result = OutOfFold(rows.classes, rows.y, chosen.y_pred, confidence, proba, chosen.evidence, novelty, baselines)
+    result = OutOfFold(rows.classes, rows.y, chosen.y_pred, confidence, proba, chosen.evidence, baselines=baselines)
     return fitter.fit(strategy), result
 
 

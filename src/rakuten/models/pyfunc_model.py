@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from rakuten.data.images import read_image_bytes
 from rakuten.data.schema import text_of
 from rakuten.errors import UserError
 from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints, image_encoder, text_encoder
+from rakuten.features.encoders.finetuned import NetworkFolder
 from rakuten.features.encoders.finetuned_image import FinetunedImage
 from rakuten.features.encoders.finetuned_text import cased_texts
 from rakuten.features.encoders.onnx import ImageEncoder
@@ -112,7 +113,7 @@ class PyfuncModel:
             table,
             self._stack(text_embeddings, TEXT),
             self._stack(image_embeddings, IMAGE),
-            finetuned_scores(self.classifier, texts, network_pixels, all_cores=True),
+            finetuned_scores(self.classifier.networks, texts, network_pixels, all_cores=True),
         )
         return batch, image_states
 
@@ -152,24 +153,25 @@ class PyfuncModel:
 
 
 def finetuned_scores(
-    classifier: ProductClassifier,
+    networks: Mapping[str, NetworkFolder],
     texts: Iterable[tuple[str, str]],
     images: Iterable[bytes | NDArray[np.uint8] | None],
     all_cores: bool = False,
 ) -> dict[str, EmbeddingArray]:
-    """The scores of the classifier's fine-tuned networks, by view.
+    """The scores of fine-tuned networks, by view.
 
     Args:
+        networks: those of a classifier.
         texts: raw designation and description of each product.
         images: an image file's bytes or the network's pixels for each product, None for none.
         all_cores: see `NetworkFolder.open`.
     """
     scores: dict[str, EmbeddingArray] = {}
-    if FINETUNED_TEXT in classifier.networks:
-        network = classifier.networks[FINETUNED_TEXT].text(all_cores)
+    if FINETUNED_TEXT in networks:
+        network = networks[FINETUNED_TEXT].text(all_cores)
         scores[FINETUNED_TEXT] = network.scores(cased_texts(*text) for text in texts)
-    if FINETUNED_IMAGE in classifier.networks:
-        scores[FINETUNED_IMAGE] = classifier.networks[FINETUNED_IMAGE].image(all_cores).scores(images)
+    if FINETUNED_IMAGE in networks:
+        scores[FINETUNED_IMAGE] = networks[FINETUNED_IMAGE].image(all_cores).scores(images)
     return scores
 
 

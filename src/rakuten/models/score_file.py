@@ -120,7 +120,7 @@ def featurise_chunk(chunk: ProductChunk, classifier: ProductClassifier, cache: P
         embed_texts(texts, text_config, cache, f"texts of {chunk.label}"),
         embed_images(paths, image_config, cache, f"images of {chunk.label}"),
         finetuned_scores(
-            classifier,
+            classifier.networks,
             zip(products["designation"], products["description"], strict=True),
             map(usable_image_bytes, paths),
         ),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +19,15 @@ from rakuten.evaluation import calibration, folds
 from rakuten.evaluation.novelty_flag import is_novel
 from rakuten.evaluation.out_of_fold import OutOfFold
 from rakuten.features.encoders.finetuned import NetworkFolder
-from rakuten.features.feature_set import FeatureSet
+from rakuten.features.feature_set import FeatureBatch, FeatureSet
 from rakuten.features.ngrams import NgramBlock, NgramVectorizer
 from rakuten.models import fusion, text_model
-from rakuten.models.classifier import ModelConfig, ProductClassifier
+from rakuten.models.classifier import ModelConfig, ProductClassifier, evidence
 from rakuten.models.fusion_selection import CrossFitter, TrainingRows, select_fusion
 from rakuten.models.linear import LinearModel, Moments, fit_lda
 from rakuten.models.neighbours import fit_neighbours
-from rakuten.models.novelty import fit_novelty
+from rakuten.models.none_class import fit_none_class
+from rakuten.models.novelty import cross_fit_novelty, fit_novelty
 from rakuten.models.text_model import ShardFolder
 from rakuten.types import IMAGE, NGRAMS, TEXT, BoolArray, IntArray
 
@@ -47,6 +49,7 @@ def fit(
     encoder_fingerprints: Mapping[str, str],
     scratch: Path,
     networks: Mapping[str, NetworkFolder] | None = None,
+    none: FeatureBatch | None = None,
 ) -> tuple[ProductClassifier, OutOfFold]:
     """Train the classifier on the train features.
 
@@ -56,6 +59,7 @@ def fit(
         encoder_fingerprints: for each view that has an encoder, the fingerprint of the encoder.
         scratch: an empty folder that every worker can read and write. The out-of-fold probabilities stay in it.
         networks: the fine-tuned network of each fine-tuned view of the features.
+        none: products that people said none of the codes fits, if there are any.
 
     Returns:
         The classifier, and its out-of-fold predictions.
@@ -63,7 +67,7 @@ def fit(
     rows = training_rows(features, params)
     vectorizer, ngrams = fit_ngrams(features, rows, params, scratch)
     views = {NGRAMS: ngrams} if ngrams else {}
-    neighbours = None
+    neighbours, none_class = None, None
     with threadpool_limits(1):  # sums of floats depend on how many threads share them
         for view in (TEXT, IMAGE):
             embeddings = features.embeddings(view)
@@ -72,6 +76,8 @@ def fit(
             log.info("discriminant analysis of the %s of %s products", view, f"{present.sum():,}")
             moments = moments_by_fold(embeddings, present, rows, view)
             views[view] = fit_embedding(embeddings, present, rows, moments, scratch / f"scores-{view}.npy")
+            if view == TEXT and none is not None:
+                none_class = fit_none_class(embeddings, present, rows.fold, moments, none)
             if view == IMAGE:
                 total, with_image = Moments.total(moments), np.flatnonzero(present)
                 neighbours = fit_neighbours(embeddings, with_image, total, features.metadata, params.seed)
@@ -81,9 +87,10 @@ def fit(
         fitter = CrossFitter(scores, context, rows)
         proba = DiskArray.full(scratch / "proba.npy", (len(rows), len(rows.classes)), np.nan)
         fused, out_of_fold = select_fusion(fitter, proba)
-        novelty = fit_novelty(out_of_fold.evidence, context)
+        novelty = fit_novelty(out_of_fold.evidence, context, none_class)
+        out_of_fold_novelty = cross_fit_novelty(out_of_fold.evidence, context, rows.fold, none_class)
     target, false_alarms = params.predict.target_precision, params.predict.novelty_false_alarms
-    ordinary = ~is_novel(out_of_fold.novelty, false_alarms)  # the others are reviewed whatever their confidence
+    ordinary = ~is_novel(out_of_fold_novelty, false_alarms)  # the others are reviewed whatever their confidence
     config = ModelConfig(
         params.features,
         {view: encoder_fingerprints[view] for view in views if view in encoder_fingerprints},
@@ -95,6 +102,12 @@ def fit(
     used = {view: network for view, network in (networks or {}).items() if view in fused.views}
     classifier = ProductClassifier(vectorizer, linear, fused, config, neighbours, used)
     classifier.novelty = novelty
+    out_of_fold = replace(out_of_fold, novelty=out_of_fold_novelty)
+    if none is not None:
+        none_evidence = evidence(*classifier.decision_function(none))
+        none_scores = none_class.none_scores if none_class else None
+        none_novelty = novelty.novelty(none_evidence, fusion.gating_context(none.table), none_scores)
+        out_of_fold = replace(out_of_fold, none_novelty=none_novelty)
     return classifier, out_of_fold
 
 

@@ -83,7 +83,7 @@ def _with_networks(
         products = chunk.loc[batch.table.index]
         texts = zip(products["designation"], products["description"], strict=True)
         images = map(usable_image_bytes, image_paths(products, files))
-        yield replace(batch, finetuned=finetuned_scores(classifier, texts, images))
+        yield replace(batch, finetuned=finetuned_scores(classifier.networks, texts, images))
 
 
 def is_unseen(products: pd.DataFrame, seen: pd.DataFrame) -> BoolArray:

@@ -56,7 +56,7 @@ class Prediction(Choice):
         description="whether a person should review it: the confidence is below the threshold, or the product is novel"
     )
     is_novel: bool = Field(
-        description="unlike all products that the model was trained on: perhaps none of its codes fits"
+        description="unlike the products that the model was trained on, or like those that people said no code fits"
     )
     novelty: float | None = Field(
         description="share of ordinary products that are less unusual than this one, 0 to 1; from 1 - "

@@ -57,8 +57,8 @@ export const TEXTS = {
     "The confidence is below the threshold of {threshold}: a person should check.",
   ],
   is_novel: [
-    "Ce produit ne ressemble à aucun de ceux que le modèle a appris : le code est à prendre avec prudence.",
-    "This product is unlike all that the model was trained on: take the code with caution.",
+    "Ce produit ne ressemble pas à ceux que le modèle a appris : peut-être aucun des codes ne convient.",
+    "This product is unlike those that the model was trained on: perhaps none of the codes fits.",
   ],
   parent: ["Catégorie plus large, plus sûre : {parent}.", "Broader category, more certain: {parent}."],
   type: ["Type", "Type"],
