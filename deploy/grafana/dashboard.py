@@ -116,6 +116,12 @@ ROWS: dict[str, list[Panel]] = {
             query("max by (which) (rakuten_live_precision)", "{{which}}"),
             width=12,
         ),
+        time_series(
+            "Novel products: share, interval, promised, limit of its lower end",
+            FRACTION,
+            query("max by (which) (rakuten_novel_share)", "{{which}}"),
+            width=12,
+        ),
         number("Audited products", "none", "max(rakuten_live_precision_products)").span(12),
         time_series(
             "Since the last drift report",

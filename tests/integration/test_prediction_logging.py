@@ -48,6 +48,11 @@ def test_every_prediction_is_logged_without_its_text(logging_api: tuple[Api, Pat
     row = by_id.loc[ids[0]]
     assert (row["predicted"], row["confidence"]) == (one["prdtypecode"], one["confidence"])
     assert row["model_version"] == one["model_version"]
+    answers = [one, *batch["predictions"], explained["prediction"]]
+    unknown = [answer["novelty"] is None for answer in answers]
+    assert unknown == [False, False, True, False], "no text, no novelty"
+    expected = [pd.NA if answer["novelty"] is None else answer["is_novel"] for answer in answers]
+    assert by_id["is_novel"].tolist() == expected
     assert (row["designation_len"], row["has_description"], row["has_image"]) == (23, 1, 0)
     assert row["language"] in ("french", "unknown")
     assert by_id.loc[ids[0], list(PROJECTION_COLUMNS[TEXT])].notna().all()

@@ -83,7 +83,8 @@ def monitored(trained: Path, alerts: Alerts, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("prometheus")
     live = folder / "live"
     reference = pd.read_parquet(trained / "reports" / "reference.parquet").sample(600, replace=True, random_state=0)
-    ids = log_window(live, reference.assign(predicted=2583), lineage.model_version(trained / "models"))
+    window = reference.assign(predicted=2583, is_novel=[True] * 60 + [False] * 540)
+    ids = log_window(live, window, lineage.model_version(trained / "models"))
     reference[["prdtypecode"]].assign(prediction_id=ids).to_csv(live / "labels.csv", index=False)
     settings = {"API_LIVE": str(live), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "API_MODEL": "local"}
     settings["REVIEW_DATABASE_URL"] = f"sqlite:///{folder / 'review.db'}"
@@ -179,6 +180,14 @@ def test_the_live_precision_is_said_by_the_api_and_alarms(monitored: tuple[str, 
     (sample,) = _query(address, 'rakuten_live_precision{which="live"}')
     assert float(sample["value"][1]) == 0.75
     pending = 'ALERTS{alertname="RakutenPrecisionBelowPromise"}'  # it fires after a quarter of an hour
+    wait_for(lambda: bool(_query(address, pending)), "the alert", 60)
+
+
+def test_a_flood_of_novel_products_alarms(monitored: tuple[str, Api]) -> None:
+    address, _ = monitored
+    (share,) = _query(address, 'rakuten_novel_share{which="live"}')
+    assert float(share["value"][1]) == 0.1
+    pending = 'ALERTS{alertname="RakutenNovelProducts"}'  # it fires after a quarter of an hour
     wait_for(lambda: bool(_query(address, pending)), "the alert", 60)
 
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from rakuten.config import load_params
-from rakuten.monitoring.alerts import class_shares, judge_drift, may_retrain
+from rakuten.monitoring.alerts import PromisedShares, class_shares, judge_drift, may_retrain
 from rakuten.monitoring.drift import ColumnDrift
+from rakuten.monitoring.live_novelty import LiveNovelty
 from rakuten.monitoring.live_precision import LivePrecision
 from rakuten.monitoring.live_score import LiveScore
 
@@ -75,11 +76,24 @@ def test_only_a_large_drop_that_chance_does_not_explain_alarms(
 @pytest.mark.parametrize(("high", "alarms"), [(0.949, True), (0.95, False)])
 def test_a_live_precision_alarms_if_its_whole_interval_is_below_the_promise(high: float, alarms: bool) -> None:
     precision = LivePrecision(0.9, (0.85, high), 150, 0.95)
-    report = judge_drift(predictions(1000), predictions(1000), [], [], PARAMS, precision)
+    report = judge_drift(predictions(1000), predictions(1000), [], [], PARAMS, PromisedShares(precision))
     line = f"audit: precision of automatic decisions 0.900 [0.850, {high:.3f}] by 150 audited products, 0.950 promised"
     assert report.alarms == ([line] if alarms else [])
     assert report.as_json()["live_precision"] == {
         "precision": 0.9, "low": 0.85, "high": high, "labels": 150, "promised": 0.95,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("low", "alarms"), [(0.021, True), (0.02, False)])
+def test_novel_products_alarm_if_their_whole_interval_is_above_the_limit(low: float, alarms: bool) -> None:
+    novelty = LiveNovelty(0.035, (low, 0.055), 500, 0.01, limit=0.02)
+    live = [LiveScore("decided", 1000, 0.5, (0.4, 0.6), expected=0.9)]
+    report = judge_drift(predictions(1000), predictions(1000), [], live, PARAMS, PromisedShares(novelty=novelty))
+    line = f"novelty: 3.5% [{low:.1%}, 5.5%] of 500 products are novel, unlike all train products; 1.0% promised"
+    assert list(report.alarms[:-1]) == ([line] if alarms else [])
+    assert report.alarms[-1].startswith("score: ")
+    assert report.as_json()["novelty"] == {
+        "rows": 500, "share": 0.035, "interval": [low, 0.055], "promised": 0.01, "limit": 0.02,
     }  # fmt: skip
 
 
@@ -102,6 +116,7 @@ def test_the_report_keeps_the_keys_of_drift_json() -> None:
         "promised_review": 0.2,
         "live": [{"products": "all", "labels": 400, "weighted_f1": 0.9, "interval": [0.8, 0.96], "promised": 0.95}],
         "live_precision": None,
+        "novelty": None,
         "alarms": ["data: designation_len has drifted, psi 0.200 (limit 0.2)"],
     }
     assert judge_drift(reference, window, [], [], PARAMS).as_json()["live"] == []

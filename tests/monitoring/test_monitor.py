@@ -65,7 +65,7 @@ class Monitored:
 
 @pytest.fixture
 def monitored(reference: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Monitored:
-    monkeypatch.setattr(monitor, "local_reference", lambda: Reference(reference, "one", None, True))
+    monkeypatch.setattr(monitor, "local_reference", lambda: Reference(reference, "one", None, True, 0.01))
     monkeypatch.setattr(monitor.monitoring_runs, "log_drift_report", lambda *_: "a run")
     monkeypatch.setenv("REVIEW_DATABASE_URL", review_url(tmp_path))
     bootstrap = PARAMS.train.model_copy(update={"bootstrap": 50})
@@ -125,8 +125,8 @@ def test_the_report_is_written_as_page_figure_and_json(monitored: Monitored, mon
     assert drift_json.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     written = monitored.written()
     assert set(written) == {
-        "alarms", "checked", "classes", "drift", "live", "live_precision", "model_version", "promised_review",
-        "registry_version", "review", "rows", "synthetic", "window",
+        "alarms", "checked", "classes", "drift", "live", "live_precision", "model_version", "novelty",
+        "promised_review", "registry_version", "review", "rows", "synthetic", "window",
     }  # fmt: skip
     assert (written["rows"], written["model_version"], written["registry_version"]) == (1000, "one", None)
     assert written["synthetic"] is True
@@ -219,6 +219,51 @@ def test_the_live_precision_is_in_the_report(
     assert check.alarms == written["alarms"] == [f"audit: {check.precision}"]
 
 
+def test_a_flood_of_novel_products_alarms_in_every_form_of_the_report(
+    monitored: Monitored, monitored_frame: MakeFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    window = monitored_frame(600, 1)
+    log_window(monitored.folder, window.assign(is_novel=window.index < 60), "one")
+    with caplog.at_level(logging.INFO):
+        check = monitored.check()
+    line = "10.0% [7.7%, 12.7%] of 600 products are novel, unlike all train products; 1.0% promised"
+    assert check.alarms == [f"novelty: {line}"]
+    assert line in caplog.messages
+    novelty = dict(monitored.written()["novelty"])  # type: ignore[call-overload]
+    assert (novelty["rows"], novelty["share"], novelty["promised"]) == (600, 0.1, 0.01)
+    assert novelty["limit"] < novelty["interval"][0]
+    page = (monitored.folder / DRIFT_FILE).with_suffix(".html").read_text(encoding="utf-8")
+    assert f">{line}</p>" in page.partition("<body>")[2][:500]
+
+
+def test_a_window_without_many_novel_products_does_not_alarm(
+    monitored: Monitored, monitored_frame: MakeFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    window = monitored_frame(600, 1)
+    log_window(monitored.folder, window.assign(is_novel=window.index < 6), "one")
+    with caplog.at_level(logging.INFO):
+        check = monitored.check()
+    assert check.alarms == []
+    assert "1.0% [0.4%, 2.2%] of 600 products are novel, unlike all train products; 1.0% promised" in caplog.messages
+
+
+@pytest.mark.parametrize("false_alarms", [0.01, None])
+def test_novel_products_are_not_told_by_an_old_log_or_model(
+    monitored: Monitored, monitored_frame: MakeFrame, reference: pd.DataFrame, false_alarms: float | None,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    old_model = Reference(reference, "one", None, True, false_alarms)
+    monkeypatch.setattr(monitor, "local_reference", lambda: old_model)
+    window = monitored_frame(600, 1)
+    log_window(monitored.folder, window if false_alarms else window.assign(is_novel=True), "one")
+    with caplog.at_level(logging.INFO):
+        check = monitored.check()
+    assert check.alarms == []
+    assert monitored.written()["novelty"] is None
+    page = (monitored.folder / DRIFT_FILE).with_suffix(".html").read_text(encoding="utf-8")
+    assert "unlike all train products" not in caplog.text + page
+
+
 def test_without_the_review_desk_drift_is_judged(
     monitored: Monitored, monitored_frame: MakeFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -309,6 +354,7 @@ def shifted_check(trained: Path, store: dict[str, str]) -> str:
     """Output of `rakuten monitor` in a trained project whose live products all get one class."""
     reference = pd.read_parquet(trained / "reports" / "reference.parquet")
     window = reference.sample(600, replace=True, random_state=0).assign(predicted=2583)
+    window["is_novel"] = [True] * 3 + [False] * 597
     log_window(Path(store["API_LIVE"]), window, lineage.model_version(trained / "models"))
     return run_in(trained, sys.executable, "-m", "rakuten", "monitor", **store)
 
@@ -320,5 +366,6 @@ def test_the_report_is_recorded_in_mlflow(shifted_check: str, store: dict[str, s
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.data.metrics["alarms"], run.data.metrics["rows"]) == (1, 600)
     assert run.data.metrics["drift_predicted"] > PARAMS.monitor.js
+    assert run.data.metrics["novel"] == 0.005
     artifacts = client.list_artifacts(run.info.run_id)
     assert {"drift.html", "drift.json", "drift.png"} == {artifact.path for artifact in artifacts}

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
@@ -12,17 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rakuten.features.feature_set import FeatureBatch
 from rakuten.models.classifier import TopK
 from rakuten.monitoring import prediction_log
-from rakuten.monitoring.prediction_log import COLUMNS, PredictionLog, append_rows, prediction_record, read_window
+from rakuten.monitoring.prediction_log import (
+    COLUMNS,
+    PredictionLog,
+    append_rows,
+    known_novel,
+    prediction_record,
+    read_window,
+)
 from tests.support.features import feature_table
 from tests.support.prediction_log import append_each_day
 from tests.support.servers import wait_for
 
 TEXTS = [("Roman", "policier"), ("Piscine", "")]
+NOVELTY = np.array([0.995, np.nan, 0.5])
+TABLE_BEFORE = "live_43d63b4b"  # as servers named it before novel products were logged
 Open = Callable[..., PredictionLog]
 
 
@@ -77,9 +87,44 @@ def test_a_record_becomes_a_row_for_each_product(open_log: Open, tmp_path: Path)
         "designation_len": [5, 7],
         "has_description": [1, 0],
         "has_image": [0, 0],
+        "is_novel": [True, False],
     }
     assert frame[list(expected)].to_dict("list") == expected
     assert frame[["text_0", "picture_7"]].isna().all(axis=None), "no embedding, no projection"
+
+
+def test_whether_a_product_is_novel_may_not_be_known(open_log: Open, tmp_path: Path) -> None:
+    """One without text and image, or any by a model of before the novelty was measured."""
+    top = TopK(np.array([[10]] * 3), np.full((3, 1), 0.9), *np.array([[True, False, False]] * 2), NOVELTY)
+    assert known_novel(top) == [True, None, False]
+    log = open_log()
+    log.enqueue(replace(record(3), is_novel=known_novel(top)))
+    log.stop()
+    assert read_window(tmp_path, 10)["is_novel"].tolist() == [True, pd.NA, False]
+
+
+def append_before(path: Path, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Write rows as servers did before novel products were logged."""
+    columns = [name for name in COLUMNS if name != "is_novel"]
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"CREATE TABLE IF NOT EXISTS {TABLE_BEFORE} ({', '.join(columns)})")
+        values = ", ".join("?" * len(columns))
+        database.executemany(f"INSERT INTO {TABLE_BEFORE} VALUES ({values})", [row[: len(columns)] for row in rows])
+
+
+def test_a_log_of_before_novel_products_were_logged_is_read(tmp_path: Path) -> None:
+    append_before(tmp_path / "2026-01-01.sqlite", [row(time=1, prediction_id="old")])
+    append_before(tmp_path / "2026-01-02.sqlite", [row(time=number, prediction_id=f"p{number}") for number in (2, 4)])
+    append_rows(
+        tmp_path / "2026-01-02.sqlite",
+        [row(time=3, prediction_id="p3", is_novel=1), row(time=5, prediction_id="p5", model_version="two")],
+    )
+    window = read_window(tmp_path, 10)
+    assert window["prediction_id"].tolist() == ["old", "p2", "p3", "p4", "p5"]
+    assert window["is_novel"].tolist() == [pd.NA, pd.NA, True, pd.NA, False]
+    assert read_window(tmp_path, 3)["prediction_id"].tolist() == ["p3", "p4", "p5"]
+    assert read_window(tmp_path, 3, "one")["prediction_id"].tolist() == ["p2", "p3", "p4"]
+    assert read_window(tmp_path, 10, "two")["is_novel"].tolist() == [False]
 
 
 @pytest.mark.parametrize(("with_text", "expected"), [(True, TEXTS), (False, [(None, None)] * 2)])

@@ -16,6 +16,7 @@ REPORT = {
     "drift": [{"column": "language", "kind": "text", "score": 0.2, "threshold": 0.1}],
     "alarms": ["text: language has drifted"], "rows": 700, "review": 0.4, "promised_review": 0.3,
     "live": [{"products": "decided", "labels": 300, "weighted_f1": 0.7, "interval": [0.65, 0.74], "promised": 0.75}],
+    "novelty": {"rows": 700, "share": 0.02, "interval": [0.015, 0.04], "promised": 0.01, "limit": 0.016},
 }  # fmt: skip
 LAST_CHECK = {"checked": "2026-01-02T00:00:00+00:00"}
 PIPELINE = {"succeeded": False, "seconds": 3.5, "ended": "2026-01-02T00:00:00+00:00"}
@@ -45,6 +46,11 @@ def test_a_drift_report_is_exported(tmp_path: Path) -> None:
         "rakuten_drift_window_predictions 700.0",
         'rakuten_review_share{which="live"} 0.4',
         'rakuten_review_share{which="promised"} 0.3',
+        'rakuten_novel_share{which="live"} 0.02',
+        'rakuten_novel_share{which="live_low"} 0.015',
+        'rakuten_novel_share{which="live_high"} 0.04',
+        'rakuten_novel_share{which="promised"} 0.01',
+        'rakuten_novel_share{which="limit"} 0.016',
         'rakuten_live_weighted_f1{products="decided",which="live"} 0.7',
         'rakuten_live_weighted_f1{products="decided",which="live_high"} 0.74',
         'rakuten_live_weighted_f1{products="decided",which="promised"} 0.75',
@@ -58,10 +64,24 @@ def test_a_report_without_labels_has_no_live_score(tmp_path: Path) -> None:
     assert not [sample for sample in samples if sample.startswith("rakuten_live")]
 
 
+@pytest.mark.parametrize(
+    "report", [REPORT | {"novelty": None}, {key: REPORT[key] for key in REPORT if key != "novelty"}]
+)
+def test_a_report_that_does_not_tell_novel_products_has_no_share_of_them(tmp_path: Path, report: Any) -> None:
+    write(tmp_path / DRIFT_FILE, report)
+    samples = scrape(tmp_path)
+    assert "rakuten_drift_alarms 1.0" in samples
+    assert not [sample for sample in samples if "novel" in sample]
+
+
 def test_a_report_about_another_model_is_not_exported(tmp_path: Path) -> None:
     write(tmp_path / DRIFT_FILE, REPORT)
     samples = scrape(tmp_path, "two")
-    assert not [sample for sample in samples if sample.startswith(("rakuten_drift", "rakuten_review", "rakuten_live"))]
+    assert not [
+        sample
+        for sample in samples
+        if sample.startswith(("rakuten_drift", "rakuten_review", "rakuten_live", "rakuten_novel"))
+    ]
 
 
 def test_the_live_precision_is_exported(tmp_path: Path) -> None:
@@ -114,7 +134,16 @@ def test_the_model_s_scores_are_exported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    ["", "[]", "{", "{}", {"model_version": "one"}, {**REPORT, "live": None}, {**REPORT, "live": {"weighted_f1": 0.7}}],
+    [
+        "",
+        "[]",
+        "{",
+        "{}",
+        {"model_version": "one"},
+        {**REPORT, "live": None},
+        {**REPORT, "live": {"weighted_f1": 0.7}},
+        {**REPORT, "novelty": {"share": 0.02}},
+    ],
 )
 def test_nothing_of_a_broken_file_is_exported_and_the_scrape_succeeds(tmp_path: Path, broken: Any) -> None:
     for path in (DRIFT_FILE, LAST_CHECK_FILE, PIPELINE_FILE):

@@ -16,8 +16,10 @@ from rakuten.data.schema import X_COLUMNS, image_name
 from rakuten.data.tables import read_raw
 from rakuten.features.monitored_columns import LANGUAGE_COLUMN, PREDICTED_COLUMN, monitored_values, with_dtypes
 from rakuten.models.pyfunc_model import PyfuncModel
-from rakuten.monitoring.alerts import judge_drift
+from rakuten.monitoring.alerts import PromisedShares, judge_drift
 from rakuten.monitoring.drift import column_drift
+from rakuten.monitoring.live_novelty import live_novelty
+from rakuten.monitoring.prediction_log import NOVEL_COLUMN, known_novel
 
 GROWING_CLASS = 2583  # the class that products are moved to
 MAX_CHANGED = 1000  # products that a shift changes and puts through the model again
@@ -50,7 +52,7 @@ class LiveTraffic:
         raw: the catalogue's folder.
 
     Attributes:
-        base: MONITORED_COLUMNS of all products, unchanged.
+        base: MONITORED_COLUMNS and `is_novel` of all products, unchanged.
     """
 
     def __init__(self, model: PyfuncModel, raw: Path) -> None:
@@ -64,14 +66,15 @@ class LiveTraffic:
         self._texts, self._images = texts[:MAX_CHANGED], images[:MAX_CHANGED]
 
     def _monitored(self, texts: Texts, images: Images) -> pd.DataFrame:
-        """MONITORED_COLUMNS of products, as the API logs them."""
+        """MONITORED_COLUMNS and `is_novel` of products, as the API logs them."""
         frames = []
         for start in range(0, len(texts), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
             batch, _ = self._model.featurise_many(texts[rows], images[rows])
             top = self._model.classifier.top_k(batch, 1)
             first = (top.codes[:, 0].tolist(), top.confidence[:, 0].tolist(), top.needs_review.tolist())
-            frames.append(with_dtypes(pd.DataFrame(dict(monitored_values(batch, *first)))))
+            frame = with_dtypes(pd.DataFrame(dict(monitored_values(batch, *first))))
+            frames.append(frame.assign(**{NOVEL_COLUMN: pd.array(known_novel(top), dtype="boolean")}))
         return pd.concat(frames, ignore_index=True)
 
     def shifted(self, shift: Shift, size: float, seed: int) -> DrawWindow:
@@ -137,4 +140,7 @@ def _jpeg(image: Image.Image) -> bytes:
 def alarms_of(reference: pd.DataFrame, window: pd.DataFrame, params: Params) -> list[str]:
     """The alarms that a window raises against a reference, without later labels."""
     columns = column_drift(reference, window, params.monitor).columns
-    return list(judge_drift(reference, window, columns, [], params).alarms)
+    promised, min_rows = params.predict.novelty_false_alarms, params.monitor.min_rows
+    is_novel = window.get(NOVEL_COLUMN, pd.Series(pd.NA, window.index, dtype="boolean"))
+    novelty = live_novelty(is_novel, promised, len(reference), min_rows)
+    return list(judge_drift(reference, window, columns, [], params, PromisedShares(novelty=novelty)).alarms)

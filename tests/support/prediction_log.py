@@ -6,13 +6,18 @@ from threading import Barrier
 
 import pandas as pd
 
-from rakuten.monitoring.prediction_log import COLUMNS, append_rows
+from rakuten.monitoring.prediction_log import COLUMNS, NOVEL_COLUMN, append_rows
 
 
 def log_window(log_folder: Path, window: pd.DataFrame, model_version: str, first: int = 0) -> list[str]:
-    """Log the predictions of a frame with MONITORED_COLUMNS; returns their ids, numbered from `first`."""
+    """Log the predictions of a frame with MONITORED_COLUMNS; returns their ids, numbered from `first`.
+
+    Whether the products are novel is not known without the column `is_novel`.
+    """
     ids = [f"p{number}" for number in range(first, first + len(window))]
     frame = window.assign(time=time.time(), model_version=model_version, designation=None, description=None)
+    if NOVEL_COLUMN not in frame:
+        frame[NOVEL_COLUMN] = None
     rows = frame.assign(prediction_id=ids)[list(COLUMNS)].astype(object)
     append_rows(log_folder / "2026-01-01.sqlite", list(rows.where(rows.notna(), None).itertuples(index=False)))
     return ids

@@ -4,6 +4,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from rakuten.config import load_params
 from rakuten.errors import UserError
 from rakuten.models.classifier import ProductClassifier
 from rakuten.tracking import registered_model, registry
@@ -101,7 +102,17 @@ def test_a_reference_is_downloaded_with_the_version_it_belongs_to(
 ) -> None:
     path, about = registered_model.download_reference(version, "reports/report.json", tmp_path / "copy")
     assert path.read_text() == "{}"
-    assert about == {"model_version": model_version(models), "synthetic": True}
+    assert about == {"model_version": model_version(models), "synthetic": True, "novelty_false_alarms": None}
+
+
+def test_a_reference_comes_with_the_false_alarms_that_its_model_promises(
+    version: Version, store: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    name = "predict.novelty_false_alarms"
+    assert name in load_params().flat()  # what a training records
+    store.log_param(version.run_id, name, "0.02")
+    _, about = registered_model.download_reference(version, "reports/report.json", tmp_path / "copy")
+    assert about["novelty_false_alarms"] == 0.02
 
 
 def test_a_run_without_a_reference_is_named(version: Version, tmp_path: Path) -> None:

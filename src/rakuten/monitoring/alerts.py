@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -12,8 +12,19 @@ from rakuten.data.taxonomy import label_of
 from rakuten.features.monitored_columns import PREDICTED_COLUMN
 from rakuten.monitoring import live_score
 from rakuten.monitoring.drift import ColumnDrift
+from rakuten.monitoring.live_novelty import LiveNovelty
 from rakuten.monitoring.live_precision import LivePrecision
 from rakuten.monitoring.live_score import LiveScore
+
+
+class PromisedShares(NamedTuple):
+    """Shares that the model promises, as they are in live traffic; None: too little is known to tell."""
+
+    precision: LivePrecision | None = None  # of automatic decisions
+    novelty: LiveNovelty | None = None
+
+
+NOT_KNOWN = PromisedShares()
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class DriftReport:
     expected_review_share: float  # of the reference
     live: Sequence[LiveScore]  # of which there are enough labels
     alarms: Sequence[str]  # one line each
-    precision: LivePrecision | None = None  # of automatic decisions; None: too few were audited
+    shares: PromisedShares = NOT_KNOWN
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -35,7 +46,8 @@ class DriftReport:
             "review": self.review_share,
             "promised_review": self.expected_review_share,
             "live": [score.as_json() for score in self.live],
-            "live_precision": None if self.precision is None else self.precision.as_json(),
+            "live_precision": None if self.shares.precision is None else self.shares.precision.as_json(),
+            "novelty": None if self.shares.novelty is None else self.shares.novelty.as_json(),
             "alarms": list(self.alarms),
         }
 
@@ -46,7 +58,7 @@ def judge_drift(
     columns: Sequence[ColumnDrift],
     live: Sequence[LiveScore],
     params: Params,
-    precision: LivePrecision | None = None,
+    shares: PromisedShares = NOT_KNOWN,
 ) -> DriftReport:
     """Apply the rules to a window of live traffic.
 
@@ -55,11 +67,12 @@ def judge_drift(
         window: MONITORED_COLUMNS of live products.
         columns: their drift, column by column.
         live: the scores by later labels.
-        precision: of automatic decisions, if enough of them were audited.
+        shares: what is known of them.
 
     Returns:
         The report; its alarms are the drifted columns, farthest beyond their threshold first, then too many
-        products to review, then live scores and a live precision below the expected ones by more than chance explains.
+        products to review, then too many novel products, then live scores and a live precision below the expected ones,
+        these by more than chance explains.
     """
     rules = params.monitor
     review, expected_review = float(window["needs_review"].mean()), float(reference["needs_review"].mean())
@@ -70,7 +83,9 @@ def judge_drift(
     ]
     if review - expected_review > rules.max_review_rise:
         alarms.append(f"abstention: {review:.1%} to review, {expected_review:.1%} expected")
-    alarms += [*live_score.alarms(live, rules.max_f1_drop), *precision_alarms(precision)]
+    if shares.novelty is not None and shares.novelty.is_above_promise:
+        alarms.append(f"novelty: {shares.novelty}")
+    alarms += [*live_score.alarms(live, rules.max_f1_drop), *precision_alarms(shares.precision)]
     return DriftReport(
         n_rows=len(window),
         columns=columns,
@@ -78,7 +93,7 @@ def judge_drift(
         expected_review_share=expected_review,
         live=live,
         alarms=alarms,
-        precision=precision,
+        shares=shares,
     )
 
 

@@ -8,8 +8,10 @@ raised to what chance exceeds in one of ten thousand columns. Without a shift, n
 Jensen-Shannon distance is an eighth of that.
 """
 
+import html
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,8 +70,13 @@ class DriftScores(NamedTuple):
     columns: list[ColumnDrift]
     snapshot: Snapshot
 
-    def save_html(self, path: Path) -> None:
-        self.snapshot.save_html(str(path))
+    def save_html(self, path: Path, lines: Sequence[str]) -> None:
+        """Write Evidently's page, with lines of text above its tables."""
+        paragraphs = "".join(
+            f"<p style='font: 1rem sans-serif; margin: 1rem'>{html.escape(line)}</p>" for line in lines
+        )
+        page = self.snapshot.get_html_str(as_iframe=False)
+        path.write_text(page.replace("<body>", f"<body>{paragraphs}", 1), encoding="utf-8")
 
 
 def column_drift(reference: pd.DataFrame, window: pd.DataFrame, params: MonitorParams) -> DriftScores:

@@ -25,12 +25,13 @@ from rakuten.evaluation import plots
 from rakuten.evaluation.report import REFERENCE_FILE
 from rakuten.features.monitored_columns import MONITORED_COLUMNS
 from rakuten.files import atomic_write, dump_json
-from rakuten.monitoring.alerts import DriftReport, class_shares, judge_drift, precision_alarms
+from rakuten.monitoring.alerts import DriftReport, PromisedShares, class_shares, judge_drift, precision_alarms
 from rakuten.monitoring.drift import DriftScores, column_drift
+from rakuten.monitoring.live_novelty import live_novelty
 from rakuten.monitoring.live_precision import LivePrecision, audited, live_precision
 from rakuten.monitoring.live_score import ALL, AUDIT_COLUMNS, audit_sample, label_predictions, live_scores
 from rakuten.monitoring.plots import drift_figure
-from rakuten.monitoring.prediction_log import read_window
+from rakuten.monitoring.prediction_log import NOVEL_COLUMN, read_window
 from rakuten.monitoring.status_files import AUDIT_FILE, DRIFT_FILE, LAST_CHECK_FILE, PRECISION_FILE
 from rakuten.review.reviewed import existing_desk, reviewed_products
 from rakuten.tracking import lineage, monitoring_runs, registered_model
@@ -49,6 +50,7 @@ class Reference(NamedTuple):
     model_version: str
     registry_version: str | None  # None: the model in models/
     synthetic: bool
+    novelty_false_alarms: float | None  # as the model was trained; None: it does not tell novel products
 
 
 class DriftCheck(NamedTuple):
@@ -95,7 +97,11 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
     labels = pd.concat([desk_labels(reviewed), to_label, labels])[list(LABEL_COLUMNS)]
     labelled = label_predictions(read_window(log_folder, LABELLED_WINDOW, version), labels)
     live = live_scores(reference.frame, labelled, params)
-    report = judge_drift(reference.frame, window, scores.columns, live, params, precision)
+    novelty = live_novelty(window[NOVEL_COLUMN], reference.novelty_false_alarms, len(reference.frame), min_rows)
+    if novelty is not None:
+        log.info("%s", novelty)
+    shares = PromisedShares(precision, novelty)
+    report = judge_drift(reference.frame, window, scores.columns, live, params, shares)
     to_audit = audit_sample(labelled, params.monitor.min_labels)
     with atomic_write(log_folder / AUDIT_FILE) as (partial,):
         # As objects: beside a table without rows, whole numbers would become floats.
@@ -175,7 +181,7 @@ def _write_report(
     title = f"{synthetic}{report.n_rows:,} predictions of model {metadata['model_version']}, {start} to {end}"
     files = [(log_folder / DRIFT_FILE).with_suffix(suffix) for suffix in (".html", ".png", ".json")]
     with atomic_write(*files) as (html, image, table):
-        scores.save_html(html)
+        scores.save_html(html, [] if report.shares.novelty is None else [str(report.shares.novelty)])
         plots.save_figure(drift_figure(report, classes, title), image)
         dump_json({**metadata, **report.as_json(), "classes": classes}, table)
     return files
@@ -187,8 +193,11 @@ def _mlflow_metrics(report: DriftReport) -> dict[str, float]:
     for live in report.live:
         suffix = "" if live.products == ALL else f"_{live.products.replace(' ', '_')}"
         values |= {f"live_weighted_f1{suffix}": live.weighted_f1, f"labels{suffix}": live.n_labels}
-    if report.precision is not None:
-        values |= {"live_precision": report.precision.precision, "audited": report.precision.n_labels}
+    precision, novelty = report.shares
+    if precision is not None:
+        values |= {"live_precision": precision.precision, "audited": precision.n_labels}
+    if novelty is not None:
+        values["novel"] = novelty.share
     return values
 
 
@@ -207,6 +216,7 @@ def local_reference() -> Reference:
         model_version=lineage.model_version(MODELS),
         registry_version=None,
         synthetic=bool(scores["synthetic"]),
+        novelty_false_alarms=scores.get("novelty", {}).get("target_false_alarms"),
     )
 
 
@@ -226,6 +236,7 @@ def champion_reference() -> Reference:
             model_version=run["model_version"],
             registry_version=champion.number,
             synthetic=run["synthetic"],
+            novelty_false_alarms=run["novelty_false_alarms"],
         )
 
 

@@ -1,14 +1,15 @@
 """The log of predictions: one SQLite file a day, rows are only added. Written by the API, read by the monitoring.
 
-A row has the monitored features of one product and its prediction (COLUMNS). A writer thread inserts the pending
-rows every half second, so no request waits for the disk. Rows are built in the scoring thread after it has
-answered: building them in the writer thread, in bulk, held the GIL for about 10 % of the time. SQLite's
+A row has the monitored features of one product, its prediction, and whether it is novel (COLUMNS). A writer thread
+inserts the pending rows every half second, so no request waits for the disk. Rows are built in the scoring thread after
+it has answered: building them in the writer thread, in bulk, held the GIL for about 10 % of the time. SQLite's
 transactions keep the file sound when a server is killed and when several servers write at once. Rows that cannot
 be written, or that exceed MAX_PENDING_ROWS, are dropped and counted, with one warning; their neighbours are written,
 and predictions never fail because of the log.
 """
 
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -41,13 +42,28 @@ RETRIES = 5  # attempts to write
 MAX_PENDING_ROWS = 20_000  # rows that wait to be written
 FILE_SUFFIX = ".sqlite"
 ID_COLUMNS = ("time", "prediction_id", "model_version", "designation", "description")  # texts: NULL unless asked for
-COLUMNS = (*ID_COLUMNS, *MONITORED_COLUMNS)
+NOVEL_COLUMN = "is_novel"  # NULL: not known, as for a product without text and image, or by a model of before
+COLUMNS = (*ID_COLUMNS, *MONITORED_COLUMNS, NOVEL_COLUMN)
 _TYPES = {"time": "REAL", LANGUAGE_COLUMN: "TEXT", PREDICTED_COLUMN: "INTEGER"} | dict.fromkeys(ID_COLUMNS[1:], "TEXT")
-_TYPES |= dict.fromkeys(FLAG_COLUMNS, "INTEGER")
-_DECLARED = ", ".join(f"{name} {_TYPES.get(name, 'REAL')}" for name in COLUMNS)
-# The name depends on the columns: servers before and after an upgrade write to the same file, each to its own table.
-TABLE = f"live_{zlib.crc32(_DECLARED.encode()):08x}"
-_SCHEMA = f"CREATE TABLE IF NOT EXISTS {TABLE} ({_DECLARED})"
+_TYPES |= dict.fromkeys((*FLAG_COLUMNS, NOVEL_COLUMN), "INTEGER")
+
+
+def _declared(columns: Sequence[str]) -> str:
+    return ", ".join(f"{name} {_TYPES.get(name, 'REAL')}" for name in columns)
+
+
+def _table_name(columns: Sequence[str]) -> str:
+    """Depends on the columns: servers before and after an upgrade write to the same file, each to its own table."""
+    return f"live_{zlib.crc32(_declared(columns).encode()):08x}"
+
+
+TABLE = _table_name(COLUMNS)
+_LOGGED_BEFORE = COLUMNS[:-1]  # by servers of before the novel products were logged
+_SELECTED = {  # what is read from each table that a file may have, the earliest first
+    _table_name(_LOGGED_BEFORE): f"{', '.join(_LOGGED_BEFORE)}, NULL AS {NOVEL_COLUMN}",
+    TABLE: ", ".join(COLUMNS),
+}
+_SCHEMA = f"CREATE TABLE IF NOT EXISTS {TABLE} ({_declared(COLUMNS)})"
 _INDEX = f"CREATE INDEX IF NOT EXISTS {TABLE}_time ON {TABLE} (time)"
 _INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(COLUMNS))})"
 
@@ -68,6 +84,7 @@ class PredictionRecord:
     predicted: Sequence[int]  # prdtypecode
     confidence: Sequence[float]
     needs_review: Sequence[bool]
+    is_novel: Sequence[bool | None]  # None: not known
 
 
 def prediction_record(
@@ -87,7 +104,14 @@ def prediction_record(
         predicted=top_k.codes[:, 0].tolist(),
         confidence=top_k.confidence[:, 0].tolist(),
         needs_review=top_k.needs_review.tolist(),
+        is_novel=known_novel(top_k),
     )
+
+
+def known_novel(top_k: TopK) -> list[bool | None]:
+    """Whether each product is novel; None where it is not known."""
+    flagged = zip(top_k.is_novel.tolist(), top_k.novelty.tolist(), strict=True)
+    return [None if math.isnan(novelty) else is_novel for is_novel, novelty in flagged]
 
 
 class PredictionLog:
@@ -167,8 +191,8 @@ class PredictionLog:
 
     def _rows(self, record: PredictionRecord) -> Iterator[Row]:
         values = monitored_values(record.batch, record.predicted, record.confidence, record.needs_review)
-        monitored_rows = zip(*values.values(), strict=True)
-        for prediction_id, texts, monitored in zip(record.prediction_ids, record.texts, monitored_rows, strict=True):
+        logged = zip(*values.values(), record.is_novel, strict=True)
+        for prediction_id, texts, monitored in zip(record.prediction_ids, record.texts, logged, strict=True):
             logged_texts = texts if self._with_text else (None, None)
             yield (record.time, prediction_id, record.model_version, *logged_texts, *monitored)
 
@@ -219,7 +243,7 @@ def _insert(database: sqlite3.Connection, rows: Sequence[Row]) -> list[Exception
 
 
 def read_window(folder: Path, max_rows: int, model_version: str | None = None) -> pd.DataFrame:
-    """The latest predictions, at most `max_rows`, oldest first, in COLUMNS.
+    """The latest predictions, at most `max_rows`, oldest first, in COLUMNS; NOVEL_COLUMN as `boolean`.
 
     A file that is no log of this code is left out, with a warning.
 
@@ -236,18 +260,31 @@ def read_window(folder: Path, max_rows: int, model_version: str | None = None) -
         except (sqlite3.Error, pd.errors.DatabaseError) as error:
             log.warning("%s: skipped, not a prediction log of this version of the code (%s)", path, error)
             continue
-        if len(frame):
-            frames.append(with_dtypes(frame))
-    return pd.concat(frames[::-1], ignore_index=True) if frames else with_dtypes(pd.DataFrame(columns=list(COLUMNS)))
+        frames.append(frame)
+    frames = [frame for frame in frames[::-1] if len(frame)]
+    return pd.concat(frames, ignore_index=True) if frames else _with_dtypes(pd.DataFrame(columns=list(COLUMNS)))
 
 
 def _read_day(path: Path, max_rows: int, model_version: str | None) -> pd.DataFrame:
     """The latest rows of one file, oldest first."""
     condition, values = ("WHERE model_version = ?", [model_version]) if model_version else ("", [])
-    query = f"SELECT {', '.join(COLUMNS)} FROM {TABLE} {condition} ORDER BY time DESC, rowid DESC LIMIT ?"
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as database:
-        return pd.read_sql_query(query, database, params=[*values, max_rows])[::-1]
+        found = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        queries = [
+            f"SELECT {selected} FROM {table} {condition} ORDER BY time DESC, rowid DESC LIMIT ?"
+            for table, selected in _SELECTED.items()
+            if table in found
+        ]
+        if not queries:
+            raise sqlite3.OperationalError(f"no table {TABLE}")
+        frames = [pd.read_sql_query(query, database, params=[*values, max_rows])[::-1] for query in queries]
+    frames = [_with_dtypes(frame) for frame in frames if len(frame)] or frames[:1]
+    return pd.concat(frames).sort_values("time", kind="stable").tail(max_rows)
+
+
+def _with_dtypes(frame: pd.DataFrame) -> pd.DataFrame:
+    return with_dtypes(frame).astype({NOVEL_COLUMN: "boolean"})
 
 
 def _day_files(folder: Path) -> list[Path]:

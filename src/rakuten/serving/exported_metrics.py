@@ -104,6 +104,8 @@ def _drift_families(report: Status) -> Families:
     review.add_metric(["live"], report["review"])
     review.add_metric(["promised"], report["promised_review"])
     yield review
+    if novelty := report.get("novelty"):  # None: too little was known; a report may be of before
+        yield _novelty_family(novelty)
     live = GaugeMetricFamily(
         "rakuten_live_weighted_f1", "Live score, its upper end, expected score", labels=["which", "products"]
     )
@@ -113,6 +115,17 @@ def _drift_families(report: Status) -> Families:
         live.add_metric(["promised", score["products"]], score["promised"])
     if report["live"]:
         yield live
+
+
+def _novelty_family(novelty: Status) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(
+        "rakuten_novel_share", "Share of novel products, its interval, promised, limit of live_low", labels=["which"]
+    )
+    low, high = novelty["interval"]
+    values = {"live": novelty["share"], "live_low": low, "live_high": high}
+    for which, value in (values | {"promised": novelty["promised"], "limit": novelty["limit"]}).items():
+        family.add_metric([which], value)
+    return family
 
 
 def _precision_families(precision: Status) -> Families:

@@ -18,6 +18,7 @@ from rakuten.tracking.registry import CHAMPION, MODEL_NAME, Version
 from rakuten.tracking.signatures import check_signature
 
 SCORE_METRICS = ("weighted_f1", "weighted_f1_low", "weighted_f1_high", "macro_f1", "calibration_error")
+FALSE_ALARMS_PARAM = "predict.novelty_false_alarms"
 
 
 def get_champion() -> Version | None:
@@ -69,7 +70,8 @@ def download_reference(version: Version, path: str, folder: Path) -> tuple[Path,
         folder: where the copy is put.
 
     Returns:
-        The path of the copy, and model_version and synthetic of the run.
+        The path of the copy, and model_version, synthetic and novelty_false_alarms (None in a run of before the novelty
+        was measured) of the run.
 
     Raises:
         UserError: the server does not answer, the run was deleted, or it is older than the monitoring.
@@ -80,10 +82,11 @@ def download_reference(version: Version, path: str, folder: Path) -> tuple[Path,
             name = f"{MODEL_NAME} version {version.number}"
             raise UserError(f"{path} of {name} was deleted with its run in MLflow: train and promote another model")
         copy = registry.download(version.run_id, path, folder)
-    tags = run.data.tags
+    tags, false_alarms = run.data.tags, run.data.params.get(FALSE_ALARMS_PARAM)
     return copy, {
         "model_version": tags.get(MODEL_TAG, "")[:VERSION_LENGTH],
         "synthetic": tags.get("synthetic") == "true",
+        "novelty_false_alarms": None if false_alarms is None else float(false_alarms),
     }
 
 
