@@ -53,10 +53,11 @@ from rakuten.evaluation.metrics import classification_scores
 from rakuten.features.encoders.factory import encoder_fingerprints
 from rakuten.features.feature_set import TEST, TRAIN, FeatureSet
 from rakuten.files import dump_json
+from rakuten.models.classifier import CHOICE_COLUMNS
 from rakuten.models.fusion import fit_fusion, gating_context
 from rakuten.models.linear import UNSEEN_CLASS_SCORE, Moments, fit_lda, fit_svm
 from rakuten.models.training import fit, ngram_blocks
-from rakuten.review.sources import TOP_COLUMNS, from_label_issues
+from rakuten.review.sources import from_label_issues
 from rakuten.types import NGRAMS, TEXT, BoolArray, FloatArray, HashArray, IntArray
 
 START = 1 / 3  # of the train rows outside the fold is labelled before the first decision
@@ -110,9 +111,9 @@ class Catalogue:
 
     def scored(self, rows: IntArray, proba: FloatArray) -> pd.DataFrame:
         """The table that `rakuten score` would write of these train rows, all for review."""
-        likeliest = np.argsort(-proba, axis=1, kind="stable")[:, : len(TOP_COLUMNS)]
+        likeliest = np.argsort(-proba, axis=1, kind="stable")[:, : len(CHOICE_COLUMNS)]
         table = self.texts.iloc[rows].reset_index(drop=True).assign(needs_review=True, model_version="")
-        for (code, confidence), column in zip(TOP_COLUMNS, likeliest.T, strict=True):
+        for (code, confidence), column in zip(CHOICE_COLUMNS, likeliest.T, strict=True):
             table[code], table[confidence] = self.classes[column], proba[np.arange(len(rows)), column]
         return table
 

@@ -1,4 +1,4 @@
-"""Stage predict: a code, a confidence and two alternatives for every test product; and the challenge's submission."""
+"""Stage predict: a code, a confidence and four alternatives for every test product; and the challenge's submission."""
 
 import sys
 from collections.abc import Sequence

@@ -14,6 +14,7 @@ from rakuten.features.ngrams import NgramVectorizer
 from rakuten.files import digest
 from rakuten.models import classifier as module
 from rakuten.models.classifier import (
+    CHOICE_COLUMNS,
     MANIFEST_FILE,
     MODEL_FILE,
     VECTORIZER_FILE,
@@ -33,17 +34,18 @@ from tests.support.project import ROOT, environment
 from tests.support.training import PARAMS, fit_batch
 
 
-def test_predictions_are_three_codes_in_descending_order(classifier: ProductClassifier) -> None:
+def test_predictions_are_codes_in_descending_order(classifier: ProductClassifier) -> None:
     table = feature_table(["Pompe de piscine", "Livre de poèmes", "", "zzz"]).set_index(np.array([7, 3, 5, 1]))
     predicted = classifier.predict(FeatureBatch(table))
     assert predicted.index.tolist() == [7, 3, 5, 1]
     assert list(predicted.columns) == list(PREDICTIONS)
     assert predicted["predicted_prdtypecode"].tolist()[:2] == [2583, 2705]
     assert predicted["label"].tolist()[0] == "piscine et spa"
-    confidence = predicted[["confidence", "second_confidence", "third_confidence"]]
+    codes, confidence = (predicted[list(columns)] for columns in zip(*CHOICE_COLUMNS, strict=True))
+    assert codes.notna().to_numpy().tolist() == confidence.notna().to_numpy().tolist() == [[True] * 3 + [False] * 2] * 4
+    confidence = confidence.iloc[:, :3]  # the model has three classes
     assert (confidence.diff(axis=1).iloc[:, 1:] <= 0).all(axis=None)
     assert confidence.sum(axis=1).to_numpy() == pytest.approx(1, abs=2e-6)
-    codes = predicted[["predicted_prdtypecode", "second_prdtypecode", "third_prdtypecode"]]
     assert (codes.nunique(axis=1) == 3).all()
 
 
@@ -95,14 +97,26 @@ def test_a_product_below_the_threshold_needs_review(classifier: ProductClassifie
         assert (strict.predict(batch)["needs_review"] == (confidence < threshold)).all()
 
 
-def test_with_two_classes_the_third_choice_is_missing(tmp_path: Path) -> None:
+def test_with_two_classes_the_other_choices_are_missing(tmp_path: Path) -> None:
     table = feature_table([f"jeu {number}" for number in range(20)] + [f"piscine {number}" for number in range(20)])
     classifier, _ = fit_batch(FeatureBatch(table.assign(prdtypecode=[10] * 20 + [2583] * 20)), tmp_path)
     predicted = classifier.predict(FeatureBatch(feature_table(["jeu", "piscine"])))
     assert predicted["predicted_prdtypecode"].tolist() == [10, 2583]
     assert predicted["second_prdtypecode"].tolist() == [2583, 10]
-    assert predicted["third_prdtypecode"].isna().all()
-    assert predicted["third_confidence"].isna().all()
+    assert predicted[[name for choice in CHOICE_COLUMNS[2:] for name in choice]].isna().all(axis=None)
+
+
+def test_with_six_classes_the_five_likeliest_are_given(classifier: ProductClassifier) -> None:
+    proba = [0.1, 0.3, 0.02, 0.25, 0.18, 0.15]
+    fusion = Fusion(
+        (), np.array([10, 40, 50, 60, 1280, 2583]), np.log(proba), np.zeros(6), np.array([]), np.array([]), np.array([])
+    )
+    without_views = ProductClassifier(classifier.vectorizer, {}, fusion, classifier.config)
+    (row,) = without_views.predict(FeatureBatch(feature_table(["jeu"]))).to_dict("records")
+    assert [row[name] for choice in CHOICE_COLUMNS for name in choice] == [
+        40, 0.3, 60, 0.25, 1280, 0.18, 2583, 0.15, 10, 0.1,
+    ]  # fmt: skip
+    assert [*row] == [*PREDICTIONS]
 
 
 def test_top_k_gives_as_many_codes_as_requested(classifier: ProductClassifier, batch: FeatureBatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from rakuten.errors import UserError
 from rakuten.features.feature_set import FeatureBatch, FeatureSet
-from rakuten.models.classifier import ProductClassifier
+from rakuten.models.classifier import CHOICE_COLUMNS, ProductClassifier
 from rakuten.models.score_features import chunk_label, score_chunk
 from rakuten.tracking.lineage import model_version
 
@@ -18,7 +18,7 @@ def test_chunks_are_scored_with_their_own_embeddings(
         scored = score_chunk(tmp_path, model_version(tmp_path), features, chunk)
         assert list(scored.columns) == ["productid", "imageid", *expected.columns]
         assert scored["productid"].tolist() == [str(row) for row in chunk.index]
-        codes = ["predicted_prdtypecode", "second_prdtypecode", "third_prdtypecode"]
+        codes = [code for code, _ in CHOICE_COLUMNS]
         assert scored[codes].equals(expected.loc[chunk.index, codes])
         assert (scored["confidence"] - expected.loc[chunk.index, "confidence"]).abs().max() < 1.5e-6
 

@@ -279,7 +279,10 @@ def test_every_row_is_kept_in_its_order(
     header, *rows = read_csv_rows(tmp_path / "out.csv")
     assert header == [*columns, *ADDED]
     assert [row[:5] for row in rows] == [list(row) for row in zip(*columns.values(), strict=True)]
-    assert all(int(row[5]) and 0 < float(row[7]) <= 1 and row[12] in ("True", "False") for row in rows)
+    for row in (dict(zip(header[5:], row[5:], strict=True)) for row in rows):
+        assert int(row["predicted_prdtypecode"]) and int(row["fifth_prdtypecode"])
+        assert 1 >= float(row["confidence"]) >= float(row["fifth_confidence"]) > 0
+        assert row["needs_review"] in ("True", "False")
     assert {row[header.index("model_version")] for row in rows} == {model_version(text_model.models)}
 
 
@@ -396,7 +399,8 @@ def failed_job(
 
 
 @pytest.mark.parametrize(
-    ("changed", "n_scored"), [("nothing", 0), ("input", 6), ("model", 6), ("images", 6), ("chunk size", 3)]
+    ("changed", "n_scored"),
+    [("nothing", 0), ("input", 6), ("model", 6), ("images", 6), ("chunk size", 3), ("columns", 6)],
 )
 def test_parts_of_another_job_are_not_used(
     changed: str, n_scored: int, failed_job: Job, scored_chunks: list[str], monkeypatch: pytest.MonkeyPatch
@@ -413,6 +417,11 @@ def test_parts_of_another_job_are_not_used(
         next(job.images.rglob("*.jpg")).write_bytes(b"")
     elif changed == "chunk size":
         monkeypatch.setattr(score_file, "CHUNK_ROWS", 20)
+    elif changed == "columns":  # as of an older version, which added others
+        (path,) = job.output.parent.glob(".out.parquet.parts/job.json")
+        description = json.loads(path.read_text(encoding="utf-8"))
+        columns = [name for name in description["columns"] if not name.startswith("fifth_")]
+        path.write_text(json.dumps(description | {"columns": columns}), encoding="utf-8")
     assert job.score(job.output) == 0
     assert len(scored_chunks) == n_scored
     at_once = job.output.with_name("at-once.parquet")

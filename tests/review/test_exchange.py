@@ -42,13 +42,16 @@ def test_corrections_are_the_labels_that_people_changed_or_gave(desk: ReviewDesk
 
 
 def test_tasks_have_the_product_and_the_models_answer(desk: ReviewDesk, product: MakeProduct) -> None:
-    desk.add([product(image="/data/a.jpg", description="<b>Bois</b>")])
+    top = [[10, 0.4], [2280, 0.3], [40, 0.2], [2705, 0.06], [2403, 0.004]]
+    shown = [[code, confidence / 2] for code, confidence in top]  # as of the audit sample
+    desk.add([product(image="/data/a.jpg", description="<b>Bois</b>", top=top, shown_top=shown, shown_confidence=0.2)])
     (task,) = exchange.tasks(desk.open_products())
     assert task["data"] == {
         "review_id": 1, "designation": "Titre 1_2", "description": "<b>Bois</b>", "image": "/data/a.jpg",
+        "likeliest": "10 (20.0%), 2280 (15.0%), 40 (10.0%), 2705 (3.0%), 2403 (0.2%)",
     }  # fmt: skip
     (prediction,) = task["predictions"]
-    assert (prediction["model_version"], prediction["score"]) == ("abc", 0.4)
+    assert (prediction["model_version"], prediction["score"]) == ("abc", 0.2)
     assert prediction["result"][0]["value"] == {"choices": ["10"]}
 
 

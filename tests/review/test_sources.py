@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rakuten.errors import UserError
+from rakuten.models.classifier import CHOICE_COLUMNS
 from rakuten.review.audit import draw_audit
 from rakuten.review.sources import from_label_issues, from_scored, title_groups
 
@@ -40,6 +42,39 @@ def test_products_to_review_come_with_what_the_model_said(scored: pd.DataFrame) 
     assert first["priority"] == pytest.approx(1 - 0.4 + 0.35)
     assert second["priority"] == pytest.approx(1 - 0.5 + 0.1)
     assert (second["description"], second["image"], second["is_audit"]) == ("", None, False)
+
+
+def test_a_product_has_as_many_likeliest_codes_as_its_file(scored: pd.DataFrame) -> None:
+    """Five; three in a file of an older version; fewer from a model with fewer classes, whose cells are empty."""
+    top = [[2582, 0.4], [1560, 0.35], [10, 0.1], [40, 0.05], [50, 0.01]]
+    names = [name for choice in CHOICE_COLUMNS for name in choice]
+    five = scored.assign(**dict(zip(names, sum(top, []), strict=True)))
+    products = from_scored(five, {}, audit_share=0.5, seed=1)
+    assert [product["top"] for product in products] == [top] * len(products)
+    assert {len(product["shown_top"]) for product in products} == {5}  # of the audit sample too
+    assert from_scored(five.drop(columns=names[6:]), {}, audit_share=0, seed=1)[0]["top"] == top[:3]
+    missing = {"in a CSV file": "", "in a Parquet file": pd.NA}
+    for value in missing.values():
+        fewer = five.astype(dict.fromkeys(names[4:], object))
+        fewer.loc[0, names[4:]] = value
+        few, many = from_scored(fewer, {}, audit_share=0, seed=1)
+        assert (few["top"], many["top"]) == (top[:2], top)
+        fewer[names[4:]] = value
+        assert from_scored(fewer, {}, audit_share=0, seed=1)[0]["top"] == top[:2]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("second_confidence", "0,35", "column 'second_confidence': '0,35' is not a number; score the file again"),
+        ("predicted_prdtypecode", "", "column 'predicted_prdtypecode' is empty in some rows"),
+    ],
+)
+def test_what_is_no_number_is_named(scored: pd.DataFrame, column: str, value: str, message: str) -> None:
+    damaged = scored.astype({column: object})
+    damaged.loc[1, column] = value
+    with pytest.raises(UserError, match=message):
+        from_scored(damaged, {}, audit_share=0, seed=1)
 
 
 def test_a_novel_product_comes_first_however_sure_the_model_is(scored: pd.DataFrame) -> None:

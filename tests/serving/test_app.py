@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from rakuten.data.schema import image_name
+from rakuten.models.classifier import CHOICE_COLUMNS
 from tests.support.api import POOL, Api, base64_of, check_problem, get, jpeg, post, unnamed
 from tests.support.servers import wait_for
 
@@ -41,11 +42,12 @@ def test_the_api_predicts_what_the_predict_stage_predicted(
     api: Api, trained: Path, test_products: list[dict[str, str]], batched: bool
 ) -> None:
     stage = pd.read_csv(trained / "data" / "processed" / "predictions.csv")
+    products = [product | {"top_k": len(CHOICE_COLUMNS)} for product in test_products]
     if batched:
-        body = post(f"{api.url}/predict/batch", json={"products": test_products}).json()
+        body = post(f"{api.url}/predict/batch", json={"products": products}).json()
         predictions, versions = body["predictions"], {body["model_version"]}
     else:
-        predictions = [post(f"{api.url}/predict", json=product).json() for product in test_products]
+        predictions = [post(f"{api.url}/predict", json=product).json() for product in products]
         versions = {prediction["model_version"] for prediction in predictions}
     assert versions == set(stage["model_version"])
     assert {prediction["picture"] for prediction in predictions} == {"used"}
@@ -56,9 +58,10 @@ def test_the_api_predicts_what_the_predict_stage_predicted(
     assert [prediction["is_novel"] for prediction in predictions] == stage["is_novel"].tolist()
     novelty = [np.nan if prediction["novelty"] is None else prediction["novelty"] for prediction in predictions]
     assert novelty == pytest.approx(stage["novelty"].tolist(), nan_ok=True, abs=1e-6)
-    for rank, column in ((1, "second"), (2, "third")):
-        codes = [prediction["top"][rank]["prdtypecode"] for prediction in predictions]
-        assert codes == stage[f"{column}_prdtypecode"].tolist()
+    for rank, (code, confidence) in enumerate(CHOICE_COLUMNS):
+        choices = [prediction["top"][rank] for prediction in predictions]
+        assert [choice["prdtypecode"] for choice in choices] == stage[code].tolist()
+        assert [choice["confidence"] for choice in choices] == stage[confidence].tolist()
 
 
 def test_json_and_form_are_answered_alike(api: Api) -> None:

@@ -23,7 +23,10 @@ from tests.support.chromium import TIMEOUT_MS
 Open = Callable[..., Page]
 
 POOL, POOL_TEXT = "Piscine gonflable ronde 366 x 76 cm", "<p>Avec pompe de filtration</p>"
-ADDED = ["prdtypecode", "label", "confidence", "needs_review", "model_version", "error"]
+CHOICES = [
+    f"{rank}_{name}" for rank in ("second", "third", "fourth", "fifth") for name in ("prdtypecode", "confidence")
+]
+ADDED = ["prdtypecode", "label", "confidence", *CHOICES, "needs_review", "model_version", "error"]
 
 
 @pytest.fixture
@@ -137,8 +140,9 @@ def cells_of(data: bytes) -> list[list[str | float | None]]:
     rows = []
     for row in re.findall(r"<row [^>]*>(.*?)</row>", archive.read("xl/worksheets/sheet1.xml").decode(), re.DOTALL):
         cells: list[str | float | None] = []
-        for letter, kind, value in re.findall(r'<c r="([A-Z])\d+"(?: t="(\w+)")?>(.*?)</c>', row, re.DOTALL):
-            cells += [None] * (ord(letter) - 65 - len(cells))
+        for letters, kind, value in re.findall(r'<c r="([A-Z]+)\d+"(?: t="(\w+)")?>(.*?)</c>', row, re.DOTALL):
+            column = sum((ord(letter) - 64) * 26**place for place, letter in enumerate(reversed(letters))) - 1
+            cells += [None] * (column - len(cells))
             text = re.sub("<[^>]*>", "", value)
             cells.append(html.unescape(text) if kind else float(text))
         rows.append(cells)
@@ -602,14 +606,16 @@ def test_a_file_comes_back_unchanged_but_for_the_added_columns(
     assert got[0][4:] == ADDED
     version = fetch_model(page)["model_version"]
     for row in got[1:]:
-        code, label, confidence, review, by, error = row[4:]
-        assert int(code) > 0
+        code, label, confidence, *others, review, by, error = row[4:]
+        assert len({code, *others[::2]}) == 5
+        assert all(int(each) > 0 for each in (code, *others[::2]))
         assert label
-        assert 0 < float(confidence) <= 1
+        assert 1 >= float(confidence) >= float(others[1]) >= float(others[3]) >= float(others[5]) >= float(others[7])
         assert review in ("true", "false")
         assert (by, error) == (version, "")
     page.click("#tab-product")
-    assert str(classify(page, *got[1][1:3])["prediction"]["prdtypecode"]) == got[1][4]
+    top = classify(page, *got[1][1:3])["prediction"]["top"]
+    assert [str(choice["prdtypecode"]) for choice in top] == [got[1][4], *got[1][7:15:2]]
     assert page.locator("#rows img").count() == 0
 
 
@@ -883,8 +889,9 @@ def test_a_workbook_is_read_and_comes_back_as_a_workbook_and_as_csv(visit: Open)
     expect(page.locator("#file-errors li")).to_have_text("Ligne 4 : formule sans valeur ou en erreur")
     head, first, failed, last = cells_of(downloaded(page, "#file-download-xlsx", "xlsx"))
     assert head == ["designation", "ref", "date", "note", *ADDED]
-    assert first[:8] == ["Piscine sure & A", 7, "2026-11-28", "=1+1", 2583, "piscine et spa", 0.99, "0"]
-    assert failed == [None, "007", *[None] * 7, "formule sans valeur ou en erreur"]
+    assert first[:9] == ["Piscine sure & A", 7, "2026-11-28", "=1+1", 2583, "piscine et spa", 0.99, 40, 0.005]
+    assert first[9:16] == [None] * 6 + ["0"]  # needs_review
+    assert failed == [None, "007", *[None] * 15, "formule sans valeur ou en erreur"]
     assert last[:5] == ["Lampe\n<b>", "TRUE", "2026-11-28 12:00:00", None, 10]
     back = downloaded(page)
     assert back.startswith(b"\xef\xbb\xbf")
@@ -910,8 +917,7 @@ def test_a_workbook_that_the_page_wrote_is_read_again(visit: Open) -> None:
     expect(page.locator("#file-result-heading")).to_be_focused()
     assert [product["designation"] for product in sent] == [*titles[:-1], long[:32_767]]
     head, *rows = cells_of(downloaded(page, "#file-download-xlsx", "xlsx"))
-    assert head[:7] == ["designation", *ADDED]
-    assert head[7] == "predicted_prdtypecode"
+    assert head == ["designation", *ADDED, *(f"predicted_{name}" for name in ADDED)]
 
 
 def hostile() -> dict[str, tuple[bytes, str]]:
@@ -1047,8 +1053,8 @@ def test_what_needs_review_is_sent_to_the_desk_by_who_may(visit: Open, role: str
     content = bodies[0].split("\r\n\r\n", 1)[1].split("\r\n--")[0]
     head, *rows = csv.reader(io.StringIO(content))
     assert head == [
-        "designation", "productid", "imageid", "predicted_prdtypecode", "confidence", "second_prdtypecode",
-        "second_confidence", "third_prdtypecode", "third_confidence", "needs_review", "model_version",
+        "designation", "productid", "imageid", "predicted_prdtypecode", "confidence", *CHOICES, "needs_review",
+        "model_version",
     ]  # fmt: skip
     assert [row[:4] + row[-2:] for row in rows] == [
         ["sure", "1", "2", "2583", "false", "m"],

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from rakuten.data.images import ImageFiles
 from rakuten.data.schema import image_name
+from rakuten.models.classifier import CHOICE_COLUMNS
+from rakuten.models.score_file import score_file
 from rakuten.review import sources
 from rakuten.review.database import open_database
 from rakuten.review.desk import ReviewDesk
@@ -204,6 +206,34 @@ def test_the_name_is_asked_once_and_the_keyboard_alone_decides(visit: Open, add:
     expect(page.locator("#product")).to_be_visible()
     expect(page.locator("#person")).to_have_text("clavier tester")
     expect(page.locator("#person-form")).to_be_hidden()
+
+
+def test_a_product_of_a_scored_file_has_five_codes_on_keys(
+    visit: Open, desk: ReviewDesk, decisions: Decisions, trained: Path, tmp_path: Path
+) -> None:
+    titles = [f"cinq {letter * 4}" for letter in "vwxyz"]  # the model does not know what they are
+    (tmp_path / "in.csv").write_text("\n".join(["designation", *titles]) + "\n", encoding="utf-8")
+    score_file(tmp_path / "in.csv", tmp_path / "scored.csv", None, trained / "models", tmp_path / "cache")
+    scored = pd.read_csv(tmp_path / "scored.csv", index_col="designation")
+    codes = scored[[code for code, _ in CHOICE_COLUMNS]]
+    assert scored["needs_review"].all()
+    page = visit("cinq", ready=False)
+    page.click("#tab-tools")
+    page.set_input_files("#upload", tmp_path / "scored.csv")
+    expect(page.locator("#tools-status")).to_have_text(re.compile(r"produits nouveaux\s: 5,"))
+    page.click("#tab-decide")
+    decided = []
+    for key in range(1, 6):
+        title = page.locator("#title:visible").inner_text()
+        likeliest = codes.loc[title].tolist()
+        assert page.locator(".choice:visible kbd").all_inner_texts() == ["1", "2", "3", "4", "5"]
+        assert page.locator(".choice:visible .code").all_inner_texts() == [str(code) for code in likeliest]
+        page.keyboard.press(str(key))
+        decided.append(("code", likeliest[key - 1], ""))
+        if key < 5:
+            expect(page.locator("#title:visible")).not_to_have_text(title)
+    all_sent(page)
+    assert decisions("cinq") == decided
 
 
 def test_the_next_product_and_its_picture_are_there_before_the_decision(visit: Open, add: Add) -> None:

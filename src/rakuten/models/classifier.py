@@ -40,7 +40,11 @@ from rakuten.types import NGRAMS, TEXT, BoolArray, FloatArray, IntArray
 
 FORMAT = 2
 MODEL_FILE, VECTORIZER_FILE, MANIFEST_FILE = "model.safetensors", "vectorizer.json", "manifest.json"
-CHOICE_NAMES = ("predicted", "second", "third")
+# Columns of a scored file: the likeliest codes, as many as the review desk offers on keys, and their confidences.
+CHOICE_COLUMNS = (
+    ("predicted_prdtypecode", "confidence"),
+    *((f"{rank}_prdtypecode", f"{rank}_confidence") for rank in ("second", "third", "fourth", "fifth")),
+)
 CHUNK_ROWS = 10_000  # scored at a time
 RETRY_HINT = "run `dvc repro` (or `dvc checkout`) to get it back"
 # Names of arrays in the model file, where they differ from the names of the fields: the file's format is older.
@@ -153,23 +157,22 @@ class ProductClassifier:
         return TopK(self.classes[order], confidence, is_unsure | novel, novel, novelty, parents)
 
     def predict(self, batch: FeatureBatch) -> pd.DataFrame:
-        """The three most probable codes of each row, and whether a person should review it.
+        """The five most probable codes of each row, and whether a person should review it.
 
         Returns:
-            predicted_prdtypecode, label, confidence, second_prdtypecode, second_confidence, third_prdtypecode,
-            third_confidence, needs_review, parent (key; "" for none), is_novel, novelty, with the index of the batch's
-            table. The third is missing if the model has two classes.
+            CHOICE_COLUMNS, with label after the first code; needs_review, parent (key; "" for none), is_novel, novelty;
+            with the index of the batch's table. Choices that a model with fewer classes does not have are missing.
         """
         index = batch.table.index
-        top = self.top_k(batch, len(CHOICE_NAMES))
+        top = self.top_k(batch, len(CHOICE_COLUMNS))
         columns: dict[str, Any] = {}
-        for rank, name in enumerate(CHOICE_NAMES):
+        for rank, (code_column, confidence_column) in enumerate(CHOICE_COLUMNS):
             exists = rank < top.codes.shape[1]
             code = pd.Series(top.codes[:, rank], index) if exists else pd.Series(pd.NA, index)
-            columns[f"{name}_prdtypecode"] = code.astype("Int64")
+            columns[code_column] = code.astype("Int64")
             if rank == 0:
                 columns["label"] = [label_of(int(value)) for value in code]
-            columns["confidence" if rank == 0 else f"{name}_confidence"] = top.confidence[:, rank] if exists else np.nan
+            columns[confidence_column] = top.confidence[:, rank] if exists else np.nan
         columns["needs_review"] = top.needs_review
         columns["parent"] = pd.Series(top.parents, index, dtype="str")
         columns |= {"is_novel": top.is_novel, "novelty": top.novelty}

@@ -259,6 +259,7 @@ def _job_description(
         "model": model_digest(models),
         "images": images and {"path": str(images.resolve()), "sha256": listing.hexdigest()},
         "chunk": CHUNK_ROWS,
+        "columns": PREDICTION_SCHEMA.names,  # that are added: another version of this program may add others
     }
 
 
@@ -271,7 +272,7 @@ def prepare_parts_folder(work: Path, job: Mapping[str, Any]) -> None:
     except (OSError, ValueError):
         pass  # no folder yet, or killed while the file was written
     if job_file.exists():
-        log.info("%s: belongs to another input, model or set of images; starting over", work)
+        log.info("%s: belongs to another input, model, set of images or version of this program; starting over", work)
     for path in work.iterdir() if work.exists() else ():
         if path.name not in (LOCK_FILE, HOLDER_FILE):
             path.unlink()

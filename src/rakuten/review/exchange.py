@@ -23,6 +23,7 @@ LABEL_CONFIG = """\
 <View>
   <Image name="image" value="$image"/>
   <Header value="$designation"/>
+  <Header value="$likeliest"/>
   <Text name="text" value="$description"/>
   <Choices name="prdtypecode" toName="text" choice="single" showInline="true">
 {choices}
@@ -141,13 +142,14 @@ def label_config(names: Mapping[int, str]) -> str:
 
 
 def tasks(products: Iterable[ReviewProduct]) -> list[dict[str, Any]]:
-    """Products as Label Studio's tasks, with the model's answer as a prediction."""
+    """Products as Label Studio's tasks: the likeliest codes as a text, and the first of them as a prediction."""
     return [
         {
             "data": {
                 "review_id": product.id,
                 "designation": product.designation,
                 "description": product.description,
+                "likeliest": ", ".join(f"{code} ({share:.1%})" for code, share in product.shown_top),
                 "image": product.image or "",
             },
             "predictions": [

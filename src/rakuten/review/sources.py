@@ -11,21 +11,17 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from rakuten.data.schema import image_name
+from rakuten.errors import UserError
 from rakuten.features.near_duplicates import title_keys
 from rakuten.features.style import style_tokens, title_language
 from rakuten.features.text import clean_cased_text
+from rakuten.models.classifier import CHOICE_COLUMNS
 from rakuten.review.audit import Top, draw_audit, shown_tops, uncertainty_of
 from rakuten.review.order import review_priority
 from rakuten.review.tables import Source
 from rakuten.types import BoolArray, FloatArray, HashArray
 
 IDS = ["productid", "imageid"]
-# Columns of a scored file with the likeliest codes and their confidences.
-TOP_COLUMNS = (
-    ("predicted_prdtypecode", "confidence"),
-    ("second_prdtypecode", "second_confidence"),
-    ("third_prdtypecode", "third_confidence"),
-)
 
 
 def from_scored(
@@ -34,11 +30,14 @@ def from_scored(
     """The products of a scored file that need review, and a random sample of the others.
 
     Args:
-        scored: designation, description, predicted_prdtypecode, confidence, second_…, third_…, needs_review,
-            model_version; with or without productid and imageid, and is_novel.
+        scored: designation, description, CHOICE_COLUMNS, needs_review, model_version; with or without productid and
+            imageid, is_novel, and the choices after the first. Files of before have three.
         images: file name -> path of the pictures that are there.
         audit_share: share of the sample among the products that are shown.
         seed: of the draw.
+
+    Raises:
+        UserError: a code or a confidence is not a number.
     """
     needs_review = scored["needs_review"].to_numpy(dtype=bool)
     is_audit = draw_audit(needs_review, audit_share, seed)
@@ -49,7 +48,7 @@ def from_scored(
         table.assign(
             source=Source.FILE.value,
             prdtypecode=None,
-            predicted=table["predicted_prdtypecode"].astype(int),
+            predicted=[int(choices[0][0]) for choices in top],
             is_audit=is_audit,
         ),
         top,
@@ -171,6 +170,22 @@ def title_groups(titles: pd.Series) -> HashArray:
 
 
 def _top(scored: pd.DataFrame) -> list[Top]:
-    """For each row of a scored file its likeliest codes with their confidences."""
-    there = [names for names in TOP_COLUMNS if set(names) <= set(scored.columns)]
-    return [[[int(row[code]), float(row[proba])] for code, proba in there] for row in scored.to_dict("records")]
+    """For each row of a scored file its likeliest codes with their confidences, as many as it has."""
+    columns = [names for names in CHOICE_COLUMNS if set(names) <= set(scored.columns)]
+    choices = [(_numbers(scored[code]), _numbers(scored[confidence])) for code, confidence in columns]
+    for name, numbers in zip(CHOICE_COLUMNS[0], choices[0], strict=True):
+        if np.isnan(numbers).any():
+            raise UserError(f"column '{name}' is empty in some rows; score the file again")
+    return [
+        [[int(code), float(confidence)] for code, confidence in row if not np.isnan([code, confidence]).any()]
+        for row in zip(*(zip(*pair, strict=True) for pair in choices), strict=True)
+    ]
+
+
+def _numbers(column: pd.Series) -> FloatArray:
+    """A column of a CSV or Parquet file as numbers; NaN where it is empty."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna() & column.notna() & (column.astype(str) != "")
+    if wrong.any():
+        raise UserError(f"column '{column.name}': '{column[wrong].iloc[0]}' is not a number; score the file again")
+    return numbers.to_numpy(dtype=float, na_value=np.nan)

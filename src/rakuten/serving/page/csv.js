@@ -4,7 +4,9 @@
 
 import { FileError } from "./file_error.js";
 
-export const ADDED = ["prdtypecode", "label", "confidence", "needs_review", "model_version", "error"];
+export const RANKS = ["second", "third", "fourth", "fifth"]; // of the choices after the first
+export const CHOICES = RANKS.flatMap((rank) => [`${rank}_prdtypecode`, `${rank}_confidence`]); // their columns
+export const ADDED = ["prdtypecode", "label", "confidence", ...CHOICES, "needs_review", "model_version", "error"];
 
 // First bytes of files that are no text -> a key of texts.js. Command line: rakuten/data/text_files.py.
 const KINDS = [

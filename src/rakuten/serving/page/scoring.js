@@ -1,10 +1,11 @@
 /* Scoring of a file's rows by the API, in parts that are small enough for one request. */
 
 import { call } from "./api.js";
+import { RANKS } from "./csv.js";
 import { problemLine, t } from "./language.js";
 
 const TRIES = 8; // of one part, while the service says it is busy
-const TOP = 3; // codes of each row, for the review desk
+const TOP = 1 + RANKS.length; // codes of each row, for the files and the review desk
 const CHARACTERS = 1_000_000; // of one part, about: long before a request is too large to be read
 const PICTURE_BYTES = 4_000_000; // of one part, before base64; a larger picture is a part of its own
 // Answers that may be the fault of one product in a part: the part is then halved until that one is found.
