@@ -851,6 +851,11 @@ def test_codes_and_words_are_not_broken_in_a_narrow_table(visit: Open) -> None:
     assert page.evaluate(heights) == [1, 1]
     narrow = "[...document.querySelectorAll('.rows td.type')].map((one) => one.clientWidth)"
     assert min(page.evaluate(narrow)) > 200
+    heads = page.locator(".rows th:visible button")
+    boxes = [box for box in (head.bounding_box() for head in heads.all()) if box]
+    assert len(boxes) == 4
+    rows = [[box for box in boxes if box["y"] == y] for y in {box["y"] for box in boxes}]
+    assert all(one["x"] + one["width"] <= other["x"] for row in rows for one, other in itertools.pairwise(row))
 
 
 DATES = '<numFmts><numFmt numFmtId="164" formatCode="dd/mm/yyyy"/></numFmts><cellXfs><xf numFmtId="0"/><xf numFmtId="164"/></cellXfs>'  # noqa: E501

@@ -27,7 +27,8 @@ Open = Callable[..., Page]
 Add = Callable[..., list[str]]
 Decisions = Callable[[str], list[tuple[str, int | None, str]]]
 
-POOL, GARDEN, BOOKS = 2583, 2582, 10  # the likeliest codes of every product here
+POOL, GARDEN, BOOKS = 2583, 2582, 10  # the likeliest codes of every product here, as a rule no more
+CHOICES = ((POOL, 0.5), (GARDEN, 0.3), (BOOKS, 0.004), (1160, 0.003), (1140, 0.002))
 HTML = "<p>Très <b>facile</b> &amp; id&eacute;al</p>&lt;i&gt; 1 < 2<img src=x onerror=alert(1)>"
 HTML_SHOWN = "<p>Très <b>facile</b> & idéal</p><i> 1 < 2<img src=x onerror=alert(1)>"
 
@@ -59,13 +60,13 @@ def add(desk: ReviewDesk, trained: Path) -> Add:
     named = ((row, image_name(str(row.imageid), str(row.productid))) for row in products.itertuples(index=False))
     ids = (row for row, name in named if name in pictures)
 
-    def make(word: str, number: int = 3, description: str = "Avec pompe") -> list[str]:
+    def make(word: str, number: int = 3, description: str = "Avec pompe", codes: int = 3) -> list[str]:
         titles = [f"{word} produit {at}" for at in range(1, number + 1)]
         table = pd.DataFrame(itertools.islice(ids, number)).assign(
-            designation=titles, description=description, needs_review=True, model_version="m",
-            predicted_prdtypecode=POOL, confidence=0.5, second_prdtypecode=GARDEN, second_confidence=0.3,
-            third_prdtypecode=BOOKS, third_confidence=0.004,
-        )  # fmt: skip
+            designation=titles, description=description, needs_review=True, model_version="m"
+        )
+        for names, choice in zip(CHOICE_COLUMNS[:codes], CHOICES, strict=False):
+            table[list(names)] = choice
         added = desk.add(sources.from_scored(table, pictures, audit_share=0, seed=1))
         assert added.new == number
         return titles
@@ -542,6 +543,19 @@ def test_a_thumb_decides_on_a_phone(visit: Open, add: Add, locale: str) -> None:
     page.locator("#none").tap()
     expect(page.locator("#note")).to_be_focused()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.parametrize("codes", [3, 5])
+def test_picture_title_and_codes_fit_a_phone(visit: Open, add: Add, codes: int) -> None:
+    add(f"haut{codes}", 1, codes=codes)
+    page = visit(f"haut{codes}", person="Léa", viewport={"width": 375, "height": 667}, is_mobile=True)
+    expect(page.locator(".choice:visible")).to_have_count(codes)
+    picture, title, panel = (page.locator(name).bounding_box() for name in ("#picture", "#title", "#panel"))
+    assert picture and title and panel
+    assert picture["height"] >= 112
+    assert picture["y"] + picture["height"] <= title["y"]
+    assert title["y"] + title["height"] <= panel["y"]
+    assert panel["y"] + panel["height"] <= 667 + 1
 
 
 def test_roles_names_and_the_combobox(visit: Open, add: Add) -> None:
