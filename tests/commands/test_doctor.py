@@ -26,10 +26,10 @@ def test_a_fresh_clone_is_sound_and_stays_as_it_is(clone: Callable[[str], Path])
     folder = clone("fresh")
     before = snapshot(folder)
     lines = run_in(folder, *DOCTOR).splitlines()
-    assert sum(line.startswith("  ok      ") for line in lines) == 8
+    assert sum(line.startswith("  ok      ") for line in lines) == 9
     assert "  note    DVC remote   not set yet: `make remote URL=https://dagshub.com/USER/REPO`" in "\n".join(lines)
     assert "  note    data         none in data/raw: `make run` writes a synthetic sample there" in lines
-    assert any(line.startswith("INFO doctor: 10 checks, none failed (") for line in lines)
+    assert any(line.startswith("INFO doctor: 11 checks, none failed (") for line in lines)
     assert snapshot(folder) == before
 
 
@@ -52,7 +52,7 @@ def test_every_failed_check_says_how_to_fix_it(clone: Callable[[str], Path]) -> 
         "FAILED  tracking     the tracking server http://127.0.0.1:9 does not answer",
         "FAILED  artifacts    the tracking server http://127.0.0.1:9 does not answer",
         "FAILED  data         X_train.csv is missing from data/raw. The challenge's own X_train_update.csv is there",
-        "ERROR doctor: 6 of 10 checks failed; each line above says how to fix it",
+        "ERROR doctor: 6 of 11 checks failed; each line above says how to fix it",
     ):
         assert text in output
     assert "Traceback" not in output
@@ -231,3 +231,68 @@ def test_what_is_missing_from_the_raw_data_is_named(names: list[str], state: str
     result = doctor.check_data()
     assert result.state == state
     assert text in result.text
+
+
+TAXONOMY_HEADER = "prdtypecode,fr,en,parent,merged_into\n"
+TWO_CODES = TAXONOMY_HEADER + "10,occasion,second-hand,,\n20,neufs,new,,\n30,vieux,old,,10\n"
+
+
+@pytest.fixture
+def taxonomy(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The taxonomy of a project: two codes, and a third that was merged."""
+    path = root / "taxonomy.csv"
+    path.write_text(TWO_CODES, encoding="utf-8")
+    monkeypatch.setattr(doctor, "taxonomy_file", lambda: path)
+    return path
+
+
+def test_a_valid_taxonomy_passes(taxonomy: Path) -> None:
+    assert doctor.check_taxonomy() == CheckResult(PASSED, "taxonomy.csv has 2 codes and 1 that were merged")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("10,a,b,,\n10,c,d,,\n", "line 3, column prdtypecode: 10 is on line 2 already; remove one of the rows"),
+        ("10,a,b,,20\n", "line 2, column merged_into: there is no code 20"),
+        ("10,a,b,,20\n20,a,b,,10\n", "line 2, column merged_into: 20 was merged into 10 itself"),
+        ("10,a,b,books,\n", "line 2, column parent: no row names the parent 'books'"),
+        ("10,a,,,\n", "line 2, column en: the name is missing"),
+        ('10,"a,b,,\n', "the record that begins on line 2 is broken"),
+    ],
+)
+def test_a_wrong_taxonomy_has_failed_with_its_line(
+    rows: str, message: str, taxonomy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taxonomy.write_text(TAXONOMY_HEADER + rows, encoding="utf-8")
+    monkeypatch.setattr(doctor, "CHECKS", {"taxonomy": doctor.CHECKS["taxonomy"]})
+    ((_, result),) = doctor.run_checks()
+    assert result.state == FAILED
+    assert f"{taxonomy}: {message}" in result.text
+
+
+def test_a_missing_taxonomy_has_failed(taxonomy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taxonomy.unlink()
+    monkeypatch.setattr(doctor, "CHECKS", {"taxonomy": doctor.CHECKS["taxonomy"]})
+    ((_, result),) = doctor.run_checks()
+    assert (result.state, "no such file; get it back with `git checkout" in result.text) == (FAILED, True)
+
+
+def test_codes_of_the_train_labels_that_the_taxonomy_has_not_are_noted(
+    taxonomy: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = root / "data" / "raw" / "Y_train.csv"
+    labels.parent.mkdir(parents=True)
+    codes = ["10", "030.0", "20.0", "", "abc", "41", "40", "40.0", "42", "43"]
+    lines = [f"{index},{code}" for index, code in enumerate(codes)]
+    labels.write_text("\n".join([",prdtypecode", *lines]) + "\n", encoding="utf-8")
+    result = doctor.check_taxonomy()
+    assert result.state == NOTE
+    assert "codes that taxonomy.csv has not: 40 (2 rows), 41 (1 rows), 42 (1 rows) and 1 more; ingest" in result.text
+    taxonomy.write_text(TWO_CODES + "".join(f"{code},a,b,,\n" for code in range(40, 44)), encoding="utf-8")
+    assert doctor.check_taxonomy().state == PASSED
+    taxonomy.write_text(TWO_CODES, encoding="utf-8")
+    params = doctor.load_params()
+    keep = params.model_copy(update={"data": params.data.model_copy(update={"unknown_labels": "keep"})})
+    monkeypatch.setattr(doctor, "load_params", lambda: keep)
+    assert doctor.check_taxonomy().state == PASSED  # every code is a class

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
@@ -20,8 +21,9 @@ from rakuten.cli import run_command
 from rakuten.compute import executor_from, is_remote
 from rakuten.compute.dask import SCHEDULER_ADDRESS
 from rakuten.config import MODELS, RAW, ROOT, load_params
-from rakuten.data.schema import CHALLENGE_NAMES
-from rakuten.data.tables import missing_hint
+from rakuten.data.schema import CHALLENGE_NAMES, INTEGER_PATTERN, Y_COLUMNS, Y_TRAIN, normalise_id
+from rakuten.data.tables import missing_hint, read_raw_chunks
+from rakuten.data.taxonomy import Taxonomy, taxonomy_file
 from rakuten.errors import UserError
 from rakuten.tracking import lineage, probe, server, training_run
 
@@ -199,6 +201,35 @@ def check_data() -> CheckResult:
     return CheckResult(FAILED, f"{absent[0]} is missing from data/raw. {missing_hint(RAW / absent[0])}")
 
 
+def check_taxonomy() -> CheckResult:
+    """Whether data/taxonomy.csv is valid, and has the codes of the train labels if these are here."""
+    taxonomy = Taxonomy.read(taxonomy_file())
+    n_merged = len(taxonomy.merged_into)
+    found = f"{len(taxonomy.codes)} codes" + (f" and {n_merged} that were merged" if n_merged else "")
+    unknown = _unknown_labels(taxonomy)
+    if not unknown:
+        return CheckResult(PASSED, f"{taxonomy_file().name} has {found}")
+    shown = ", ".join(f"{code} ({n:,} rows)" for code, n in unknown.most_common(3))
+    more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+    return CheckResult(
+        NOTE,
+        f"{Y_TRAIN} has codes that {taxonomy_file().name} has not: {shown}{more}; ingest rejects their rows: add the "
+        "codes, or set data.unknown_labels to keep in params.yaml",
+    )
+
+
+def _unknown_labels(taxonomy: Taxonomy) -> Counter[str]:
+    """The number of train rows of each code that the taxonomy has not; of none if every code is a class."""
+    path = RAW / Y_TRAIN
+    if not path.is_file() or load_params().data.unknown_labels == "keep":
+        return Counter()
+    labels = Counter[str]()
+    for chunk in read_raw_chunks(path, Y_COLUMNS):
+        labels.update(chunk["prdtypecode"].map(normalise_id))
+    known = set(map(str, taxonomy.names))
+    return Counter({code: n for code, n in labels.items() if INTEGER_PATTERN.fullmatch(code) and code not in known})
+
+
 def check_params() -> CheckResult:
     """Whether params.yaml is valid."""
     load_params()
@@ -224,6 +255,7 @@ CHECKS: dict[str, Callable[[], CheckResult]] = {
     "artifacts": check_artifacts,
     "DVC remote": check_remote,
     "data": check_data,
+    "taxonomy": check_taxonomy,
 }
 
 
