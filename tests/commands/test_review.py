@@ -65,16 +65,16 @@ def test_decisions_come_back_from_label_studio(run: Run, tmp_path: Path) -> None
     run("add", str(tmp_path / "scored.csv"))
     tasks = tmp_path / "tasks.json"
     assert f"1 tasks in {tasks}" in run("tasks", "--output", str(tasks))
-    assert '<Choice value="2583" hint="piscine et spa"/>' in tasks.with_suffix(".xml").read_text(encoding="utf-8")
+    assert '<Choice value="2583 piscine et spa" alias="2583"/>' in tasks.with_suffix(".xml").read_text(encoding="utf-8")
     run("tasks", "--output", str(tasks), "--language", "en")
-    assert '<Choice value="2583" hint="pools and spas"/>' in tasks.with_suffix(".xml").read_text(encoding="utf-8")
+    assert '<Choice value="2583 pools and spas" alias="2583"/>' in tasks.with_suffix(".xml").read_text(encoding="utf-8")
     (task,) = json.loads(tasks.read_text(encoding="utf-8"))
     result = [{"from_name": "prdtypecode", "value": {"choices": ["40"]}}]
-    annotation = {"completed_by": 1, "created_at": "2026-01-02T03:04:05.678Z", "lead_time": 3.2, "result": result}
+    annotation = {"completed_by": 1, "updated_at": "2026-01-02T03:04:05.678Z", "lead_time": 3.2, "result": result}
     exported = tmp_path / "exported.json"
     exported.write_text(json.dumps([{**task, "annotations": [annotation]}]), encoding="utf-8")
-    for _ in range(2):  # the second time changes nothing
-        assert "1 decisions taken over" in run("annotations", str(exported))
+    for new in (1, 0):
+        assert f"{new} of 1 decisions were new" in run("annotations", str(exported))
     assert review.open_desk().counts()["person"] == {"label-studio:1": 1}
 
 

@@ -103,18 +103,25 @@ def test_label_studio_gets_tasks_and_gives_annotations(
 ) -> None:
     desk.add([product(confidence=0.99, is_audit=True, shown_confidence=0.3, shown_top=[[10, 0.3], [40, 0.2]])])
     (task,) = client.get("/review/tasks.json").json()
-    assert task["data"]["review_id"] == 1
+    assert (task["data"]["source"], task["data"]["key"]) == ("file", "1_2")
     assert task["predictions"][0]["score"] == 0.3
     result = [{"from_name": "prdtypecode", "value": {"choices": ["40"]}}]
-    annotation = {"completed_by": 1, "created_at": "2026-01-02T03:04:05.678Z", "lead_time": 3.2, "result": result}
-    for _ in range(2):
+    annotation = {"completed_by": 1, "updated_at": "2026-01-02T03:04:05.678Z", "lead_time": 3.2, "result": result}
+    for new in (1, 0):
         answer = client.post("/review/annotations", headers=ANN, json=[{**task, "annotations": [annotation]}])
-        assert answer.json() == {"decisions": 1}
+        assert answer.json() == {"decisions": 1, "new": new}
     assert desk.counts()["person"] == {"label-studio:1": 1}
     for wrong, message in (
         ({}, "it is a list of tasks"),
-        ([{"data": {}}], "a task has no review_id"),
-        ([{**task, "annotations": [3]}], "the task of product 1 is not as Label Studio exports it"),
-        ([{**task, "annotations": [annotation | {"created_at": "today"}]}], "is not as Label Studio exports it"),
+        ([{"data": {}}], "task 1 has no source and key"),
+        ([{**task, "annotations": [3]}], "the task of product 1_2 is not as Label Studio exports it"),
+        ([{**task, "annotations": [annotation | {"updated_at": "today"}]}], "is not as Label Studio exports it"),
     ):
         assert message in problem(client.post("/review/annotations", headers=ANN, json=wrong), 422)
+
+
+def test_the_labelling_configuration_has_the_names_in_the_readers_language(client: TestClient) -> None:
+    answer = client.get("/review/tasks.xml", headers={"accept-language": "en-GB"})
+    assert (answer.headers["content-type"], answer.headers["content-language"]) == ("application/xml", "en")
+    assert '<Choice value="2583 pools and spas" alias="2583"/>' in answer.text
+    assert '"2583 piscine et spa"' in client.get("/review/tasks.xml").text

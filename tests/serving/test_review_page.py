@@ -506,6 +506,10 @@ def test_administrators_fill_the_queue_and_give_decisions_back(visit: Open, add:
     with page.expect_download() as waited:
         page.click("#tools-decisions")
     assert Path(waited.value.path()).read_text(encoding="utf-8").splitlines()[0].count("prdtypecode") == 1
+    with page.expect_download() as waited:
+        page.click("#tools-tasks-xml")
+    assert waited.value.suggested_filename == "tasks.xml"
+    assert 'alias="2583"' in Path(waited.value.path()).read_text(encoding="utf-8")
     told = {"corrections": 3, "path": "data/corrections/corrections.csv"}
     page.route("**/review/export", lambda route: route.fulfill(json=told))  # this project is for reading
     page.click("#tools-export")

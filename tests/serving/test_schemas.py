@@ -104,6 +104,7 @@ def test_the_document_lists_the_routes_and_no_page(document: dict[str, Any]) -> 
         ("get", "/review/decisions.csv"),
         ("post", "/review/decisions.csv"),
         ("get", "/review/tasks.json"),
+        ("get", "/review/tasks.xml"),
         ("post", "/review/annotations"),
     }
 

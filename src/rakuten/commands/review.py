@@ -12,7 +12,7 @@ from rakuten.config import RAW
 from rakuten.data.taxonomy import DEFAULT_LANGUAGE, LANGUAGES, current_taxonomy
 from rakuten.errors import UserError
 from rakuten.files import atomic_write
-from rakuten.review import exchange, files
+from rakuten.review import exchange, files, label_studio
 from rakuten.review.desk import open_desk
 
 log = logging.getLogger(__name__)
@@ -40,26 +40,22 @@ def status(_: argparse.Namespace) -> str:
 
 def tasks(arguments: argparse.Namespace) -> str:
     """Write the open products as tasks for Label Studio, and the labelling configuration of their project."""
-    products, taxonomy = open_desk().open_products(), current_taxonomy()
-    names = {code: taxonomy.label(code, arguments.language) for code in sorted(taxonomy.codes)}
+    products = open_desk().open_products()
     config = arguments.output.with_suffix(".xml")
     with atomic_write(arguments.output, config) as (json_file, xml_file):
-        json_file.write_text(json.dumps(exchange.tasks(products), ensure_ascii=False, indent=1), encoding="utf-8")
-        xml_file.write_text(exchange.label_config(names), encoding="utf-8")
+        json_file.write_text(json.dumps(label_studio.tasks(products), ensure_ascii=False, indent=1), encoding="utf-8")
+        xml_file.write_text(label_studio.label_config(current_taxonomy(), arguments.language), encoding="utf-8")
     return f"{len(products):,} tasks in {arguments.output}; the labelling configuration is in {config}"
 
 
 def annotations(arguments: argparse.Namespace) -> str:
-    """Take over the decisions of a Label Studio project, from its JSON export."""
-    desk = open_desk()
+    """Take over the decisions of a Label Studio project, from its export as JSON or JSON-MIN."""
     try:
         exported = json.loads(arguments.file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{arguments.file}: cannot be read as JSON ({error})") from error
-    made = list(exchange.annotations(exported))
-    for decision in made:
-        desk.decide(decision)
-    return f"{len(made):,} decisions taken over"
+    made = label_studio.decisions(exported)
+    return f"{open_desk().import_decisions(made):,} of {len(made):,} decisions were new"
 
 
 def export(arguments: argparse.Namespace) -> str:
@@ -101,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     writing = command("tasks", tasks)
     writing.add_argument("--output", type=Path, default=Path("tasks.json"), help="default: tasks.json")
     writing.add_argument("--language", choices=LANGUAGES, default=DEFAULT_LANGUAGE, help="of the codes' names")
-    command("annotations", annotations).add_argument("file", type=Path, help="JSON export of a Label Studio project")
+    command("annotations", annotations).add_argument("file", type=Path, help="export of a Label Studio project")
     exchanging = command("decisions", decisions).add_mutually_exclusive_group(required=True)
     exchanging.add_argument("--output", type=Path, metavar="FILE", help="write every decision to this file")
     exchanging.add_argument("--input", type=Path, metavar="FILE", help="take over the decisions of such a file")

@@ -242,7 +242,7 @@ class ReviewDesk:
 
         Args:
             rows: source and key of the product, and the columns of ReviewDecision but id and product_id, in the order
-                in which they were made.
+                in which they were made. Without predicted, confidence and model_version it is what the model says now.
 
         Raises:
             UserError: a product is not in the queue.
@@ -260,7 +260,8 @@ class ReviewDesk:
                 if any((each.person, each.decided_at) == (row["person"], row["decided_at"]) for each in made):
                     continue
                 fields = {name: value for name, value in row.items() if name not in ("source", "key")}
-                decision = ReviewDecision(product_id=product.id, **fields)
+                now = {name: getattr(product, name) for name in ("predicted", "confidence", "model_version")}
+                decision = ReviewDecision(product_id=product.id, **(now | fields))
                 session.add(decision)
                 product.state, _ = outcome(answers(standing_decisions([*made, decision])), self._agreement)
                 new += 1

@@ -1,8 +1,8 @@
-"""Decisions as files: corrections.csv for the pipeline, all as CSV, Label Studio's tasks and annotations. Pure."""
+"""Decisions as files: corrections.csv for the pipeline, and all of them as CSV. Pure functions."""
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,26 +11,12 @@ import pandas as pd
 from rakuten.data import corrections as corrections_file
 from rakuten.errors import UserError
 from rakuten.review.decisions import NO_CODE
-from rakuten.review.desk import NewDecision
 from rakuten.review.tables import Answer, ReviewDecision, ReviewProduct
 
-NO_CODE_CHOICE = "none"  # Label Studio's choice for "none of the codes"
 DECISION_COLUMNS = (
     "source", "key", "productid", "imageid", "person", "answer", "prdtypecode", "note", "decided_at", "seconds",
     "predicted", "confidence", "model_version",
 )  # fmt: skip
-LABEL_CONFIG = """\
-<View>
-  <Image name="image" value="$image"/>
-  <Header value="$designation"/>
-  <Header value="$likeliest"/>
-  <Text name="text" value="$description"/>
-  <Choices name="prdtypecode" toName="text" choice="single" showInline="true">
-{choices}
-  </Choices>
-  <TextArea name="note" toName="text" placeholder="why none of the codes fits" maxSubmissions="1"/>
-</View>
-"""
 
 
 def ids_of(product: ReviewProduct) -> tuple[int, int]:
@@ -128,94 +114,3 @@ def decisions_of(table: pd.DataFrame) -> list[dict[str, Any]]:
         except ValueError as error:
             raise UserError(f"line {number} of the decisions: {error}") from error
     return rows
-
-
-def label_config(names: Mapping[int, str]) -> str:
-    """The labelling configuration of a Label Studio project for `tasks`.
-
-    Args:
-        names: prdtypecode -> name.
-    """
-    choices = [f'    <Choice value="{code}" hint="{_xml(name)}"/>' for code, name in names.items()]
-    choices.append(f'    <Choice value="{NO_CODE_CHOICE}" hint="none of the codes"/>')
-    return LABEL_CONFIG.format(choices="\n".join(choices))
-
-
-def tasks(products: Iterable[ReviewProduct]) -> list[dict[str, Any]]:
-    """Products as Label Studio's tasks: the likeliest codes as a text, and the first of them as a prediction."""
-    return [
-        {
-            "data": {
-                "review_id": product.id,
-                "designation": product.designation,
-                "description": product.description,
-                "likeliest": ", ".join(f"{code} ({share:.1%})" for code, share in product.shown_top),
-                "image": product.image or "",
-            },
-            "predictions": [
-                {
-                    "model_version": product.model_version,
-                    "score": product.shown_confidence,
-                    "result": [_choice(str(product.predicted))],
-                }
-            ],
-        }
-        for product in products
-    ]
-
-
-def annotations(exported: Any) -> Iterator[NewDecision]:
-    """The decisions in Label Studio's JSON export.
-
-    Raises:
-        UserError: it is no such export, or a task was not made by `tasks`.
-    """
-    if not isinstance(exported, list):
-        raise UserError("no export of Label Studio: it is a list of tasks; export it as JSON")
-    for task in exported:
-        try:
-            product_id = int(task["data"]["review_id"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError("a task has no review_id: it was not made by `rakuten review tasks`") from error
-        try:
-            for annotation in task.get("annotations", ()):
-                answer, code = _answer(annotation.get("result", ()))
-                if answer is not None and not annotation.get("was_cancelled"):
-                    yield NewDecision(
-                        person=_person(annotation.get("completed_by")),
-                        product_id=product_id,
-                        answer=answer,
-                        prdtypecode=code,
-                        note=_note(annotation["result"]),
-                        seconds=annotation.get("lead_time"),
-                        decided_at=datetime.fromisoformat(annotation["created_at"]),
-                    )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"the task of product {product_id} is not as Label Studio exports it: {error!r}") from error
-
-
-def _choice(value: str) -> dict[str, Any]:
-    return {"from_name": "prdtypecode", "to_name": "text", "type": "choices", "value": {"choices": [value]}}
-
-
-def _answer(result: Iterable[Mapping[str, Any]]) -> tuple[Answer | None, int | None]:
-    for part in result:
-        if part.get("from_name") == "prdtypecode":
-            (value,) = part["value"]["choices"]
-            return (Answer.NO_CODE, None) if value == NO_CODE_CHOICE else (Answer.CODE, int(value))
-    return None, None
-
-
-def _note(result: Iterable[Mapping[str, Any]]) -> str:
-    return " ".join(text for part in result if part.get("from_name") == "note" for text in part["value"]["text"])
-
-
-def _person(completed_by: Any) -> str:
-    """Whoever annotated: a number, or a mapping with an e-mail address, depending on how the project was exported."""
-    if isinstance(completed_by, Mapping):
-        return str(completed_by.get("email") or completed_by.get("id"))
-    return f"label-studio:{completed_by}"
-
-
-def _xml(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

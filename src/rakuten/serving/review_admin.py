@@ -12,11 +12,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.datastructures import UploadFile
 
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
-from rakuten.review import exchange, files
+from rakuten.review import exchange, files, label_studio
 from rakuten.review.desk import Added, ReviewDesk
 from rakuten.review.tables import Source
 from rakuten.serving import review_schemas, schemas
+from rakuten.serving.languages import language_headers, language_of
 from rakuten.serving.parsing import media_type, read_body, read_json
 from rakuten.serving.problems import Problem
 from rakuten.serving.responses import json_response
@@ -108,14 +110,26 @@ def _add_label_studio_routes(app: FastAPI, review: ReviewService) -> None:
     )
     async def tasks() -> Response:
         products = await review.call(lambda desk: desk.open_products(), is_slow=True)
-        response = await asyncio.to_thread(lambda: json_response(exchange.tasks(products)))
+        response = await asyncio.to_thread(lambda: json_response(label_studio.tasks(products)))
         response.headers["content-disposition"] = 'attachment; filename="tasks.json"'
         return response
 
+    @app.get(
+        "/review/tasks.xml",
+        summary="The labelling configuration of a Label Studio project for these tasks",
+        response_class=Response,
+        responses={**schemas.PROBLEM_RESPONSES, 200: {"content": {"application/xml": {}}}},
+    )
+    async def labelling_configuration(request: Request) -> Response:
+        language = language_of(request)
+        config = label_studio.label_config(current_taxonomy(), language)
+        headers = {"content-disposition": 'attachment; filename="tasks.xml"'} | language_headers(language)
+        return Response(config, media_type="application/xml", headers=headers)
+
     @app.post(
         "/review/annotations",
-        response_model=review_schemas.TakenOverOut,
-        summary="Take over the decisions in Label Studio's JSON export",
+        response_model=review_schemas.ImportedOut,
+        summary="Take over the decisions in Label Studio's export as JSON or JSON-MIN",
         responses=schemas.PROBLEM_RESPONSES,
         openapi_extra={
             "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "array"}}}}
@@ -128,10 +142,8 @@ def _add_label_studio_routes(app: FastAPI, review: ReviewService) -> None:
         content = await read_body(request)
 
         def read(desk: ReviewDesk) -> dict[str, int]:
-            made = list(exchange.annotations(_parsed(content)))
-            for decision in made:
-                desk.decide(decision)
-            return {"decisions": len(made)}
+            made = label_studio.decisions(_parsed(content))
+            return {"decisions": len(made), "new": desk.import_decisions(made)}
 
         return json_response(await review.call(read, is_slow=True))
 

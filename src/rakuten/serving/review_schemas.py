@@ -184,12 +184,6 @@ class ImportedOut(BaseModel):
     new: int
 
 
-class TakenOverOut(BaseModel):
-    """How many decisions an export of Label Studio had."""
-
-    decisions: int
-
-
 PRODUCTS_BODY = {  # for `openapi_extra`
     "requestBody": {
         "required": True,

@@ -8,6 +8,7 @@ ADMINISTER_PATHS = (
     "/review/export",
     "/review/decisions.csv",
     "/review/tasks.json",
+    "/review/tasks.xml",
     "/review/annotations",
 )
 

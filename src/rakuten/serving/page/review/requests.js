@@ -26,6 +26,7 @@ export const addFrom = (from) => post("review/products", { from });
 export const writeCorrections = () => post("review/export");
 export const fetchDecisions = () => call("review/decisions.csv");
 export const fetchTasks = () => call("review/tasks.json");
+export const fetchTasksConfig = () => call("review/tasks.xml");
 
 /** Upload a file to one of the desk's addresses. */
 export function upload(path, file) {

@@ -218,11 +218,12 @@ export const REVIEW_TEXTS = {
   tools_exported: ["{n} correction{s} dans {path}. Lancez dvc repro.", "{n} correction{s} in {path}. Run dvc repro."],
   tools_files: ["Échanger avec d'autres outils", "Exchange with other tools"],
   tools_files_help: [
-    "Toutes les décisions en CSV ; les produits en attente en tâches de Label Studio.",
-    "All decisions as CSV; the waiting products as tasks for Label Studio.",
+    "Toutes les décisions en CSV ; les produits en attente en tâches de Label Studio, et la configuration de leur projet.",
+    "All decisions as CSV; the waiting products as tasks for Label Studio, and the configuration of their project.",
   ],
   tools_decisions: ["Télécharger decisions.csv", "Download decisions.csv"],
   tools_tasks: ["Télécharger tasks.json", "Download tasks.json"],
+  tools_tasks_xml: ["Télécharger tasks.xml", "Download tasks.xml"],
   tools_import: ["decisions.csv, ou le JSON de Label Studio", "decisions.csv, or Label Studio's JSON"],
   tools_import_help: [
     "Reprendre des décisions : choisissez ou déposez un fichier. Rien n'est repris deux fois.",

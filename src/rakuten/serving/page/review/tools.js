@@ -25,6 +25,7 @@ export function startTools(filled) {
   };
   $("tools-decisions").addEventListener("click", () => run(requests.fetchDecisions, fetched("decisions.csv")));
   $("tools-tasks").addEventListener("click", () => run(requests.fetchTasks, fetched("tasks.json")));
+  $("tools-tasks-xml").addEventListener("click", () => run(requests.fetchTasksConfig, fetched("tasks.xml")));
   takeFiles($("import"), $("import-drop"), (file) => {
     const path = file.name.toLowerCase().endsWith(".json") ? "review/annotations" : "review/decisions.csv";
     run(() => requests.upload(path, file), () => t("tools_imported", { name: file.name }), filled);
