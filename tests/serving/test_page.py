@@ -90,6 +90,20 @@ def choose(page: Page, data: bytes, name: str = "produits.csv") -> None:
     page.set_input_files("#file", {"name": name, "mimeType": "text/csv", "buffer": data})
 
 
+def drop(page: Page, *paths: Path, onto: str = "#file-drop") -> None:
+    """Drop files and folders of this machine on a part of the page, as a file manager does."""
+    page.click("#tab-file")
+    page.locator(onto).scroll_into_view_if_needed()
+    box = page.locator(onto).bounding_box()
+    assert box is not None
+    at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for step in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": step, **at, "data": data})
+    session.detach()
+
+
 def score(page: Page, data: bytes) -> bytes:
     """Classify a CSV file on the page; return the file with the codes."""
     choose(page, data)
@@ -1016,6 +1030,85 @@ def test_pictures_beside_a_file_are_matched_sent_and_shown(visit: Open, sample: 
     page.click("#file-pictures-remove")
     expect(page.locator("#file-start")).to_be_visible()
     assert page.locator("#file-result").is_hidden()
+
+
+@pytest.fixture
+def dropped(sample: Path, tmp_path: Path) -> tuple[Path, Path, list[bytes]]:
+    """A file of three products, a folder with the pictures of two in a folder of its own, and these pictures."""
+    table, folder = tmp_path / "produits.csv", tmp_path / "photos é"
+    table.write_text("designation,imageid,productid\nPiscine,21,11\nLampe,22,12\nRien,23,13\n", encoding="utf-8")
+    pictures = [file.read_bytes() for file in sorted((sample / "images" / "image_train").glob("*.jpg"))[:2]]
+    (folder / "deep" / "empty").mkdir(parents=True)
+    (folder / "image_21_product_11.jpg").write_bytes(pictures[0])
+    (folder / "deep" / "image_22_product_12.jpg").write_bytes(pictures[1])
+    (folder / "deep" / ".DS_Store").write_bytes(b"x")
+    (folder / "deep" / "notes.md").write_text("not for the page", encoding="utf-8")
+    (folder / "deep" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    for number in range(150):  # a browser lists a hundred files of a folder at a time
+        (folder / "deep" / f"other-{number}.jpg").write_bytes(pictures[0])
+    return table, folder, pictures
+
+
+@pytest.mark.parametrize("onto", ["#file-drop", "#folder-choose"])
+@pytest.mark.parametrize("way", ["together", "folder last", "folder first", "in the folder"])
+def test_a_folder_is_dropped_with_all_that_is_in_it(
+    visit: Open, dropped: tuple[Path, Path, list[bytes]], way: str, onto: str
+) -> None:
+    table, folder, pictures = dropped
+    page = visit("en-GB")
+    sent: list[dict[str, Any]] = []
+    stub(page, sent)
+    if way == "together":
+        drop(page, table, folder, onto=onto)
+    elif way == "folder last":
+        choose(page, table.read_bytes())
+        expect(page.locator("#file-start")).to_be_visible()
+        drop(page, folder, onto=onto)
+    elif way == "folder first":
+        drop(page, folder, onto=onto)
+        expect(page.locator("#file-status")).to_contain_text("152 pictures")
+        choose(page, table.read_bytes())
+    else:
+        drop(page, table.rename(folder / "deep" / table.name).parents[1], onto=onto)
+    expect(page.locator("#file-pictures")).to_contain_text("A picture for 2 rows of 3, by imageid and productid.")
+    expect(page.locator("#file-pictures")).to_contain_text("150 pictures without a row: other-0.jpg, other-1.jpg")
+    expect(page.locator("#file-error")).to_be_empty()
+    page.click("#file-start")
+    expect(page.locator("#file-result-heading")).to_be_focused()
+    assert [base64.b64decode(product.get("picture", "")) for product in sent] == [*pictures, b""]
+    assert [row[-1] for row in rows_of(downloaded(page))] == ["picture", "used", "used", "none"]
+
+
+def test_a_folder_without_a_picture_or_a_file_of_products_is_refused(visit: Open, tmp_path: Path) -> None:
+    page = visit("en-GB")
+    for name, content in (("empty", None), ("notes", "notes.md")):
+        (tmp_path / name).mkdir()
+        if content:
+            (tmp_path / name / content).write_bytes(b"x")
+        drop(page, tmp_path / name)
+        expect(page.locator("#file-error")).to_have_text("There is no CSV file, Excel workbook or picture in it.")
+        choose(page, b"designation\nok\n")
+        expect(page.locator("#file-error")).to_be_empty()
+
+
+def test_a_folder_that_cannot_be_listed_is_said_and_costs_no_table(
+    visit: Open, dropped: tuple[Path, Path, list[bytes]]
+) -> None:
+    table, folder, _ = dropped
+    page = visit("en-GB")
+    choose(page, table.read_bytes())
+    page.evaluate(
+        """() => {
+          const found = DataTransferItem.prototype.webkitGetAsEntry;
+          const readEntries = (_, refuse) => refuse(new DOMException("gone", "NotFoundError"));
+          DataTransferItem.prototype.webkitGetAsEntry = function () {
+            return { name: found.call(this).name, isFile: false, createReader: () => ({ readEntries }) };
+          };
+        }"""
+    )
+    drop(page, folder)
+    expect(page.locator("#file-error")).to_have_text("NotFoundError: gone")
+    expect(page.locator("#file-start")).to_be_visible()
 
 
 def test_a_zip_may_hold_the_table_and_the_pictures(visit: Open, picture: Path) -> None:

@@ -1,11 +1,14 @@
 /* Several files at once, from a file input or a drop, folders with all that is in them. */
 
-/** Give [{file, path}] from an input, and from a drop on its label, to `take`; in a folder a path has a slash. */
+/**
+ * Give [{file, path}], in the order of their paths, from an input, and from a drop on its label, to `take`, as a
+ * promise; in a folder a path has a slash. It fails if a folder cannot be listed.
+ */
 export function takeFilesAndFolders(input, label, take) {
   input.addEventListener("change", () => {
     const given = [...input.files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
     input.value = ""; // so that the same file, mended, can be chosen again
-    if (given.length > 0) take(given);
+    if (given.length > 0) take(Promise.resolve(inOrder(given)));
   });
   for (const [name, over] of [
     ["dragenter", true],
@@ -13,12 +16,11 @@ export function takeFilesAndFolders(input, label, take) {
     ["dragleave", false],
     ["drop", false],
   ]) {
-    label.addEventListener(name, async (event) => {
+    label.addEventListener(name, (event) => {
       event.preventDefault();
       label.classList.toggle("over", over);
       if (name !== "drop") return;
-      const given = await droppedFiles(event.dataTransfer);
-      if (given.length > 0) take(given);
+      if (event.dataTransfer.files.length > 0) take(droppedFiles(event.dataTransfer)); // else it is a text or a link
     });
   }
 }
@@ -28,7 +30,12 @@ async function droppedFiles(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (entries.length === 0) return [...transfer.files].map((file) => ({ file, path: file.name }));
   const found = await Promise.all(entries.map((entry) => filesIn(entry, "")));
-  return found.flat();
+  return inOrder(found.flat());
+}
+
+/** A browser lists a folder in whatever order its files are stored. */
+function inOrder(given) {
+  return given.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
 async function filesIn(entry, folder) {

@@ -36,10 +36,12 @@ const all = () => read.products.filter(Boolean).length;
 const done = () => results.filter(Boolean).length;
 
 /** Take files as they were chosen or dropped: {file, path}, with a table, pictures, archives and folders of them. */
-async function take(given) {
+async function take(listing) {
   if (running) return;
   say($("file-error"));
+  let given = [];
   try {
+    given = await listing;
     const { table, found } = await sortFiles(given.filter(({ path }) => !isHidden(path)));
     if (found.length > 0) pictures = [...pictures, ...found];
     if (table) {
