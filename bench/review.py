@@ -47,6 +47,7 @@ from bench.text_features import CountedTable
 from rakuten.config import PARAMS, ROOT, Params, load_params
 from rakuten.data.synthetic import proportional_codes, synthetic_products, write_catalogue
 from rakuten.data.tables import read_table
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.evaluation.folds import assign_folds
 from rakuten.evaluation.label_issues import label_issues_table
 from rakuten.evaluation.metrics import classification_scores
@@ -198,7 +199,7 @@ def wrong_labels(folder: Path, seed: int, params: Params) -> dict[str, list[floa
         issues = label_issues_table(features, found, params.train.shard_rows, params.seed)
         given = found.proba[:][np.arange(len(found.y)), found.y]
     texts = read_table(folder / "interim" / "merged_train.csv", integers=ID_COLUMNS)[TEXT_COLUMNS]
-    rows = from_label_issues(issues.merge(texts, on=list(ID_COLUMNS), how="left"), {}, "")
+    rows = from_label_issues(issues.merge(texts, on=list(ID_COLUMNS), how="left"), {}, "", current_taxonomy())
     rows.sort(key=lambda row: -row["priority"])
     queues = {
         DESK: [row["productid"] for row in rows],

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.review.sources import from_scored
 from rakuten.types import EmbeddingArray, FloatArray, IntArray
 
@@ -28,7 +29,9 @@ class Queue(NamedTuple):
 
 def desk(queue: Queue) -> FloatArray:
     """What `rakuten review add` gives the products of a scored file."""
-    return np.array([row["priority"] for row in from_scored(queue.scored, {}, 0.0, 0)], dtype=np.float64)
+    return np.array(
+        [row["priority"] for row in from_scored(queue.scored, {}, 0.0, 0, current_taxonomy())], dtype=np.float64
+    )
 
 
 def random(queue: Queue) -> FloatArray:

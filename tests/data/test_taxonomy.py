@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rakuten.config import SOURCE, TAXONOMY
@@ -96,3 +97,13 @@ def test_code_outside_a_tree_takes_the_file_beside_its_package_or_that_of_the_in
     assert found().endswith("share/rakuten/taxonomy.csv")
     shutil.copy(TAXONOMY, tmp_path / "code")
     assert found() == str(tmp_path / "code" / "taxonomy.csv")
+
+
+def test_codes_of_labels_and_predictions_are_followed_alike(tmp_path: Path) -> None:
+    taxonomy = read(tmp_path, HEADER + ROWS)
+    assert [taxonomy.follow_code(code) for code in (10, 20, 30, 99)] == [10, 20, 10, 99]
+    table = pd.DataFrame({"prdtypecode": [30.0, None, 20.0], "predicted": [10, 30, 99], "other": [30, 30, 30]})
+    followed = taxonomy.follow_codes(table)
+    assert followed.fillna(-1).to_numpy().tolist() == [[10, 10, 30], [-1, 10, 30], [20, 99, 30]]
+    assert followed.dtypes.equals(table.dtypes)
+    assert taxonomy.follow_codes(table[["other"]]).equals(table[["other"]])

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from rakuten.config import Params, load_params
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
 from rakuten.monitoring import monitor
 from rakuten.monitoring.live_precision import wilson_interval
@@ -193,6 +195,44 @@ def test_the_live_precision_needs_no_prediction_log(
         "live_precision": {"precision": 0.8, "low": low, "high": high, "labels": 100, "promised": 0.95},
     }
     assert check.alarms == [f"audit: {check.precision}"]
+
+
+@pytest.fixture
+def merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model "one" was trained before 2705 was merged into 2583."""
+    taxonomy = current_taxonomy()
+    monkeypatch.setattr(monitor, "current_taxonomy", lambda: replace(taxonomy, merged_into={2705: 2583}))
+
+
+@pytest.mark.usefixtures("merged")
+def test_labels_and_predictions_of_a_code_that_was_merged_since_are_the_same(
+    monitored: Monitored, monitored_frame: MakeFrame
+) -> None:
+    """Whoever labelled after the merger wrote 2583 where the model says 2705; some wrote 2705 before, or from habit."""
+    window = monitored_frame(1000, 1)
+    ids = log_window(monitored.folder, window, "one")
+    decided = (window["needs_review"] == 0).to_numpy()
+    other = {2583: 2705, 2705: 2583, 10: 10}
+    given = [other[int(code)] if row % 2 else int(code) for row, code in enumerate(window["predicted"])]
+    labels = pd.DataFrame({"prediction_id": ids, "prdtypecode": given})[decided].head(300)
+    labels.to_csv(monitored.folder / "labels.csv", index=False)
+    report = monitored.check().report
+    assert report is not None
+    (live,) = report.live
+    assert (live.n_labels, live.weighted_f1, live.expected) == (300, 1.0, 1.0)
+
+
+@pytest.mark.usefixtures("merged")
+def test_the_live_precision_follows_codes_that_were_merged_since(
+    monitored: Monitored, tmp_path: Path, product: Callable[..., dict[str, Any]]
+) -> None:
+    live = {"model_version": "one", "is_audit": True}
+    predicted = [2705, 2583, 2705, 2705] * 15
+    products = [product(f"1_{number}", predicted=code, **live) for number, code in enumerate(predicted)]
+    decide(review_url(tmp_path), products, [2583, 2705, 2705, 40] * 15)
+    precision = monitored.check().precision
+    assert precision is not None
+    assert precision.precision == 0.75
 
 
 def test_a_live_precision_by_too_few_products_is_not_told(

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 from rakuten.config import load_params
+from rakuten.data.tables import write_table
+from rakuten.data.taxonomy import Taxonomy
 from rakuten.errors import UserError
 from rakuten.evaluation.bootstrap import PairedComparison
 from rakuten.promotion import gate
@@ -122,6 +125,20 @@ def test_what_people_decided_is_left_out_for_both_models(monkeypatch: pytest.Mon
     assert compared.n_decided == 2
     # Of products 1 and 2 the challenger has one right, the champion both.
     assert compared.gain.gain == pytest.approx(f1_score([10, 40], [10, 10], average="weighted") - 1)
+
+
+def test_out_of_fold_predictions_of_before_a_merger_are_in_todays_codes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, predictions: pd.DataFrame
+) -> None:
+    """40 was merged into 1, and 50 into 2, after the champion was trained; the challenger knows neither."""
+    path = tmp_path / "out_of_fold.csv"
+    write_table(predictions.replace({"prdtypecode": {1: 40}, "predicted": {1: 40, 2: 50}}), path)
+    monkeypatch.setattr(registry, "download", lambda *_: path)
+    taxonomy = Taxonomy(names={}, parents={}, parent_of={}, merged_into={40: 1, 50: 2})
+    monkeypatch.setattr(gate, "current_taxonomy", lambda: taxonomy)
+    champion = gate._download_out_of_fold(version(1))
+    assert champion[["prdtypecode", "predicted"]].to_numpy().tolist() == [[1, 1], [1, 1], [2, 2], [2, 2]]
+    assert compare_models(predictions, champion, PARAMS).gain == 0
 
 
 def test_the_decision_says_how_many_products_were_left_out(

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from tokenizers import Tokenizer
 
 from rakuten.config import Params
 from rakuten.data.tables import write_table
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UntrustedModelError, UserError
 from rakuten.features.encoders.finetuned import NETWORK_FOLDERS, NETWORKS_FOLDER, NetworkFolder, save_network
 from rakuten.features.encoders.finetuned_text import text_input
@@ -88,6 +90,12 @@ def test_the_champion_predicts_what_it_never_saw(predict: Predict) -> None:
     assert list(predictions.columns) == ["productid", "imageid", "prdtypecode", "predicted"]
     assert predictions["productid"].tolist() == ["2", "4"]  # 3 has the title of 0
     assert predictions["prdtypecode"].tolist() == predictions["predicted"].tolist() == [10, 2583]
+
+
+def test_a_champion_of_before_a_merger_predicts_todays_codes(predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
+    taxonomy = replace(current_taxonomy(), merged_into={2583: 2585})
+    monkeypatch.setattr(unseen_products, "current_taxonomy", lambda: taxonomy)
+    assert predict(seen(0, 1))["predicted"].tolist() == [10, 2585]
 
 
 def test_every_chunk_of_the_features_is_read(predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:

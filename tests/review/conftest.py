@@ -6,10 +6,19 @@ from typing import Any
 
 import pytest
 
+from rakuten.data.taxonomy import Names, Taxonomy
+from rakuten.review import desk as desk_module
 from rakuten.review.database import open_database
 from rakuten.review.desk import ReviewDesk
 
 MakeProduct = Callable[..., dict[str, Any]]
+# Two codes, and 30, which was merged into 10.
+MERGED = Taxonomy(
+    names={10: Names('livres "d\'occasion" & <neufs>', "books"), 30: Names("vieux", "old"), 40: Names("jeux", "games")},
+    parents={},
+    parent_of={},
+    merged_into={30: 10},
+)
 
 
 @pytest.fixture
@@ -19,6 +28,13 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def desk(url: str) -> ReviewDesk:
+    return ReviewDesk(open_database(url), agreement=1)
+
+
+@pytest.fixture
+def merging_desk(url: str, monkeypatch: pytest.MonkeyPatch) -> ReviewDesk:
+    """The desk, opened after the merger of MERGED."""
+    monkeypatch.setattr(desk_module, "current_taxonomy", lambda: MERGED)
     return ReviewDesk(open_database(url), agreement=1)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from rakuten.review.decisions import NO_CODE, answers, cohen_kappa, outcome, standing_decisions
 from rakuten.review.tables import Answer, ReviewDecision, State
+from tests.review.conftest import MERGED
 
 
 def made(*decisions: tuple[str, Answer, int | None]) -> list[ReviewDecision]:
@@ -18,19 +19,19 @@ def made(*decisions: tuple[str, Answer, int | None]) -> list[ReviewDecision]:
 
 def test_the_last_decision_of_each_person_stands() -> None:
     decisions = made(("ann", Answer.CODE, 10), ("bob", Answer.NO_CODE, None), ("ann", Answer.CODE, 40))
-    assert answers(standing_decisions(decisions)) == {"ann": 40, "bob": NO_CODE}
+    assert answers(standing_decisions(decisions), MERGED) == {"ann": 40, "bob": NO_CODE}
 
 
 def test_a_decision_that_is_taken_back_brings_the_one_before_it_back() -> None:
     decisions = made(("ann", Answer.CODE, 10), ("ann", Answer.CODE, 40), ("ann", Answer.UNDO, None))
-    assert answers(standing_decisions(decisions)) == {"ann": 10}
+    assert answers(standing_decisions(decisions), MERGED) == {"ann": 10}
     assert standing_decisions([*decisions, *made(("ann", Answer.UNDO, None), ("ann", Answer.UNDO, None))]) == {}
 
 
 def test_who_skips_gives_no_answer() -> None:
     decisions = made(("ann", Answer.SKIP, None))
     assert list(standing_decisions(decisions)) == ["ann"]
-    assert answers(standing_decisions(decisions)) == {}
+    assert answers(standing_decisions(decisions), MERGED) == {}
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,10 @@ def test_kappa_of_several_pairs_is_weighed_by_their_products() -> None:
 
 def test_without_shared_products_there_is_no_kappa() -> None:
     assert cohen_kappa([{"ann": 10}, {"bob": 10}]) is None
+
+
+def test_answers_of_before_and_after_a_merger_agree() -> None:
+    decisions = made(("ann", Answer.CODE, 30), ("bob", Answer.CODE, 10))
+    given = answers(standing_decisions(decisions), MERGED)
+    assert given == {"ann": 10, "bob": 10}
+    assert outcome(given, 2) == (State.DECIDED, 10)

@@ -12,11 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rakuten.data.taxonomy import Names, Taxonomy
 from rakuten.errors import UserError
 from rakuten.review import label_studio
 from rakuten.review.desk import ReviewDesk
-from tests.review.conftest import MakeProduct
+from tests.review.conftest import MERGED, MakeProduct
 
 ANN = "label-studio:1"
 EXPORTED = [
@@ -101,7 +100,7 @@ def test_tasks_are_those_that_the_export_came_from(desk: ReviewDesk, product: Ma
     data, (annotation,) = task["data"], task["annotations"]
     texts = {name: data[name] for name in ("designation", "description")}
     desk.add([product(data["key"], predicted=40, confidence=0.31, **texts)])
-    (made,) = label_studio.tasks(desk.open_products())
+    (made,) = label_studio.tasks(desk.open_products(), MERGED)
     assert {name: made["data"][name] for name in data} == data
     (prediction,) = made["predictions"]
     assert prediction == {name: annotation["prediction"][name] for name in prediction}
@@ -111,7 +110,7 @@ def test_a_task_has_the_likeliest_codes_as_the_desk_shows_them(desk: ReviewDesk,
     top = [[10, 0.4], [2280, 0.3], [40, 0.2], [2705, 0.06], [2403, 0.004]]
     shown = [[code, confidence / 2] for code, confidence in top]  # as of the audit sample
     desk.add([product(top=top, shown_top=shown, shown_confidence=0.2)])
-    (task,) = label_studio.tasks(desk.open_products())
+    (task,) = label_studio.tasks(desk.open_products(), MERGED)
     assert task["data"]["likeliest"] == "10 (20.0%), 2280 (15.0%), 40 (10.0%), 2705 (3.0%), 2403 (0.2%)"
     assert task["predictions"][0]["score"] == 0.2
 
@@ -119,24 +118,29 @@ def test_a_task_has_the_likeliest_codes_as_the_desk_shows_them(desk: ReviewDesk,
 def test_a_picture_is_where_label_studio_serves_files_of_its_machine(desk: ReviewDesk, product: MakeProduct) -> None:
     image = Path.cwd() / "data" / "été 1" / "image_1_product_2.jpg"
     desk.add([product(image=str(image))])
-    (task,) = label_studio.tasks(desk.open_products())
+    (task,) = label_studio.tasks(desk.open_products(), MERGED)
     folder = Path.cwd().relative_to(Path.cwd().anchor).as_posix()
     address = f"/data/local-files/?d={folder}/data/%C3%A9t%C3%A9%201/image_1_product_2.jpg"
     assert task["data"]["image"] == address
+
+
+def test_a_prediction_of_a_merged_code_is_the_choice_that_is_left(desk: ReviewDesk, product: MakeProduct) -> None:
+    desk.add([product(predicted=30)])
+    (task,) = label_studio.tasks(desk.open_products(), MERGED)
+    assert task["predictions"][0]["result"][0]["value"] == {"choices": ["10"]}
 
 
 def test_the_labelling_configuration_names_what_tasks_and_annotations_name(
     desk: ReviewDesk, product: MakeProduct
 ) -> None:
     desk.add([product()])
-    names = {10: Names('livres "d\'occasion" & <neufs>', "books"), 20: Names("vieux", "old")}
-    view = ElementTree.fromstring(label_studio.label_config(Taxonomy(names, {}, {}, {20: 10}), "fr"))
+    view = ElementTree.fromstring(label_studio.label_config(MERGED, "fr"))
     choices = view.find("Choices")
     assert choices is not None
-    (task,) = label_studio.tasks(desk.open_products())
+    (task,) = label_studio.tasks(desk.open_products(), MERGED)
     (result,) = task["predictions"][0]["result"]
     assert (choices.get("name"), choices.get("toName")) == (result["from_name"], result["to_name"])
-    assert [choice.get("alias") for choice in choices] == ["10", label_studio.NO_CODE_CHOICE]
+    assert [choice.get("alias") for choice in choices] == ["10", "40", label_studio.NO_CODE_CHOICE]
     assert choices[0].get("value") == '10 livres "d\'occasion" & <neufs>'
     variables = {value[1:] for element in view for value in element.attrib.values() if value.startswith("$")}
     assert variables <= set(task["data"])

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from rakuten.data.corrections import Corrections
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.review import exchange
 from rakuten.review.desk import NewDecision, ReviewDesk
 from rakuten.review.provenance import corrections_of
@@ -18,7 +19,7 @@ def test_a_corrected_row_names_its_decisions(desk: ReviewDesk, product: Callable
     desk.add([product("5_1", prdtypecode=40), product("5_2"), product("5_3")])
     desk.decide(NewDecision("ann", 1, Answer.CODE, 2583, decided_at=at))
     desk.decide(NewDecision("ben", 2, Answer.CODE, 50, decided_at=at))
-    corrections = Corrections(exchange.corrections(desk.decided()).astype("str"))
+    corrections = Corrections(exchange.corrections(desk.decided(), current_taxonomy()).astype("str"))
     rows = pd.DataFrame({"index": ["7", "8"], "productid": ["1", "3"], "imageid": ["5", "5"], "prdtypecode": "40"})
     rows = rows.assign(designation="Table", description="")
     corrections.apply(rows)

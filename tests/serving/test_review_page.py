@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from rakuten.data.images import ImageFiles
 from rakuten.data.schema import image_name
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.models.classifier import CHOICE_COLUMNS
 from rakuten.models.score_file import score_file
 from rakuten.review import sources
@@ -67,7 +68,7 @@ def add(desk: ReviewDesk, trained: Path) -> Add:
         )
         for names, choice in zip(CHOICE_COLUMNS[:codes], CHOICES, strict=False):
             table[list(names)] = choice
-        added = desk.add(sources.from_scored(table, pictures, audit_share=0, seed=1))
+        added = desk.add(sources.from_scored(table, pictures, audit_share=0, seed=1, taxonomy=current_taxonomy()))
         assert added.new == number
         return titles
 

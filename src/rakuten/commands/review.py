@@ -40,11 +40,12 @@ def status(_: argparse.Namespace) -> str:
 
 def tasks(arguments: argparse.Namespace) -> str:
     """Write the open products as tasks for Label Studio, and the labelling configuration of their project."""
-    products = open_desk().open_products()
+    products, taxonomy = open_desk().open_products(), current_taxonomy()
     config = arguments.output.with_suffix(".xml")
     with atomic_write(arguments.output, config) as (json_file, xml_file):
-        json_file.write_text(json.dumps(label_studio.tasks(products), ensure_ascii=False, indent=1), encoding="utf-8")
-        xml_file.write_text(label_studio.label_config(current_taxonomy(), arguments.language), encoding="utf-8")
+        made = label_studio.tasks(products, taxonomy)
+        json_file.write_text(json.dumps(made, ensure_ascii=False, indent=1), encoding="utf-8")
+        xml_file.write_text(label_studio.label_config(taxonomy, arguments.language), encoding="utf-8")
     return f"{len(products):,} tasks in {arguments.output}; the labelling configuration is in {config}"
 
 

@@ -1,8 +1,8 @@
 """The product type codes, as data/taxonomy.csv lists them: their names, their parents, and codes merged into others.
 
 A row with a prdtypecode names a code. A row without one names the parent of its column `parent`. A code that was merged
-into another keeps its row: its old labels become the other code at ingest, and a model that was trained before the
-merger can still be read.
+into another keeps its row: its old labels become the other code wherever labels are read, and a model that was trained
+before the merger can still be read.
 """
 
 import re
@@ -13,6 +13,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import pandas as pd
+
 from rakuten.config import SOURCE, TAXONOMY
 from rakuten.data.columns import examine_header
 from rakuten.data.schema import INTEGER_PATTERN, normalise_id
@@ -22,6 +24,7 @@ from rakuten.errors import UserError
 Language = Literal["fr", "en"]
 LANGUAGES: tuple[Language, ...] = ("fr", "en")
 DEFAULT_LANGUAGE: Language = "fr"  # of tables and plots, and of a reader who asks for neither
+CODE_COLUMNS = ("prdtypecode", "predicted")  # of tables of labels and predictions
 COLUMNS = ("prdtypecode", *LANGUAGES, "parent", "merged_into")
 _KEY = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -62,6 +65,18 @@ class Taxonomy:
             label: any text, with `schema.normalise_id` applied.
         """
         return self._followed.get(label, label)
+
+    def follow_code(self, code: int) -> int:
+        """The same for a code as a number."""
+        return self.merged_into.get(code, code)
+
+    def follow_codes(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table with the codes in its columns of CODE_COLUMNS, numbers or missing, replaced by those of today.
+
+        Labels and predictions alike: a model that was trained before a merger still predicts the merged code.
+        """
+        columns = [name for name in CODE_COLUMNS if name in table]
+        return table.assign(**{name: table[name].replace(dict(self.merged_into)) for name in columns})
 
     @cached_property
     def _followed(self) -> dict[str, str]:

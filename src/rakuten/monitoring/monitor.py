@@ -20,6 +20,7 @@ from rakuten.config import MODELS, REPORTS, SCORES_FILE, Params
 from rakuten.data.columns import examine_header
 from rakuten.data.schema import INTEGER_PATTERN, normalise_ids
 from rakuten.data.tables import read_texts, write_table
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
 from rakuten.evaluation import plots
 from rakuten.evaluation.report import REFERENCE_FILE
@@ -82,7 +83,8 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
     reference = champion_reference() if from_registry else local_reference()
     version = reference.model_version
     window = read_window(log_folder, params.monitor.window, version)
-    reviewed = read_reviewed(params.review.agreement)
+    taxonomy = current_taxonomy()
+    reviewed = taxonomy.follow_codes(read_reviewed(params.review.agreement))
     checked = datetime.now(UTC).isoformat(timespec="seconds")
     precision = _check_precision(log_folder, audited(reviewed, version), params, checked, version)
     with atomic_write(log_folder / LAST_CHECK_FILE) as (partial,):
@@ -96,7 +98,7 @@ def check_drift(params: Params, log_folder: Path, from_registry: bool) -> DriftC
     # Of two labels the latter counts: what was written by hand.
     labels = pd.concat([desk_labels(reviewed), to_label, labels])[list(LABEL_COLUMNS)]
     labelled = label_predictions(read_window(log_folder, LABELLED_WINDOW, version), labels)
-    live = live_scores(reference.frame, labelled, params)
+    live = live_scores(taxonomy.follow_codes(reference.frame), taxonomy.follow_codes(labelled), params)
     novelty = live_novelty(window[NOVEL_COLUMN], reference.novelty_false_alarms, len(reference.frame), min_rows)
     if novelty is not None:
         log.info("%s", novelty)

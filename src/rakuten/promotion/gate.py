@@ -15,6 +15,7 @@ from PIL import Image
 
 from rakuten.config import Params, PromoteParams
 from rakuten.data.tables import read_table
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
 from rakuten.evaluation.bootstrap import PairedComparison, paired_bootstrap
 from rakuten.evaluation.report import OUT_OF_FOLD_FILE
@@ -258,10 +259,10 @@ def roll_back_champion(params: Params, dry_run: bool) -> str:
 
 
 def _download_out_of_fold(version: Version) -> pd.DataFrame:
-    """The out-of-fold predictions of a version's run: productid, imageid, prdtypecode, predicted."""
+    """The out-of-fold predictions of a version's run: productid, imageid, prdtypecode, predicted, in today's codes."""
     with tempfile.TemporaryDirectory() as folder:
         path = registry.download(version.run_id, f"reports/{OUT_OF_FOLD_FILE}", Path(folder))
-        return read_table(path, integers=("prdtypecode", "predicted"))
+        return current_taxonomy().follow_codes(read_table(path, integers=("prdtypecode", "predicted")))
 
 
 def _now() -> str:

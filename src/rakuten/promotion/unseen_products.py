@@ -12,6 +12,7 @@ import pandas as pd
 from rakuten.config import DATA, FeatureParams, Params
 from rakuten.data.images import ImageFiles, image_paths, usable_image_bytes
 from rakuten.data.tables import read_table_chunks
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.disk_array import CHUNK_ROWS
 from rakuten.errors import UntrustedModelError, UserError
 from rakuten.features.encoders.factory import current_fingerprint, encoder_fingerprints
@@ -70,7 +71,7 @@ def predict_unseen(
 
 def _predict(classifier: ProductClassifier, batch: FeatureBatch) -> pd.DataFrame:
     y_pred = classifier.predict(batch)["predicted_prdtypecode"].astype("int64")
-    return batch.table[[*ID_COLUMNS, "prdtypecode"]].assign(predicted=y_pred)
+    return current_taxonomy().follow_codes(batch.table[[*ID_COLUMNS, "prdtypecode"]].assign(predicted=y_pred))
 
 
 def _with_networks(

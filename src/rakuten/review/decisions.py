@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
+from rakuten.data.taxonomy import Taxonomy
 from rakuten.review.tables import Answer, ReviewDecision, State
 
 NO_CODE = 0  # stands for "none of the codes" among answers
@@ -28,14 +29,16 @@ def standing_decisions(decisions: Iterable[ReviewDecision]) -> dict[str, ReviewD
     return {person: made[-1] for person, made in by_person.items() if made}
 
 
-def answers(standing: Mapping[str, ReviewDecision]) -> dict[str, int]:
+def answers(standing: Mapping[str, ReviewDecision], taxonomy: Taxonomy) -> dict[str, int]:
     """The prdtypecode that each person gave, NO_CODE for none of the codes; without those who skipped the product.
+
+    A decision for a code that was merged since is one for the code that it became part of.
 
     Args:
         standing: from `standing_decisions`.
     """
     return {
-        person: NO_CODE if decision.prdtypecode is None else decision.prdtypecode
+        person: NO_CODE if decision.prdtypecode is None else taxonomy.follow_code(decision.prdtypecode)
         for person, decision in standing.items()
         if decision.answer in (Answer.CODE, Answer.NO_CODE)
     }

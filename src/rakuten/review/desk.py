@@ -9,6 +9,7 @@ from sqlalchemy import Engine, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from rakuten.config import load_params
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
 from rakuten.review import queue
 from rakuten.review.database import database_url, open_database, reading, transaction
@@ -63,7 +64,7 @@ class ReviewDesk:
             engine: from `open_database`.
             agreement: how many people must give the same answer.
         """
-        self._engine, self._agreement = engine, agreement
+        self._engine, self._agreement, self._taxonomy = engine, agreement, current_taxonomy()
 
     @property
     def required_agreement(self) -> int:
@@ -198,7 +199,7 @@ class ReviewDesk:
             model_version=product.model_version,
         )  # fmt: skip
         session.add(decision)
-        product.state, _ = outcome(answers(standing_decisions([*made, decision])), self._agreement)
+        product.state, _ = outcome(answers(standing_decisions([*made, decision]), self._taxonomy), self._agreement)
         if new.answer == Answer.UNDO:
             product.assigned_to, product.assigned_until = new.person, _now() + ASSIGNED_FOR
         elif product.assigned_to == new.person:
@@ -225,7 +226,7 @@ class ReviewDesk:
         results = []
         for product in products:
             standing = standing_decisions(made[product.id])
-            given = answers(standing)
+            given = answers(standing, self._taxonomy)
             _, answer = outcome(given, self._agreement)
             if answer is not None:  # None: more people must agree now than when it was decided
                 results.append((product, answer, [standing[name] for name in given if given[name] == answer]))
@@ -263,14 +264,16 @@ class ReviewDesk:
                 now = {name: getattr(product, name) for name in ("predicted", "confidence", "model_version")}
                 decision = ReviewDecision(product_id=product.id, **(now | fields))
                 session.add(decision)
-                product.state, _ = outcome(answers(standing_decisions([*made, decision])), self._agreement)
+                product.state, _ = outcome(
+                    answers(standing_decisions([*made, decision]), self._taxonomy), self._agreement
+                )
                 new += 1
         return new
 
     def agreement(self) -> tuple[float, int] | None:
         """Cohen's kappa between people and the number of pairs of answers; see `cohen_kappa`."""
         with reading(self._engine) as session:
-            several = queue.answers_of_several(session)
+            several = queue.answers_of_several(session, self._taxonomy)
         return cohen_kappa(several)
 
     def waiting(self, wanted: QueueFilter) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from rakuten.data import corrections as corrections_file
+from rakuten.data.taxonomy import Taxonomy
 from rakuten.errors import UserError
 from rakuten.review.decisions import NO_CODE
 from rakuten.review.tables import Answer, ReviewDecision, ReviewProduct
@@ -32,12 +33,14 @@ def ids_of(product: ReviewProduct) -> tuple[int, int]:
     return made_up, made_up
 
 
-def corrections(decided: Iterable[tuple[ReviewProduct, int, Sequence[ReviewDecision]]]) -> pd.DataFrame:
+def corrections(
+    decided: Iterable[tuple[ReviewProduct, int, Sequence[ReviewDecision]]], taxonomy: Taxonomy
+) -> pd.DataFrame:
     """The decided products, as data/corrections/corrections.csv holds them, with the ids of `ids_of`.
 
     prdtypecode is empty where none of the codes fits. old_prdtypecode, the label that the product had, is empty for a
     product that is not among the train products; only such a product has its text here. Products whose label was
-    confirmed are left out: there is nothing to correct.
+    confirmed, or is of a code that was merged into the answer, are left out: there is nothing to correct.
 
     Args:
         decided: from `ReviewDesk.decided`.
@@ -53,7 +56,7 @@ def corrections(decided: Iterable[tuple[ReviewProduct, int, Sequence[ReviewDecis
             "description": product.description if product.prdtypecode is None else "",
         }
         for product, answer, decisions in decided
-        if answer != product.prdtypecode
+        if product.prdtypecode is None or answer != taxonomy.follow_code(product.prdtypecode)
     ]
     return pd.DataFrame(rows, columns=list(corrections_file.COLUMNS))
 

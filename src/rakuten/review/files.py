@@ -12,6 +12,7 @@ from rakuten.data.corrections import CORRECTIONS_FILE
 from rakuten.data.images import ImageFiles
 from rakuten.data.schema import image_name
 from rakuten.data.tables import write_table
+from rakuten.data.taxonomy import current_taxonomy
 from rakuten.errors import UserError
 from rakuten.files import atomic_write
 from rakuten.review import exchange, sources
@@ -45,10 +46,10 @@ def products_of(file: Path | bytes, name: str, images: Path | None = None, sourc
     table = read_table(file, name)
     if "suggested_prdtypecode" in table:
         table = _with_texts(table, INTERIM / "merged_train.csv")
-        return sources.from_label_issues(table, pictures, lineage.model_version(MODELS))
+        return sources.from_label_issues(table, pictures, lineage.model_version(MODELS), current_taxonomy())
     if set(table.columns) >= SCORED_COLUMNS:
         table = table if "designation" in table else _with_texts(table, INTERIM / "merged_test.csv")
-        products = sources.from_scored(table, pictures, params.review.audit_share, params.seed)
+        products = sources.from_scored(table, pictures, params.review.audit_share, params.seed, current_taxonomy())
         return [product | {"source": Source(source)} for product in products] if source else products
     raise UserError(f"{name}: neither a scored file nor label_issues.csv; `rakuten score` makes the former")
 
@@ -80,7 +81,7 @@ def export_corrections(desk: ReviewDesk, path: Path | None = None) -> int:
         if product.productid is None and product.image and answer != NO_CODE:
             productid, imageid = exchange.ids_of(product)
             _copy(Path(product.image), PICTURES / image_name(str(imageid), str(productid)))
-    table = exchange.corrections(decided)
+    table = exchange.corrections(decided, current_taxonomy())
     with atomic_write(path) as (partial,):
         write_table(table, partial)
     return len(table)

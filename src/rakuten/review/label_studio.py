@@ -40,8 +40,12 @@ def label_config(taxonomy: Taxonomy, language: Language) -> str:
     return LABEL_CONFIG.format(choices="\n".join(choices))
 
 
-def tasks(products: Iterable[ReviewProduct]) -> list[dict[str, Any]]:
-    """Products as Label Studio's tasks: the likeliest codes as a text, and the first of them as a prediction."""
+def tasks(products: Iterable[ReviewProduct], taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    """Products as Label Studio's tasks: the likeliest codes as a text, and the first of them as a prediction.
+
+    Args:
+        taxonomy: a merged code is no choice, so the answer is the code that it became part of.
+    """
     return [
         {
             "data": {
@@ -61,7 +65,7 @@ def tasks(products: Iterable[ReviewProduct]) -> list[dict[str, Any]]:
                             "from_name": CODE,
                             "to_name": "text",
                             "type": "choices",
-                            "value": {"choices": [str(product.predicted)]},
+                            "value": {"choices": [str(taxonomy.follow_code(product.predicted))]},
                         }
                     ],
                 }

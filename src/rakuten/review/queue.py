@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from rakuten.data.taxonomy import Taxonomy
 from rakuten.review.decisions import answers, standing_decisions
 from rakuten.review.tables import Answer, ReviewDecision, ReviewProduct, State
 
@@ -128,7 +129,7 @@ def last_standing(session: Session, person: str) -> int | None:
     return None
 
 
-def answers_of_several(session: Session) -> list[dict[str, int]]:
+def answers_of_several(session: Session, taxonomy: Taxonomy) -> list[dict[str, int]]:
     """The answers to each product about which more than one person decided."""
     several = (
         select(ReviewDecision.product_id)
@@ -140,4 +141,4 @@ def answers_of_several(session: Session) -> list[dict[str, int]]:
     by_product: dict[int, list[Any]] = {}
     for row in session.execute(query):
         by_product.setdefault(row.product_id, []).append(row)
-    return [answers(standing_decisions(made)) for made in by_product.values()]
+    return [answers(standing_decisions(made), taxonomy) for made in by_product.values()]

@@ -11,6 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from rakuten.data.schema import image_name
+from rakuten.data.taxonomy import Taxonomy
 from rakuten.errors import UserError
 from rakuten.features.near_duplicates import title_keys
 from rakuten.features.style import style_tokens, title_language
@@ -25,7 +26,7 @@ IDS = ["productid", "imageid"]
 
 
 def from_scored(
-    scored: pd.DataFrame, images: Mapping[str, Path], audit_share: float, seed: int
+    scored: pd.DataFrame, images: Mapping[str, Path], audit_share: float, seed: int, taxonomy: Taxonomy
 ) -> list[dict[str, Any]]:
     """The products of a scored file that need review, and a random sample of the others.
 
@@ -35,6 +36,7 @@ def from_scored(
         images: file name -> path of the pictures that are there.
         audit_share: share of the sample among the products that are shown.
         seed: of the draw.
+        taxonomy: codes that were merged since the file was scored are followed.
 
     Raises:
         UserError: a code or a confidence is not a number.
@@ -43,12 +45,13 @@ def from_scored(
     is_audit = draw_audit(needs_review, audit_share, seed)
     shown = needs_review | is_audit
     table, is_audit = scored[shown].reset_index(drop=True), is_audit[shown]
-    top = _top(table)
+    top = [_followed(each, taxonomy) for each in _top(table)]
     return _rows(
         table.assign(
             source=Source.FILE.value,
             prdtypecode=None,
-            predicted=[int(choices[0][0]) for choices in top],
+            predicted=[each[0][0] for each in top],
+            confidence=[each[0][1] for each in top],
             is_audit=is_audit,
         ),
         top,
@@ -62,13 +65,19 @@ def _is_novel(scored: pd.DataFrame) -> BoolArray:
     return scored.get("is_novel", pd.Series(False, scored.index)).fillna(False).to_numpy(dtype=bool)
 
 
-def from_label_issues(issues: pd.DataFrame, images: Mapping[str, Path], model_version: str) -> list[dict[str, Any]]:
+def from_label_issues(
+    issues: pd.DataFrame, images: Mapping[str, Path], model_version: str, taxonomy: Taxonomy
+) -> list[dict[str, Any]]:
     """The train products whose label is doubted.
 
     Args:
         issues: label_issues.csv, with the designation and description of the products as they came.
         model_version: of the model that doubts the labels.
+        taxonomy: codes that were merged since are followed; a label that became the suggested one is not doubted.
     """
+    names = ["suggested_prdtypecode", "prdtypecode"]
+    issues = issues.assign(**{name: issues[name].astype(int).map(taxonomy.follow_code) for name in names})
+    issues = issues[issues["suggested_prdtypecode"] != issues["prdtypecode"]].reset_index(drop=True)
     columns = ["suggested_prdtypecode", "suggested_probability", "prdtypecode", "probability"]
     top: list[Top] = [
         [[int(code), float(proba)], [int(given), float(given_proba)]]
@@ -167,6 +176,17 @@ def title_groups(titles: pd.Series) -> HashArray:
     component = connected_components(graph, directed=False)[1][:n_rows]
     size = np.bincount(component, minlength=int(component.max()) + 1 if n_rows else 0)
     return np.where(size[component] > 1, component + 1, 0).astype(np.uint64)
+
+
+def _followed(top: Top, taxonomy: Taxonomy) -> Top:
+    """The likeliest codes as they are today: one that was merged gives its confidence to the other."""
+    if all(taxonomy.follow_code(int(code)) == code for code, _ in top):
+        return top
+    confidences: dict[int, float] = {}
+    for code, confidence in top:
+        today = taxonomy.follow_code(int(code))
+        confidences[today] = confidences.get(today, 0.0) + confidence
+    return [[code, confidence] for code, confidence in sorted(confidences.items(), key=lambda item: -item[1])]
 
 
 def _top(scored: pd.DataFrame) -> list[Top]:

@@ -110,7 +110,7 @@ def _add_label_studio_routes(app: FastAPI, review: ReviewService) -> None:
     )
     async def tasks() -> Response:
         products = await review.call(lambda desk: desk.open_products(), is_slow=True)
-        response = await asyncio.to_thread(lambda: json_response(label_studio.tasks(products)))
+        response = await asyncio.to_thread(lambda: json_response(label_studio.tasks(products, current_taxonomy())))
         response.headers["content-disposition"] = 'attachment; filename="tasks.json"'
         return response
 
