@@ -159,7 +159,7 @@ coverage: $(DONE) ## all tests, and how much of the code they run (slower: every
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
-test-slow: $(DONE) ## tests that take minutes each: ten thousand hostile requests, memory over many rows
+test-slow: $(DONE) ## tests that take a minute or more each: ten thousand hostile requests, memory, more cases of whole pipelines
 	$(PYTEST) -m slow
 
 test-integration: $(DONE) ## tests against real servers alone [TESTS=...]; with STACK_PGHOST and STACK_PGPASSWORD on that PostgreSQL
@@ -185,7 +185,7 @@ lock: ## lock the dependencies of pyproject.toml in uv.lock and export requireme
 
 ##@ Measurements
 
-story: $(DONE) ## run the whole loop: train, serve, drift, alert, retrain, promote, swap (five minutes; needs prometheus)
+story: $(DONE) ## run the whole loop: train, serve, review, drift, alert, retrain, promote, swap (seven minutes; needs prometheus)
 	@$(BIN)/python -m bench.end_to_end $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
 
 bench: $(DONE) ## measure the cost of each stage, and of a change, on a large synthetic catalogue outside the project (hours)

@@ -112,6 +112,7 @@ def test_two_clones_in_one_environment_run_their_own_code(
     assert len({score(committed), *expected.values()}) == 3
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(
     project: Path, expected: dict[tuple[str, str, str], float]
 ) -> None:

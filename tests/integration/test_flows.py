@@ -216,6 +216,7 @@ def deploy(server: PrefectServer) -> dict[str, Any]:
     return deployments
 
 
+@pytest.mark.slow
 def test_a_schedule_fires_against_a_real_server(server: PrefectServer, tmp_path: Path) -> None:
     deployments = deploy(server)
     crons = {name: deployment["schedules"][0]["schedule"]["cron"] for name, deployment in deployments.items()}

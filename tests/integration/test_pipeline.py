@@ -127,6 +127,7 @@ pathlib.Path.replace = replace
 """
 
 
+@pytest.mark.slow
 def test_another_clone_whose_stages_are_killed_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     folder = copy_project(tmp_path / "killed", quick=True)
     shutil.copytree(finished / "data" / "raw", folder / "data" / "raw")

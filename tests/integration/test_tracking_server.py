@@ -228,6 +228,7 @@ def test_a_server_lost_in_mid_run_gets_the_run_later_once(
     assert_recorded_once(client, experiment, project)
 
 
+@pytest.mark.slow
 def test_s3_that_refuses_writes_does_not_cost_the_run(
     project: Path, env: dict[str, str], client: mlflow.MlflowClient, experiment: str, s3: S3
 ) -> None:
