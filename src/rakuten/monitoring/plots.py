@@ -59,7 +59,9 @@ def _draw_novelty(axes: Axes, novelty: LiveNovelty) -> None:
     axes.plot([low, high], [0, 0], color=color, linewidth=3)
     axes.plot([novelty.share], [0], "o", color=color)
     axes.axvline(novelty.promised, color=GREY, label=f"{novelty.promised:.1%}: promised")
-    axes.axvline(novelty.limit, color=DARK, linestyle="--", label=f"{novelty.limit:.1%}: alarm if the interval is above it")
+    axes.axvline(
+        novelty.limit, color=DARK, linestyle="--", label=f"{novelty.limit:.1%}: alarm if the interval is above it"
+    )
     axes.set_xlim(0, max(1.5 * high, 2 * novelty.limit))  # with room for the legend
     axes.set_yticks([])
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
