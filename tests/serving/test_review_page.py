@@ -563,6 +563,19 @@ def test_picture_title_and_codes_fit_a_phone(visit: Open, add: Add, codes: int) 
     assert panel["y"] + panel["height"] <= 667 + 1
 
 
+@pytest.mark.parametrize("codes", [3, 5])
+def test_on_a_laptop_all_that_can_be_decided_is_in_sight(visit: Open, add: Add, codes: int) -> None:
+    add(f"portable{codes}", 1, description="Avec pompe et tuyaux. " * 60, codes=codes)
+    page = visit(f"portable{codes}", viewport={"width": 1366, "height": 700})
+    expect(page.locator(".choice:visible")).to_have_count(codes)
+    title, panel, skip = (page.locator(name).bounding_box() for name in ("#title", "#panel", "#skip"))
+    assert title and panel and skip
+    assert title["y"] + title["height"] <= panel["y"]
+    assert skip["y"] + skip["height"] <= 700
+    for choice in page.locator(".choice:visible").all():
+        expect(choice).to_be_in_viewport(ratio=1)
+
+
 def test_roles_names_and_the_combobox(visit: Open, add: Add) -> None:
     add("roles", 2)
     page = visit("roles")
