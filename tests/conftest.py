@@ -47,11 +47,12 @@ HEAVY_FIXTURES = {  # projects that ran (an API and a browser need `trained`), a
     "workshop", "finished", "trained", "store",
 }  # fmt: skip
 HEAVY_FILES = {  # whose tests train, need a server or a browser, start many processes or write reports
-    "commands/test_remote.py", "commands/test_serve.py", "commands/test_sign.py", "models/test_fusion_selection.py",
-    "models/test_score_file.py", "models/test_text_model.py", "models/test_training.py", "monitoring/test_drift.py",
-    "monitoring/test_monitor.py", "promotion/test_promote.py", "serving/test_app.py", "serving/test_attack.py",
-    "serving/test_hostile.py", "serving/test_image_decoder.py", "serving/test_page.py", "test_stage_deps.py",
-    "tracking/test_dvc_lock.py", "tracking/test_load_versions.py",
+    "commands/test_doctor.py", "commands/test_remote.py", "commands/test_serve.py", "commands/test_sign.py",
+    "models/test_fusion_selection.py", "models/test_score_file.py", "models/test_text_model.py",
+    "models/test_training.py", "monitoring/test_drift.py", "monitoring/test_monitor.py", "promotion/test_promote.py",
+    "serving/test_app.py", "serving/test_attack.py", "serving/test_hostile.py", "serving/test_image_decoder.py",
+    "serving/test_page.py", "test_main.py", "test_stage_deps.py", "tracking/test_dvc_lock.py",
+    "tracking/test_load_versions.py",
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def noisy(y_true: IntArray, share_right: float, seed: int) -> IntArray:
 def test_intervals_are_those_of_scores_on_resampled_rows(y_true: IntArray) -> None:
     y_pred = noisy(y_true, 0.7, 1)
     rng, resampled = np.random.default_rng(2), []
-    for _ in range(1500):
+    for _ in range(800):
         rows = rng.integers(0, len(y_true), len(y_true))
         resampled.append(list(classification_scores(y_true[rows], y_pred[rows]).values()))
     expected = np.quantile(resampled, [0.025, 0.975], axis=0)
