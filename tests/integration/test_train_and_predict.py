@@ -20,6 +20,7 @@ from rakuten.data.images import ImageFiles
 from rakuten.data.ingestion import NONE_FILE
 from rakuten.data.schema import image_name
 from rakuten.data.tables import read_table, write_table
+from rakuten.evaluation.report import OUT_OF_FOLD_FILE
 from rakuten.features import embedding, feature_set, text_features
 from rakuten.files import digest
 from rakuten.models.classifier import ProductClassifier
@@ -228,6 +229,7 @@ def test_products_that_no_code_fits_are_learnt_from(space: Workspace) -> None:
     repair = pd.DataFrame({"designation": ["Réparation de poussette"], "description": [""]})
     before = PyfuncModel(ProductClassifier.load(space.models)).predict(repair)
     assert not before["is_novel"].any()
+    out_of_fold = pd.read_csv(space.reports / OUT_OF_FOLD_FILE)
     things = ["piscine", "console", "table", "lampe", "chaise", "manette", "tondeuse", "figurine", "montre", "guitare"]
     texts = [(f"Réparation de {thing}", "") for thing in (*things, "trottinette", "aspirateur")]
     table = pd.DataFrame(texts, columns=["designation", "description"])
@@ -236,6 +238,8 @@ def test_products_that_no_code_fits_are_learnt_from(space: Workspace) -> None:
     after = PyfuncModel(ProductClassifier.load(space.models)).predict(repair)
     assert after["is_novel"].all()
     assert after["needs_review"].all()
+    # What is told of false alarms is told of the novelty that is used.
+    assert not pd.read_csv(space.reports / OUT_OF_FOLD_FILE)["novelty"].equals(out_of_fold["novelty"])
     novelty = json.loads((space.models / "scores.json").read_text())["novelty"]
     assert novelty["none_of_the_codes"]["rows"] == 12
     assert novelty["none_of_the_codes"]["share"] > 0.8  # each judged by a model that was not trained on it

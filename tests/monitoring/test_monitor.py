@@ -259,32 +259,25 @@ def test_the_live_precision_is_in_the_report(
     assert check.alarms == written["alarms"] == [f"audit: {check.precision}"]
 
 
-def test_a_flood_of_novel_products_alarms_in_every_form_of_the_report(
-    monitored: Monitored, monitored_frame: MakeFrame, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(
+    ("n_novel", "line", "is_alarm"), [(60, "10.0% [7.7%, 12.7%]", True), (6, "1.0% [0.4%, 2.2%]", False)]
+)
+def test_the_share_of_novel_products_is_in_every_form_of_the_report_and_alarms_if_it_is_high(
+    monitored: Monitored, monitored_frame: MakeFrame, caplog: pytest.LogCaptureFixture,
+    n_novel: int, line: str, is_alarm: bool,
+) -> None:  # fmt: skip
     window = monitored_frame(600, 1)
-    log_window(monitored.folder, window.assign(is_novel=window.index < 60), "one")
+    log_window(monitored.folder, window.assign(is_novel=window.index < n_novel), "one")
     with caplog.at_level(logging.INFO):
         check = monitored.check()
-    line = "10.0% [7.7%, 12.7%] of 600 products are novel, unlike all train products; 1.0% promised"
-    assert check.alarms == [f"novelty: {line}"]
+    line += " of 600 products are novel, unlike all train products; 1.0% promised"
+    assert check.alarms == ([f"novelty: {line}"] if is_alarm else [])
     assert line in caplog.messages
     novelty = dict(monitored.written()["novelty"])  # type: ignore[call-overload]
-    assert (novelty["rows"], novelty["share"], novelty["promised"]) == (600, 0.1, 0.01)
-    assert novelty["limit"] < novelty["interval"][0]
+    assert (novelty["rows"], novelty["share"], novelty["promised"]) == (600, n_novel / 600, 0.01)
+    assert (novelty["limit"] < novelty["interval"][0]) == is_alarm
     page = (monitored.folder / DRIFT_FILE).with_suffix(".html").read_text(encoding="utf-8")
     assert f">{line}</p>" in page.partition("<body>")[2][:500]
-
-
-def test_a_window_without_many_novel_products_does_not_alarm(
-    monitored: Monitored, monitored_frame: MakeFrame, caplog: pytest.LogCaptureFixture
-) -> None:
-    window = monitored_frame(600, 1)
-    log_window(monitored.folder, window.assign(is_novel=window.index < 6), "one")
-    with caplog.at_level(logging.INFO):
-        check = monitored.check()
-    assert check.alarms == []
-    assert "1.0% [0.4%, 2.2%] of 600 products are novel, unlike all train products; 1.0% promised" in caplog.messages
 
 
 @pytest.mark.parametrize("false_alarms", [0.01, None])
